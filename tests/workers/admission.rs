@@ -1,4 +1,4 @@
-//! Who starts when: a backend that takes no work holds its queue and is tried by one, bosses take turns, budgets are kept.
+//! Admission: a backend that refuses work holds its queue and is probed by one worker, bosses take turns, budgets hold.
 
 use std::time::Duration;
 
@@ -15,13 +15,14 @@ async fn fake(server: &Server) -> BackendView {
     views.into_iter().next().unwrap()
 }
 
-async fn waits_for(server: &Server, worker: &str) -> String {
+async fn wait_reason(server: &Server, worker: &str) -> String {
     server.orchestrator.get(worker).await.unwrap().waits_for.unwrap_or_default()
 }
 
+/// Waits until the worker's wait reason contains this text.
 async fn until_waits_for(server: &Server, worker: &str, what: &str) {
-    if !in_time(async || waits_for(server, worker).await.contains(what)).await {
-        panic!("{worker} waits for {:?}, not {what:?}", waits_for(server, worker).await);
+    if !in_time(async || wait_reason(server, worker).await.contains(what)).await {
+        panic!("{worker} waits for {:?}, not {what:?}", wait_reason(server, worker).await);
     }
 }
 
@@ -50,11 +51,11 @@ async fn usage_limit_queues_until_reset_and_uses_fallbacks() {
     let waited = server.orchestrator.get(&ids[1]).await.unwrap().worker;
     let brief = waited.last().unwrap();
     assert!(brief.started_at.unwrap() >= until, "it started at {:?}, before {until}", brief.started_at);
-    // Time in the queue is no time of the task.
+    // The time in the queue does not count as run time.
     let since_the_reset = brief.settled_at.duration_since(until).as_secs();
     assert!(brief.seconds as i64 <= since_the_reset + 1, "{} s, of {since_the_reset}", brief.seconds);
     assert_eq!(fake(&server).await.held_until, None);
-    // Those that waited were told of once, and not as failures.
+    // The waiting workers were reported once, and not as failures.
     let mut settled = Vec::new();
     while settled.len() < 3 {
         settled.extend(server.wait(&[], CEILING).await.settled);
@@ -76,7 +77,7 @@ async fn backoff_is_reported_once_and_survives_restart() {
     assert_eq!((answer.settled.len(), answer.queued, answer.attention.len()), (1, 2, 2), "{answer:#?}");
     assert!(answer.waits_for.unwrap_or_default().starts_with("2 for fake to take work again at"));
     let answer = server.wait(&[], Duration::from_millis(200)).await;
-    assert_eq!((answer.status, answer.attention.len()), (WaitStatus::StillRunning, 0), "it was told");
+    assert_eq!((answer.status, answer.attention.len()), (WaitStatus::StillRunning, 0), "it was reported before");
     let until = fake(&server).await.held_until.expect("it is held");
     server.orchestrator.shut_down().await;
 
@@ -154,7 +155,7 @@ async fn boss_budget_ends_workers_and_blocks_the_queue() {
     let why = answer.attention[0].waits_for.clone().unwrap_or_default();
     assert!(why.contains("the user to raise the budget: max_tokens 100 of [boss]"), "{why}");
     assert_eq!((answer.spent.tokens, answer.spent.cost_usd), (100, 0.75));
-    // Another boss has its own.
+    // Another boss has its own budget.
     let other = world.server(Some("other"));
     let free = other.create_one(mission("free", "say free")).await;
     other.until(&free, "completed").await;
@@ -173,7 +174,7 @@ async fn thousand_queued_workers_are_cancelled_with_records() {
     let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
     let began = std::time::Instant::now();
     let (ended, settled_before) = server.orchestrator.cancel_all(&server.boss, Scope::Mine, "no").await.unwrap();
-    eprintln!("1001 workers were called off in {:?}", began.elapsed());
+    eprintln!("1001 workers were cancelled in {:?}", began.elapsed());
     assert_eq!((ended.len(), settled_before), (1_001, 0));
     for (id, answer) in &ended {
         let answer = answer.as_ref().unwrap();
@@ -191,12 +192,12 @@ async fn budget_is_shown_with_its_enforcement() {
     let mut settings = world.settings();
     settings.max_workers = Some(0);
     let server = world.server_with(Some("boss"), settings);
-    let mut told = mission("told", "say done");
-    (told.max_tokens, told.max_cost_usd) = (Some(500), Some(1.5));
+    let mut reporting = mission("reporting", "say done");
+    (reporting.max_tokens, reporting.max_cost_usd) = (Some(500), Some(1.5));
     let mut silent = mission("silent", "say done");
     (silent.backend, silent.max_tokens) = ("plain".into(), Some(500));
     let cases = [
-        (told, Some("max_cost_usd 1.5, max_tokens 500 (enforced while it works)")),
+        (reporting, Some("max_cost_usd 1.5, max_tokens 500 (enforced while it works)")),
         (silent, Some("max_tokens 500 (enforced: none, the CLI tells what it used only at the end of a turn)")),
         (mission("free", "say done"), None),
     ];

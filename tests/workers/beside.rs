@@ -1,5 +1,5 @@
-//! Worktrees lie beside the repository: their programs do not find what is installed in the user's checkout, and tools
-//! that walk the checkout do not find worktrees.
+//! Worktrees are beside the repository: their programs do not find packages that are installed in the user's checkout,
+//! and tools that walk the checkout do not find worktrees.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,14 +38,14 @@ fn run(dir: &Path, program: &str, args: &[&str]) -> (bool, String) {
     let output =
         Command::new(program).args(args).current_dir(dir).env("npm_config_cache", dir.join("../cache")).output();
     let output = output.unwrap_or_else(|error| panic!("{program} is needed: {error}"));
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    (output.status.success(), said.concat())
+    let printed = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    (output.status.success(), printed.concat())
 }
 
 fn has_node() -> bool {
-    let there = Command::new("npm").arg("--version").output().is_ok();
-    assert!(there || std::env::var_os("CI").is_none(), "node and npm are needed");
-    there
+    let found = Command::new("npm").arg("--version").output().is_ok();
+    assert!(found || std::env::var_os("CI").is_none(), "node and npm are needed");
+    found
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,11 +84,11 @@ async fn tools_in_the_main_checkout_find_no_worktree() {
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("a", "write bad.test.js throw(1)\ncommit bad")).await;
     server.until(&id, "completed").await;
-    let (well, said) = run(&world.repo(), "node", &["--test"]);
-    assert!(well && !said.contains("bad.test.js"), "{said}");
-    let (well, said) = run(&world.repo(), "npm", &["pack", "--dry-run"]);
-    assert!(well && said.contains("root.test.js"), "{said}");
-    assert!(!said.contains(".orchestrator") && !said.contains(&id), "{said}");
+    let (passed, printed) = run(&world.repo(), "node", &["--test"]);
+    assert!(passed && !printed.contains("bad.test.js"), "{printed}");
+    let (passed, printed) = run(&world.repo(), "npm", &["pack", "--dry-run"]);
+    assert!(passed && printed.contains("root.test.js"), "{printed}");
+    assert!(!printed.contains(".orchestrator") && !printed.contains(&id), "{printed}");
     assert_eq!(fs::read_to_string(world.repo().join(".orchestrator/.gitignore")).unwrap(), "*\n");
 }
 
@@ -118,7 +118,7 @@ async fn folder_of_worktrees_is_removed_with_the_last() {
     };
     assert_eq!(server.orchestrator.integrate(&server.boss, request).await.unwrap().status.as_str(), "merged");
     let verified_in = fs::read_to_string(folder.join("where")).unwrap();
-    assert!(!Path::new(verified_in.trim()).exists(), "it is taken away");
+    assert!(!Path::new(verified_in.trim()).exists(), "it was removed");
     fs::remove_file(folder.join("where")).unwrap();
     remove(&server, &id).await;
     assert!(folder.exists());

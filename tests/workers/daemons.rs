@@ -9,7 +9,7 @@ use orchestrator_boss::process::{Identity, Signal, TAG_VARIABLE, send};
 use crate::own::{attempt, outcome, process, tag};
 use crate::world::{Server, World, mission, until_exists};
 
-/// Command lines of real daemons; `HOME` stands for a folder of the user, `TREE` for the worktree.
+/// Command lines of daemons that are shared. `HOME` stands for a folder of the user, `TREE` for the worktree.
 const SHARED: [(&str, &str); 16] = [
     (
         "gradle",
@@ -35,6 +35,7 @@ const SHARED: [(&str, &str); 16] = [
     ("epmd", "/usr/lib/erlang/bin/epmd -daemon"),
 ];
 
+/// Command lines of daemons that belong to the worker.
 const OWN: [(&str, &str); 6] = [
     ("postgres", "/usr/lib/postgresql/15/bin/postgres -D TREE/data"),
     ("gpg-agent", "gpg-agent --homedir TREE/keys --use-standard-socket --daemon"),
@@ -83,7 +84,7 @@ async fn worker(world: &World, server: &Server, script: &str, end: &str) -> (Str
     (id, Tagged { tag: tag(&attempt(world)), folder: world.path("home").display().to_string() })
 }
 
-async fn ends(world: &World, server: &Server, id: &str, end: &str) {
+async fn end_worker(world: &World, server: &Server, id: &str, end: &str) {
     if end == "hang" {
         until_exists(&world.worktree(id).join("ready")).await;
         server.orchestrator.cancel(&server.boss, id, "enough").await.unwrap();
@@ -93,7 +94,7 @@ async fn ends(world: &World, server: &Server, id: &str, end: &str) {
 }
 
 /// Checks processes whose title is the command line of a daemon, as daemons set their titles.
-async fn by_command_line(end: &str) {
+async fn check_command_lines(end: &str) {
     let world = World::new();
     let server = world.server(Some("boss"));
     let home = world.path("home");
@@ -116,25 +117,25 @@ async fn by_command_line(end: &str) {
     for (number, it) in SHARED.iter().chain(&OWN).enumerate() {
         processes.push((number < SHARED.len(), it, process(&pids.join(number.to_string())).await));
     }
-    ends(&world, &server, &id, end).await;
+    end_worker(&world, &server, &id, end).await;
     for (is_shared, (name, line), process) in &processes {
         assert_eq!(process.is_alive(), *is_shared, "{name} at its end by {end:?}: {line}");
     }
-    let mut spared = outcome(&world).cleanup.daemons_left;
-    spared.sort();
+    let mut left = outcome(&world).cleanup.daemons_left;
+    left.sort();
     let mut expected: Vec<&str> = SHARED.iter().map(|(name, _)| *name).collect();
     expected.sort();
-    assert_eq!(spared, expected, "what is left alone is named");
+    assert_eq!(left, expected, "the daemons left running are named");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn daemons_recognised_by_command_line_survive_completion() {
-    by_command_line("say done").await;
+    check_command_lines("say done").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn daemons_recognised_by_command_line_survive_cancellation() {
-    by_command_line("hang").await;
+    check_command_lines("hang").await;
 }
 
 /// Each program, the command by which a worker starts it for the user, and the name of its process.
@@ -197,7 +198,7 @@ async fn real_shared_daemons_survive_and_own_daemons_end() {
     let living: Vec<String> = tagged.living().into_iter().map(|(_, name)| name).collect();
     for (program, _, name) in &here {
         let count = living.iter().filter(|living| living == name).count();
-        assert_eq!(count, 1, "{program}: {living:?} live on\n{log}");
+        assert_eq!(count, 1, "{program}: {living:?} survive\n{log}");
     }
     let sleeps: BTreeSet<String> = tagged.living().iter().filter_map(|(it, _)| sleeper(it)).collect();
     let expected: Vec<&str> = [("tmux", "302"), ("screen", "304")]
@@ -205,7 +206,11 @@ async fn real_shared_daemons_survive_and_own_daemons_end() {
         .filter(|(program, _)| is_here(program))
         .map(|(_, seconds)| seconds)
         .collect();
-    assert_eq!(sleeps.iter().map(String::as_str).collect::<Vec<_>>(), expected, "what works in the worktree ends");
+    assert_eq!(
+        sleeps.iter().map(String::as_str).collect::<Vec<_>>(),
+        expected,
+        "processes that work in the worktree end"
+    );
 }
 
 fn private_folder(path: &Path) {

@@ -1,4 +1,4 @@
-//! How workers end, and what is known of them then.
+//! The endings of workers, and the facts in their outcomes.
 
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::mission::outcome::FailureKind;

@@ -1,5 +1,5 @@
-//! Servers and supervisors that die, or hang, in the moments where it hurts. What a dead server left in the files is
-//! laid there by hand, so that each moment is met exactly.
+//! Servers and supervisors that die or hang at critical moments. The tests write the files that a dead server would
+//! have left, so that each moment is reproduced exactly.
 
 use orchestrator_boss::attempt::state_dir::StateDir;
 use orchestrator_boss::attempt::worker_dir::{AttemptDir, Delivery, InboxEntry, Instruction};
@@ -59,7 +59,7 @@ impl Killed {
     }
 }
 
-fn told(text: &str) -> Instruction {
+fn message_instruction(text: &str) -> Instruction {
     Instruction::Message { text: text.to_owned(), delivery: Delivery::WhenReady }
 }
 
@@ -67,7 +67,7 @@ fn told(text: &str) -> Instruction {
 async fn message_before_failed_start_reaches_next_attempt() {
     let world = World::new();
     let (killed, worker) = Killed::while_starting(&world, "say not this").await;
-    killed.attempt(&worker, vec![told("FAKE:\nsay heard")]);
+    killed.attempt(&worker, vec![message_instruction("FAKE:\nsay heard")]);
     let server = world.server(Some("boss"));
     server.until("w-1", "completed").await;
     let view = server.orchestrator.get("w-1").await.unwrap();
@@ -180,7 +180,7 @@ async fn cancel_succeeds_though_hanging_supervisor_is_killed() {
 async fn message_during_foreign_settlement_reaches_next_attempt() {
     let world = World::new();
     let (mut killed, worker) = Killed::while_starting(&world, "say never").await;
-    // The other server lives, and is slow: its inbox is closed, its settlement a moment away.
+    // The other server is alive but slow: it has closed the inbox, and settles the attempt a moment later.
     let lock = killed.dir.server_lock(&ServerId::from("s-killed"));
     let _lives = orchestrator_boss::files::lease::take(&lock).unwrap();
     killed.write(Entry::ServerJoined { boss: "boss".into(), directory: world.repo() });
@@ -188,7 +188,7 @@ async fn message_during_foreign_settlement_reaches_next_attempt() {
     let server = world.server(Some("boss"));
     let sending = server.orchestrator.send_message(&server.boss, "w-1", message("FAKE:\nsay heard"));
     let settling = async {
-        // Answered after the message was taken in: requests are dealt with in their order.
+        // The answer shows that the message was accepted, since requests are handled in order.
         server.orchestrator.get("w-1").await.unwrap();
         let brief = Box::new(AttemptSummary::of(&outcome(&worker, Ending::Completed), None));
         killed.write(Entry::Settled { worker: worker.clone(), brief });
@@ -211,7 +211,7 @@ async fn unreadable_outcome_delays_the_settlement() {
     let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
     let attempt = dir.worker(&WorkerId::new(1, "t")).attempt(1);
     let supervisor = supervisor(&attempt);
-    // Nobody can read this record, as long as it is there; and the supervisor cannot write its own.
+    // A folder in place of the record: it cannot be read, and the supervisor cannot write its own.
     std::fs::create_dir(attempt.outcome_path()).unwrap();
     send(&supervisor, Signal::Kill);
     let status = || async { server.orchestrator.get(&id).await.unwrap().worker.status };
@@ -290,10 +290,11 @@ async fn queued_cancellation_uses_the_record_already_written() {
     let id = first.create_one(mission("t", "say done")).await;
     first.orchestrator.cancel(&first.boss, &id, "no").await.unwrap();
     let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
-    let record = dir.worker(&WorkerId::new(1, "t")).attempt(1).outcome().unwrap().expect("what settled has a record");
+    let record =
+        dir.worker(&WorkerId::new(1, "t")).attempt(1).outcome().unwrap().expect("a settled attempt has a record");
     first.orchestrator.shut_down().await;
 
-    // The same record beside a journal that does not know of it.
+    // The same record, with a journal that lacks the settlement.
     let id = WorkerId::new(2, "t");
     let second = world.server_with(Some("boss"), settings.clone());
     second.create_one(mission("t", "say done")).await;
@@ -309,7 +310,7 @@ async fn queued_cancellation_uses_the_record_already_written() {
     let third = world.server_with(Some("boss"), settings);
     third.until("w-2", "cancelled").await;
     let view = third.orchestrator.get("w-2").await.unwrap();
-    assert_eq!(view.worker.last().unwrap().settled_at, left.settled_at, "the record and the journal say the same");
+    assert_eq!(view.worker.last().unwrap().settled_at, left.settled_at, "the journal has the time of the record");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -328,7 +329,7 @@ async fn next_server_completes_interrupted_cancellations() {
     for id in &ids {
         killed.write(Entry::CancelRequested { worker: id.clone(), by: "boss".into(), reason: "no".to_owned() });
     }
-    // It had written two records, and no entry.
+    // The killed server had written two records, but no journal entry.
     let records: Vec<Outcome> = ids[..2].iter().map(|id| outcome(id, Ending::Cancelled)).collect();
     for record in &records {
         let attempt = killed.dir.worker(&record.worker_id).attempt(1);

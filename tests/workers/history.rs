@@ -1,4 +1,4 @@
-//! Workers that settled long ago and have moved into the history: as good as any other, by name.
+//! Archived workers: every call that names one still works.
 
 use orchestrator_boss::attempt::state_dir::StateDir;
 use orchestrator_boss::attempt::worker_dir::Delivery;
@@ -13,11 +13,11 @@ use orchestrator_boss::store::journal::Journal;
 use crate::support::wait::CEILING;
 use crate::world::{Server, World, mission};
 
-/// More than the registry keeps.
+/// A number of workers that exceeds the limit of the registry.
 const MANY: u64 = 601;
 
-/// So many others that were asked for, settled and told after the worker `w-1`, as a year leaves them.
-fn a_year_later(world: &World, like: &str) {
+/// Writes many newer workers that have settled and were acknowledged, so that the worker `like` is archived.
+fn archive_by_age(world: &World, like: &str) {
     let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
     // A live lease keeps other servers from taking over and starting the open workers.
     let server = ServerId::from("s-gone");
@@ -51,14 +51,14 @@ fn a_year_later(world: &World, like: &str) {
     let settled = |id: &WorkerId| Entry::Settled { worker: id.clone(), brief: Box::new(brief.clone()) };
     let (last, others) = ids.split_last().unwrap();
     write(others.iter().map(settled).collect());
-    let told = others.iter().chain([&first.id]).map(|id| (id.clone(), 1)).collect();
-    let offer = write(vec![Entry::Notified { boss: first.boss.clone(), settled: told, blocked: Vec::new() }]);
-    write(vec![Entry::Acknowledged { deliveries: vec![offer], settled: Vec::new(), blocked: Vec::new() }]);
+    let notified = others.iter().chain([&first.id]).map(|id| (id.clone(), 1)).collect();
+    let delivery = write(vec![Entry::Notified { boss: first.boss.clone(), settled: notified, blocked: Vec::new() }]);
+    write(vec![Entry::Acknowledged { deliveries: vec![delivery], settled: Vec::new(), blocked: Vec::new() }]);
     write(vec![settled(last)]);
-    assert!(journal.registry().get(&first.id).is_none(), "it has moved");
+    assert!(journal.registry().get(&first.id).is_none(), "it was archived");
 }
 
-async fn with_one_of_old(world: &World) -> (Server, String) {
+async fn with_archived_worker(world: &World) -> (Server, String) {
     let server = world.server(Some("boss"));
     let mut draft = mission("t", "write a.txt x\ncommit a\nsay done");
     draft.task_id = Some("old".into());
@@ -66,14 +66,14 @@ async fn with_one_of_old(world: &World) -> (Server, String) {
     let id = server.create_one(draft).await;
     server.until(&id, "completed").await;
     server.orchestrator.shut_down().await;
-    a_year_later(world, &id);
+    archive_by_age(world, &id);
     (world.server(Some("boss")), id)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn archived_worker_is_shown_merged_and_removed() {
     let world = World::new();
-    let (server, id) = with_one_of_old(&world).await;
+    let (server, id) = with_archived_worker(&world).await;
     let orchestrator = &server.orchestrator;
     let list = orchestrator.list(&server.boss, Scope::Mine).await.unwrap();
     assert!(list.in_history > 0);
@@ -95,7 +95,7 @@ async fn archived_worker_is_shown_merged_and_removed() {
     let merged = orchestrator.integrate(&server.boss, request).await.unwrap();
     assert_eq!(merged.status.as_str(), "merged");
     assert!(world.repo().join("a.txt").exists());
-    a_year_later(&world, "w-2");
+    archive_by_age(&world, "w-2");
     let all =
         RemovalRequest { target: RemovalTarget::AllIntegrated, repo_path: None, force: false, delete_branch: false };
     let removed = orchestrator.remove_worktree(&server.boss, all).await.unwrap();
@@ -107,7 +107,7 @@ async fn archived_worker_is_shown_merged_and_removed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn archived_worker_is_reused_depended_on_and_retried() {
     let world = World::new();
-    let (server, id) = with_one_of_old(&world).await;
+    let (server, id) = with_archived_worker(&world).await;
     let mut same = mission("t", "say no");
     same.request_id = Some("once".to_owned());
     assert_eq!(server.create_one(same).await, id);
@@ -116,9 +116,9 @@ async fn archived_worker_is_reused_depended_on_and_retried() {
     dependant.depends_on = vec!["old".to_owned()];
     let next = server.create_one(dependant).await;
     server.until(&next, "completed").await;
-    assert!(world.worktree(&next).join("a.txt").exists(), "it was built on it");
+    assert!(world.worktree(&next).join("a.txt").exists(), "it starts from the archived worker's branch");
 
-    a_year_later(&world, &next);
+    archive_by_age(&world, &next);
     let message = NewMessage { text: "FAKE:\nsay heard".to_owned(), delivery: Delivery::WhenReady };
     let sent = server.orchestrator.send_message(&server.boss, "w-1", message).await.unwrap();
     assert_eq!((sent.delivered, sent.status), (MessageDelivery::NextAttempt, WorkerStatus::Queued));

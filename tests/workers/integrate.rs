@@ -1,4 +1,4 @@
-//! Integrations with a verification: trains, culprits, joined calls, pushes, and the death of servers and supervisors.
+//! Integrations with a verification: trains, culprits, joined calls, pushes, and deaths of servers and supervisors.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ async fn completed(server: &Server, missions: &[(&str, &str)]) -> Vec<String> {
     ids
 }
 
-fn of(id: &str, command: &str) -> IntegrationRequest {
+fn verified(id: &str, command: &str) -> IntegrationRequest {
     let verify_command = Some(command.to_owned());
     IntegrationRequest { verify_command, ..IntegrationRequest::of(IntegrationSource::Worker(id.to_owned())) }
 }
@@ -37,17 +37,21 @@ async fn integrate(server: &Server, request: &IntegrationRequest) -> Integration
     server.orchestrator.integrate(&server.boss, request.clone()).await.unwrap()
 }
 
-fn trials(world: &World) -> PathBuf {
+fn verifications_dir(world: &World) -> PathBuf {
     world.repo().join(".orchestrator/integrations")
 }
 
-/// Checks that no folder and no worktree of a verification is left.
-fn nothing_is_left(world: &World) {
-    assert!(!trials(world).exists(), "{:?}", std::fs::read_dir(trials(world)).map(Iterator::count));
+/// Checks that no folder and no worktree of a verification remains.
+fn check_nothing_left(world: &World) {
+    assert!(
+        !verifications_dir(world).exists(),
+        "{:?}",
+        std::fs::read_dir(verifications_dir(world)).map(Iterator::count)
+    );
     assert!(!world.git(&["worktree", "list", "--porcelain"]).contains("verify-"));
 }
 
-/// Waits for the gate, and says before that it is there.
+/// Returns a command that appends a line to the first file and then waits for the second one, with both files.
 fn gated(world: &World) -> (PathBuf, PathBuf, String) {
     let (here, gate) = (world.path("here"), world.path("gate"));
     let command = format!("echo x >> '{}'; while [ ! -e '{}' ]; do sleep 0.02; done", here.display(), gate.display());
@@ -88,7 +92,7 @@ async fn train_leaves_out_culprit_and_conflicts_merges_rest() {
     let main = world.git(&["rev-parse", "main"]);
     assert_eq!(answer.commit.as_ref(), Some(&main));
     assert_eq!(answer.verification.as_ref().unwrap().commit(), Some(&*main), "{answer:#?}");
-    // The whole, the target alone, two for the bisection of four, the rest.
+    // The verifications of the whole train, the target alone, two steps of bisection, and the rest.
     assert_eq!(answer.verifications, 5);
     assert!(world.repo().join("c.txt").exists() && !world.repo().join("bad.txt").exists());
     assert_eq!(world.git(&["status", "--porcelain"]), "");
@@ -96,7 +100,7 @@ async fn train_leaves_out_culprit_and_conflicts_merges_rest() {
         let worker = server.orchestrator.get(id).await.unwrap().worker;
         assert_eq!(worker.integrated.as_ref().unwrap().into, "main");
     }
-    nothing_is_left(&world);
+    check_nothing_left(&world);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,7 +113,7 @@ async fn failing_target_blames_no_branch() {
     assert_eq!((answer.status.as_str(), answer.verifications), ("verification_failed", 2));
     assert!(answer.left_out.iter().all(|(_, why)| why.contains("main alone does not pass")), "{answer:#?}");
     assert_eq!(world.git(&["rev-parse", "main"]), before);
-    nothing_is_left(&world);
+    check_nothing_left(&world);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,13 +128,13 @@ async fn verification_precedes_the_merge_in_its_own_worktree() {
         ("no-such-program-here", "could_not_verify"),
         ("echo x >> a.txt", "could_not_verify"),
     ] {
-        let answer = integrate(&server, &of(&ids[0], command)).await;
+        let answer = integrate(&server, &verified(&ids[0], command)).await;
         assert_eq!(answer.status.as_str(), status, "{answer:#?}");
         assert_eq!((answer.integrated.len(), answer.commit), (0, None));
         if command == fails {
             let note = answer.verification.unwrap().note().unwrap();
             assert!(note.contains("status 7") && note.contains("it is broken"), "{note}");
-            let (_, log) = answer.notes[0].split_once("said: ").expect("where the whole log lies");
+            let (_, log) = answer.notes[0].split_once("said: ").expect("the path of the whole log");
             assert_eq!(std::fs::read_to_string(log).unwrap(), "it is broken\n");
         }
     }
@@ -139,13 +143,14 @@ async fn verification_precedes_the_merge_in_its_own_worktree() {
         "(git rev-parse HEAD main; pwd; git symbolic-ref -q HEAD; test -e a.txt && echo there) > '{}'",
         out.display()
     );
-    let answer = integrate(&server, &of(&ids[0], &command)).await;
-    let said = std::fs::read_to_string(out).unwrap();
-    let said: Vec<&str> = said.lines().collect();
-    assert_eq!(said[..2], [answer.commit.as_ref().unwrap(), &before], "the very commit, and nothing has moved");
-    assert!(said[2].starts_with(&*world.worktree("verify-").to_string_lossy()) && said[3..] == ["there"], "{said:?}");
-    assert_eq!(world.git(&["rev-parse", "main"]), *said[0]);
-    nothing_is_left(&world);
+    let answer = integrate(&server, &verified(&ids[0], &command)).await;
+    let printed = std::fs::read_to_string(out).unwrap();
+    let printed: Vec<&str> = printed.lines().collect();
+    assert_eq!(printed[..2], [answer.commit.as_ref().unwrap(), &before], "the merged commit, before the branch moves");
+    let directory = world.worktree("verify-").to_string_lossy().into_owned();
+    assert!(printed[2].starts_with(&directory) && printed[3..] == ["there"], "{printed:?}");
+    assert_eq!(world.git(&["rev-parse", "main"]), *printed[0]);
+    check_nothing_left(&world);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -155,9 +160,9 @@ async fn verification_is_ended_at_its_time_limit() {
     settings.verify_timeout_minutes = 0;
     let server = world.server_with(Some("boss"), settings);
     let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
-    let answer = integrate(&server, &of(&ids[0], "sleep 600 & sleep 600")).await;
+    let answer = integrate(&server, &verified(&ids[0], "sleep 600 & sleep 600")).await;
     assert_eq!(answer.status.as_str(), "verification_timed_out", "{answer:#?}");
-    nothing_is_left(&world);
+    check_nothing_left(&world);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -166,7 +171,7 @@ async fn repeated_call_joins_the_running_integration() {
     let server = world.server(Some("boss"));
     let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
     let (here, gate, command) = gated(&world);
-    let request = of(&ids[0], &command);
+    let request = verified(&ids[0], &command);
     let hasty = IntegrationRequest { patience: Some(Duration::from_millis(1)), ..request.clone() };
     let running = integrate(&server, &hasty).await;
     assert_eq!((running.status.as_str(), running.integrated.len()), ("running", 0));
@@ -181,7 +186,7 @@ async fn repeated_call_joins_the_running_integration() {
     assert_eq!((other.status.as_str(), runs(&here)), ("merged", 1));
     let again = integrate(&server, &request).await;
     assert_eq!((again.status.as_str(), again.commit, runs(&here)), ("already_integrated", one.commit, 1));
-    nothing_is_left(&world);
+    check_nothing_left(&world);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,10 +195,10 @@ async fn unread_result_is_returned_to_the_next_call() {
     let server = world.server(Some("boss"));
     let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
     let before = world.git(&["rev-parse", "main"]);
-    let hasty = IntegrationRequest { patience: Some(Duration::ZERO), ..of(&ids[0], "true") };
+    let hasty = IntegrationRequest { patience: Some(Duration::ZERO), ..verified(&ids[0], "true") };
     assert_eq!(integrate(&server, &hasty).await.status.as_str(), "running");
-    eventually("it lands", || (world.git(&["rev-parse", "main"]) != before).then_some(())).await;
-    let answer = integrate(&server, &of(&ids[0], "true")).await;
+    eventually("the merge", || (world.git(&["rev-parse", "main"]) != before).then_some(())).await;
+    let answer = integrate(&server, &verified(&ids[0], "true")).await;
     assert_eq!((answer.status.as_str(), answer.verifications), ("merged", 1));
 }
 
@@ -203,13 +208,13 @@ async fn moved_target_is_merged_and_verified_again() {
     let server = world.server(Some("boss"));
     let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
     let (here, gate, command) = gated(&world);
-    let move_it = async {
+    let move_target = async {
         until_exists(&here).await;
         world.git(&["commit", "-q", "--allow-empty", "-m", "by the user"]);
         std::fs::write(&gate, "").unwrap();
     };
-    let request = of(&ids[0], &command);
-    let (answer, ()) = tokio::join!(integrate(&server, &request), move_it);
+    let request = verified(&ids[0], &command);
+    let (answer, ()) = tokio::join!(integrate(&server, &request), move_target);
     assert_eq!((answer.status.as_str(), answer.verifications, runs(&here)), ("merged", 2, 2));
     assert_eq!(answer.verification.unwrap().commit(), answer.commit.as_deref());
     assert_eq!(world.git(&["log", "--first-parent", "--format=%s", "-2"]), "a\nby the user");
@@ -222,20 +227,20 @@ async fn interrupted_integration_is_repeated_by_next_server() {
     let ids = completed(&first, &[("a", "write a.txt a\ncommit a")]).await;
     let (here, gate, command) = gated(&world);
     let before = world.git(&["rev-parse", "main"]);
-    let request = of(&ids[0], &format!("(setsid sleep 600 &) ; {command}"));
+    let request = verified(&ids[0], &format!("(setsid sleep 600 &) ; {command}"));
     let hasty = IntegrationRequest { patience: Some(Duration::from_millis(1)), ..request.clone() };
     assert_eq!(integrate(&first, &hasty).await.status.as_str(), "running");
     until_exists(&here).await;
     first.orchestrator.shut_down().await;
-    eventually("it takes everything away", || (!trials(&world).exists()).then_some(())).await;
-    nothing_is_left(&world);
+    eventually("the end of the verification", || (!verifications_dir(&world).exists()).then_some(())).await;
+    check_nothing_left(&world);
     assert_eq!(world.git(&["rev-parse", "main"]), before);
     std::fs::write(&gate, "").unwrap();
     let second = world.server(Some("boss"));
     assert_eq!(integrate(&second, &request).await.status.as_str(), "merged");
     second.orchestrator.shut_down().await;
     let third = world.server(Some("boss"));
-    assert_eq!(integrate(&third, &request).await.status.as_str(), "already_integrated", "it is remembered");
+    assert_eq!(integrate(&third, &request).await.status.as_str(), "already_integrated", "the integration is recorded");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -247,20 +252,20 @@ async fn killed_supervisor_leaves_nothing_and_merges_nothing() {
     let before = world.git(&["rev-parse", "main"]);
     let kill = async {
         until_exists(&here).await;
-        let folder = std::fs::read_dir(trials(&world)).unwrap().flatten().next().unwrap().path();
+        let folder = std::fs::read_dir(verifications_dir(&world)).unwrap().flatten().next().unwrap().path();
         let tree: ProcessTree = serde_json::from_slice(&std::fs::read(folder.join("processes.json")).unwrap()).unwrap();
-        // Itself, and by now perhaps what it has started: pids need not go up.
+        // The oldest process is the supervisor itself; pids need not increase.
         send(tree.processes.iter().min_by_key(|it| it.started).unwrap(), Signal::Kill);
     };
     let named = world.path("sockets");
-    let request = of(&ids[0], &format!("echo \"$SCREENDIR\" > '{}'; {command}", named.display()));
+    let request = verified(&ids[0], &format!("echo \"$SCREENDIR\" > '{}'; {command}", named.display()));
     let (answer, ()) = tokio::join!(integrate(&server, &request), kill);
     assert_eq!(answer.status.as_str(), "could_not_verify", "{answer:#?}");
     let sockets = PathBuf::from(std::fs::read_to_string(&named).unwrap().trim());
     assert!(sockets.is_absolute() && !sockets.exists(), "{}", sockets.display());
     assert!(matches!(answer.verification, Some(Verification::CouldNotRun { why }) if why.contains("died")));
     assert_eq!(world.git(&["rev-parse", "main"]), before);
-    nothing_is_left(&world);
+    check_nothing_left(&world);
     std::fs::write(&gate, "").unwrap();
     assert_eq!(integrate(&server, &request).await.status.as_str(), "merged");
 }
@@ -278,7 +283,7 @@ async fn squash_is_recognised_after_target_moved() {
     world.git(&["commit", "-q", "-a", "-m", "by the user"]);
     let again = integrate(&server, &request).await;
     assert_eq!((again.status.as_str(), again.commit), ("already_integrated", merged.commit));
-    // What is no longer there is no longer in.
+    // After a reset the work is no longer integrated.
     world.git(&["reset", "-q", "--hard", "HEAD~2"]);
     assert_eq!(integrate(&server, &request).await.status.as_str(), "merged");
 }

@@ -1,4 +1,4 @@
-//! Leading: queues, messages, retries, dependencies, waits of several bosses.
+//! Queues, messages, retries, dependencies, and waits of several bosses.
 
 use std::time::Duration;
 
@@ -156,7 +156,7 @@ async fn failed_worker_uses_fallback_then_blocks() {
     login.max_attempts = 3;
     let id = server.create_one(login).await;
     let answer = server.wait(&[&id], CEILING).await;
-    assert_eq!(answer.settled[0].worker.settled.len(), 1, "a refused key is not tried again");
+    assert_eq!(answer.settled[0].worker.settled.len(), 1, "a refused key causes no retry");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,13 +182,13 @@ async fn bosses_see_and_control_only_their_workers() {
 async fn request_id_of_another_boss_is_refused() {
     let world = World::new();
     let (first, second) = (world.server(Some("first")), world.server(Some("second")));
-    let asked = |title| {
+    let draft = |title| {
         let mut draft = mission(title, "say done");
         draft.request_id = Some("1".to_owned());
         draft
     };
-    let id = first.create_one(asked("one")).await;
-    let refused = second.create(vec![asked("two")]).await.remove(0).unwrap_err();
+    let id = first.create_one(draft("one")).await;
+    let refused = second.create(vec![draft("two")]).await.remove(0).unwrap_err();
     assert!(refused.contains(&id) && refused.contains("another request_id"), "{refused}");
     first.until(&id, "completed").await;
 }
@@ -197,13 +197,13 @@ async fn request_id_of_another_boss_is_refused() {
 async fn repeated_request_starts_no_second_worker() {
     let world = World::new();
     let server = world.server(Some("boss"));
-    let asked = || {
+    let draft = || {
         let mut draft = mission("once", "say done");
         draft.request_id = Some("r-1".to_owned());
         draft
     };
-    let ids = server.create(vec![asked(), asked()]).await;
-    let later = server.create(vec![asked()]).await;
+    let ids = server.create(vec![draft(), draft()]).await;
+    let later = server.create(vec![draft()]).await;
     assert_eq!((&ids[0], &ids[0]), (&ids[1], &later[0]));
     assert_eq!(server.orchestrator.list(&server.boss, Scope::All).await.unwrap().workers.len(), 1);
     server.wait(&[], CEILING).await;
@@ -213,19 +213,19 @@ async fn repeated_request_starts_no_second_worker() {
 async fn repeated_request_ignores_its_own_branch_and_path() {
     let world = World::new();
     let server = world.server(Some("boss"));
-    let asked = || {
+    let draft = || {
         let mut draft = mission("once", "write new.txt x");
         let (branch, path) = (Some("own/branch".to_owned()), Some(world.repo().join("../own")));
         draft.place = DraftPlace::Worktree { branch, base: None, path, directory: None };
         draft.request_id = Some("r-1".to_owned());
         draft
     };
-    let id = server.create_one(asked()).await;
+    let id = server.create_one(draft()).await;
     server.until(&id, "completed").await;
-    assert_eq!(server.create(vec![asked()]).await, [Ok(id)]);
-    let mut new = asked();
+    assert_eq!(server.create(vec![draft()]).await, [Ok(id)]);
+    let mut new = draft();
     new.request_id = Some("r-2".to_owned());
-    assert!(server.create(vec![new]).await[0].is_err(), "another one is in its way");
+    assert!(server.create(vec![new]).await[0].is_err(), "the branch and the path are in use");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -273,13 +273,13 @@ async fn limits_end_a_worker_with_the_reason() {
     slow.timeout_minutes = 0;
     let ids = server.create(vec![dear, wordy, slow]).await;
     let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();
-    for (id, (status, said)) in
+    for (id, (status, limit)) in
         ids.iter().zip([("failed", "max_cost_usd"), ("failed", "max_tokens"), ("timed_out", "timeout_minutes")])
     {
         server.until(id, status).await;
         let view = server.orchestrator.get(id).await.unwrap();
         let failure = view.worker.last().unwrap().failure.clone().unwrap();
-        assert!(failure.message.contains(said), "{failure:?}");
+        assert!(failure.message.contains(limit), "{failure:?}");
     }
 }
 
@@ -349,7 +349,7 @@ async fn dependent_starts_from_a_removed_merged_dependency() {
     last.depends_on = vec!["first".to_owned(), "slow".to_owned()];
     let ids: Vec<String> = server.create(vec![first, slow, last]).await.into_iter().map(Result::unwrap).collect();
     server.until(&ids[0], "completed").await;
-    // Its worktree is made: two gits at once would be in each other's way.
+    // Its worktree exists then: two git processes at once would block each other.
     server.until(&ids[1], "running").await;
     let source = IntegrationSource::Worker(ids[0].clone());
     let request = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..IntegrationRequest::of(source) };

@@ -44,7 +44,7 @@ async fn missing_dependencies_are_the_likely_cause() {
     with_dependencies(&world);
     let server = world.server(Some("boss"));
     let id = server.create_one(verified("needs", "cat node_modules/tool/run")).await;
-    let cause = likely_cause(&server, &id).await.expect("there is one");
+    let cause = likely_cause(&server, &id).await.expect("a likely cause");
     let words = cause.words();
     assert!(words.contains("node_modules (installed dependencies)") && words.contains("fails in a fresh"), "{words}");
     assert!(cause.fix().unwrap().contains("install the dependencies"), "{cause:?}");
@@ -54,7 +54,7 @@ async fn missing_dependencies_are_the_likely_cause() {
     server.until(&good, "completed").await;
     let answer = integrate(&server, &good, "node_modules/tool/run --all").await;
     assert_eq!(answer.status.as_str(), "could_not_verify");
-    let words = answer.likely_cause.expect("there is one").words();
+    let words = answer.likely_cause.expect("a likely cause").words();
     assert!(words.contains("node_modules"), "{words}");
 }
 
@@ -86,11 +86,11 @@ async fn failing_base_is_likely_cause_and_tried_once() {
     let ids = [server.create_one(verified("one", &command)).await, server.create_one(verified("two", &command)).await];
     let base = world.git(&["rev-parse", "HEAD"]);
     for id in &ids {
-        let cause = likely_cause(&server, id).await.expect("there is one");
+        let cause = likely_cause(&server, id).await.expect("a likely cause");
         assert_eq!(cause, LikelyCause { lacks: Vec::new(), fails_without: Some(base.clone()) });
     }
     assert_eq!(std::fs::read_to_string(&tries).unwrap(), "x\n", "the base is tried once for both");
-    assert_eq!(git(&world.repo(), &["worktree", "list"]).lines().count(), 3, "nothing is left of it");
+    assert_eq!(git(&world.repo(), &["worktree", "list"]).lines().count(), 3, "its worktree was removed");
     let good = server.create_one(mission("good", "write g.txt g\ncommit g\nsay done")).await;
     server.until(&good, "completed").await;
     let answer = integrate(&server, &good, "false").await;

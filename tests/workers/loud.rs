@@ -1,4 +1,4 @@
-//! Workers that print without end: nobody has to wait for them, and they do not fill the disk.
+//! Workers that print without end neither delay their settlement nor fill the disk.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -87,10 +87,10 @@ async fn cli_that_reads_nothing_is_cancelled() {
     let message = NewMessage { text: "hello".to_owned(), delivery: Delivery::WhenReady };
     server.orchestrator.send_message(&server.boss, &id, message).await.unwrap();
     let waited = server.wait(&[], Duration::from_secs(1)).await;
-    assert_eq!(waited.still_running.len(), 1, "its supervisor has had the time to take the message");
+    assert_eq!(waited.still_running.len(), 1, "its supervisor had time to receive the message");
     let answer = server.orchestrator.cancel(&server.boss, &id, "enough").await.unwrap();
     assert_eq!((answer.status.as_str(), answer.survivors), ("cancelled", 0));
     let worker = server.orchestrator.get(&id).await.unwrap().worker;
-    // One that has to be killed for not ending it does not live to say so.
+    // A supervisor that hung would have been killed, and its outcome would lack the start.
     assert!(worker.last().unwrap().started_at.is_some(), "its supervisor hung: {worker:#?}");
 }

@@ -1,5 +1,5 @@
-//! Workers from beginning to end: the orchestrator in this process, real supervisors, the fake CLI. `tests/mcp`
-//! tests the protocol.
+//! Workers from start to end: the orchestrator runs in this process, with real supervisors and the fake CLI.
+//! `tests/mcp` tests the protocol.
 
 mod admission;
 mod beside;

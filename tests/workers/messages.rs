@@ -1,4 +1,4 @@
-//! Messages that a worker did not receive before it ended, their authors, and the time that a worker ran.
+//! Messages that a worker did not receive before it ended, their authors, and the run time of a worker.
 
 use orchestrator_boss::attempt::worker_dir::Delivery;
 use orchestrator_boss::mission::message::Author;
@@ -9,25 +9,31 @@ use crate::world::{Server, World, mission};
 
 async fn write_to(server: &Server, worker: &str, text: &str) -> uuid::Uuid {
     let message = NewMessage { text: text.to_owned(), delivery: Delivery::WhenReady };
-    server.orchestrator.send_message(&server.boss, worker, message).await.expect("it is posted").message_id
+    server.orchestrator.send_message(&server.boss, worker, message).await.expect("the message is accepted").message_id
 }
 
 async fn written(server: &Server, worker: &str) -> Vec<Written> {
     let include = Include { messages: true, ..Include::default() };
-    server.orchestrator.details(worker, include).await.expect("it is known").messages.expect("they were asked for")
+    server
+        .orchestrator
+        .details(worker, include)
+        .await
+        .expect("a known worker")
+        .messages
+        .expect("the requested messages")
 }
 
 async fn unheard(server: &Server, worker: &str) -> Vec<String> {
-    let view = server.orchestrator.get(worker).await.expect("it is known");
-    view.worker.last().expect("it has settled").unheard.clone()
+    let view = server.orchestrator.get(worker).await.expect("a known worker");
+    view.worker.last().expect("a settled attempt").unheard.clone()
 }
 
 /// Checks that the next attempt receives the message that the last one did not.
-async fn is_heard_after_a_retry(server: &Server, worker: &str, says: &str) {
-    server.orchestrator.retry(&server.boss, worker, RetryRequest::default()).await.expect("it is retried");
+async fn check_delivery_after_retry(server: &Server, worker: &str, expected: &str) {
+    server.orchestrator.retry(&server.boss, worker, RetryRequest::default()).await.expect("a retry");
     server.until(worker, "completed").await;
-    let view = server.orchestrator.get(worker).await.expect("it is known");
-    assert_eq!(view.worker.last().unwrap().final_message, says, "{:#?}", view.worker.next);
+    let view = server.orchestrator.get(worker).await.expect("a known worker");
+    assert_eq!(view.worker.last().unwrap().final_message, expected, "{:#?}", view.worker.next);
     assert!(unheard(server, worker).await.is_empty());
 }
 
@@ -49,7 +55,7 @@ async fn message_to_cancelled_worker_reaches_next_attempt() {
     for says in ["cancelled by the boss: the plan has changed", "1 message was not heard: \"FAKE:\\nsay I heard it\""] {
         assert!(reasons.contains(says), "{reasons}");
     }
-    is_heard_after_a_retry(&server, &id, "I heard it").await;
+    check_delivery_after_retry(&server, &id, "I heard it").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,7 +79,7 @@ async fn queued_message_survives_cancellation() {
     assert_eq!(answer.unheard, ["FAKE:\nsay I heard it"]);
     std::fs::write(&gate, "").unwrap();
     server.until(&runs, "completed").await;
-    is_heard_after_a_retry(&server, &queued, "I heard it").await;
+    check_delivery_after_retry(&server, &queued, "I heard it").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,7 +94,7 @@ async fn message_to_failing_worker_reaches_next_attempt() {
     std::fs::write(&gate, "").unwrap();
     server.until(&id, "failed").await;
     assert_eq!(unheard(&server, &id).await, ["FAKE:\nsay I heard it"]);
-    is_heard_after_a_retry(&server, &id, "I heard it").await;
+    check_delivery_after_retry(&server, &id, "I heard it").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,14 +104,14 @@ async fn message_to_lost_worker_reaches_next_attempt() {
     let id = server.create_one(mission("lost", "session s-1\nhang")).await;
     server.until(&id, "running").await;
     write_to(&server, &id, "FAKE:\nsay I heard it").await;
-    let live = async || server.orchestrator.get(&id).await.expect("it is known").live;
+    let live = async || server.orchestrator.get(&id).await.expect("a known worker").live;
     assert!(in_time(async || live().await.is_some_and(|live| live.cli.is_some())).await);
     let supervisor = live().await.unwrap().supervisor;
     let pid = rustix::process::Pid::from_raw(supervisor.pid as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     server.until(&id, "lost").await;
     assert_eq!(unheard(&server, &id).await, ["FAKE:\nsay I heard it"]);
-    is_heard_after_a_retry(&server, &id, "I heard it").await;
+    check_delivery_after_retry(&server, &id, "I heard it").await;
 }
 
 /// Checks the time during verification, after settlement, at the retry, and after the next attempt.
@@ -117,7 +123,7 @@ async fn time_of_a_worker_never_decreases() {
     let mut timed = mission("timed", "say done");
     timed.verify_command = Some(format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display()));
     let id = server.create_one(timed).await;
-    let ran = async || server.orchestrator.get(&id).await.expect("it is known").ran_seconds();
+    let ran = async || server.orchestrator.get(&id).await.expect("a known worker").ran_seconds();
     assert!(in_time(async || ran().await.is_some_and(|seconds| seconds >= 2)).await);
     server.until(&id, "verifying").await;
     let shown = ran().await.unwrap();

@@ -1,5 +1,5 @@
-//! Work that a worker's branch lacks at its end: added to the branch where that is clearly correct, otherwise named. It
-//! is never reported as merged.
+//! Work that is not on the worker's branch at its end. It is added to the branch where that is clearly correct,
+//! otherwise named, and never reported as merged.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::support::git::git;
 use crate::world::{Server, World, mission};
 
 async fn changes(server: &Server, id: &str) -> Changes {
-    server.orchestrator.get(id).await.unwrap().worker.last().expect("it has settled").changes.clone()
+    server.orchestrator.get(id).await.unwrap().worker.last().expect("a settled attempt").changes.clone()
 }
 
 async fn integrate(server: &Server, id: &str, dry_run: bool) -> IntegrationAnswer {
@@ -34,7 +34,7 @@ async fn directory(server: &Server, id: &str) -> PathBuf {
 async fn work_of_clear_origin_moves_onto_the_branch() {
     let world = World::new();
     let server = world.server(Some("boss"));
-    let ends = [
+    let endings = [
         // A killed git leaves its lock.
         ("lock", "write a.txt x\nrun touch $(git rev-parse --git-dir)/index.lock"),
         ("detached", "run git checkout -q --detach\nwrite a.txt x\ncommit a"),
@@ -52,9 +52,9 @@ async fn work_of_clear_origin_moves_onto_the_branch() {
     let script = |title: &str, script: &str| {
         script.replace("side", &format!("side-{title}")).replace("a.txt x", &format!("a.txt {title}"))
     };
-    let drafts = ends.iter().map(|(title, of)| mission(title, &script(title, of))).collect();
+    let drafts = endings.iter().map(|(title, of)| mission(title, &script(title, of))).collect();
     let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
-    for (id, (title, _)) in ids.iter().zip(ends) {
+    for (id, (title, _)) in ids.iter().zip(endings) {
         server.until(id, "completed").await;
         let changes = changes(&server, id).await;
         assert_eq!(changes.not_on_branch, [], "{id}");
@@ -70,7 +70,7 @@ async fn work_off_the_branch_is_never_called_merged() {
     world.git(&["commit", "-qm", "rules"]);
     let server = world.server(Some("boss"));
     let conflict = "run git checkout -qb side HEAD\nwrite README side\ncommit s\nrun git checkout -q -\nwrite README mine\ncommit m";
-    let ends = [
+    let endings = [
         (
             "merge",
             format!("{conflict}\nrun git merge -q side || true"),
@@ -95,9 +95,9 @@ async fn work_off_the_branch_is_never_called_merged() {
             script.replace("side", &format!("side-{title}")).replace("README mine", &format!("README {title}"));
         script.replace("commit s\n", &format!("commit s-{title}\n"))
     };
-    let drafts = ends.iter().map(|(title, of, _)| mission(title, &script(title, of))).collect();
+    let drafts = endings.iter().map(|(title, of, _)| mission(title, &script(title, of))).collect();
     let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
-    for (id, (_, _, what)) in ids.iter().zip(&ends) {
+    for (id, (_, _, what)) in ids.iter().zip(&endings) {
         server.until(id, "completed").await;
         let named = changes(&server, id).await.not_on_branch;
         assert!(named.iter().any(|part| part.what.contains(what)), "{id}: {what}: {named:#?}");
@@ -172,7 +172,7 @@ async fn unreadable_git_data_is_unknown_not_nothing() {
         ("branch", "run : > $(git rev-parse --git-common-dir)/$(git symbolic-ref HEAD)".to_owned()),
     ];
     for (title, breaks) in ends {
-        // What is broken is broken for all workers of the repository.
+        // The damage affects all workers of a repository, so each case has its own.
         let world = World::new();
         let server = world.server(Some("boss"));
         let id = completed(&server, &format!("write a.txt {title}\ncommit {title}\n{breaks}")).await;
@@ -357,7 +357,7 @@ async fn worktree_of_a_worker_has_the_submodules() {
     let script = "run cd lib && git -c user.name=x -c user.email=x@y commit -q --allow-empty -m mine";
     let id = completed(&server, script).await;
     let named = changes(&server, &id).await;
-    assert_eq!(named.commits, 0, "a link that leads nowhere");
+    assert_eq!(named.commits, 0, "no dangling gitlink");
     assert!(named.not_on_branch.iter().any(|part| part.what.contains("commits of a submodule")), "{named:#?}");
     assert_ne!(integrate(&server, &id, false).await.status.as_str(), "already_merged");
 }

@@ -1,4 +1,4 @@
-//! What people see without a server is what a server tells, and looking changes nothing.
+//! Observers show the same as a server, work without one, and change nothing.
 
 use orchestrator_boss::orchestrator::{Observer, Overview, Scope};
 
@@ -6,15 +6,15 @@ use crate::support::wait::{CEILING, in_time};
 use crate::world::{Server, World, mission, until_exists};
 
 fn observer(world: &World) -> Observer {
-    Observer::open(&world.repo().join(".orchestrator"), None).unwrap().expect("there is a state")
+    Observer::open(&world.repo().join(".orchestrator"), None).unwrap().expect("a state directory")
 }
 
 fn status(overview: &Overview, id: &str) -> String {
-    overview.workers().find(|view| view.worker.id.as_str() == id).expect("it is there").worker.status.to_string()
+    overview.workers().find(|view| view.worker.id.as_str() == id).expect("a known worker").worker.status.to_string()
 }
 
-/// Ids with what each is said to be and to wait for.
-async fn told_by(server: &Server) -> Vec<(String, String, Option<String>)> {
+/// Returns each worker's id, status and wait reason, as the server reports them.
+async fn reported_by(server: &Server) -> Vec<(String, String, Option<String>)> {
     let list = server.orchestrator.list(&server.boss, Scope::All).await.unwrap().workers;
     list.iter()
         .map(|view| (view.worker.id.to_string(), view.worker.status.to_string(), view.waits_for.clone()))
@@ -43,9 +43,9 @@ async fn observer_and_server_show_the_same() {
         let views = overview.workers();
         views.map(|view| (view.worker.id.to_string(), view.worker.status.to_string(), view.waits_for.clone())).collect()
     };
-    // Why one waits stands in the state file, which follows within 100 ms.
-    let is_same = async || seen(&observer.look().unwrap()) == told_by(&server).await;
-    assert!(in_time(is_same).await, "the server tells {:?}", told_by(&server).await);
+    // The wait reasons are in the state file, which follows within 100 ms.
+    let is_same = async || seen(&observer.look().unwrap()) == reported_by(&server).await;
+    assert!(in_time(is_same).await, "the server reports {:?}", reported_by(&server).await);
 
     let overview = observer.look().unwrap();
     let [boss] = &overview.bosses[..] else { panic!("{:?}", overview.bosses) };
@@ -61,9 +61,9 @@ async fn observer_and_server_show_the_same() {
 
     // The observer consumed no notification.
     std::fs::write(&gate, "").unwrap();
-    let mut told = 0;
-    while told < 4 {
-        told += server.wait(&[], CEILING).await.settled.len();
+    let mut reported = 0;
+    while reported < 4 {
+        reported += server.wait(&[], CEILING).await.settled.len();
     }
 }
 
@@ -97,7 +97,8 @@ async fn observer_reads_the_configured_integration_branch() {
     server.until(&id, "completed").await;
     world.git(&["branch", "release", &format!("orchestrator/{id}")]);
     for (set, into) in [(None, None), (Some("release"), Some("release"))] {
-        let mut observer = Observer::open(&world.repo().join(".orchestrator"), set).unwrap().expect("there is a state");
+        let mut observer =
+            Observer::open(&world.repo().join(".orchestrator"), set).unwrap().expect("a state directory");
         observer.look().unwrap();
         let worker = observer.find(&id).unwrap().worker;
         assert_eq!(worker.integrated.as_ref().map(|it| it.into.as_str()), into);

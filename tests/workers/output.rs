@@ -1,4 +1,4 @@
-//! A result is read whatever surrounds it and whatever its length.
+//! Results are read at any length and with any surrounding bytes.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,6 +1,6 @@
-//! Our processes are ended and others are left alone: at a cancellation, a time-out, a removal and a loss.
+//! Cancellation, time limit, removal and loss end the worker's processes and no others.
 //!
-//! Linux only, where the scripts have setsid(1) and the promise of a full proof holds.
+//! Linux only: the scripts need setsid(1), and full containment is guaranteed only there.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::support::wait::{CEILING, eventually};
 use crate::world::{Server, World, mission, until_exists};
 
-/// Each starts something that is hard to get rid of, and lets it write its pid.
+/// Shell commands, by name. Each starts a process that tries to escape and writes its pid to the file of that name.
 const STUBBORN: [(&str, &str); 8] = [
     ("child", "sleep 300 & echo $! > child"),
     ("session", "setsid sh -c 'echo $$ > session; exec sleep 300' &"),
@@ -28,14 +28,14 @@ const STUBBORN: [(&str, &str); 8] = [
     ("stopped", "setsid sh -c 'echo $$ > stopped; kill -STOP $$; sleep 300' &"),
     ("bare", "env -i setsid sh -c 'echo $$ > bare; exec sleep 300' &"),
     ("bare-daemon", "(env -i setsid sh -c '(sh -c \"echo \\$\\$ > bare-daemon; exec sleep 300\" &)' &)"),
-    // All of it.
+    // All of these at once.
     (
         "worst",
         "(env -i setsid sh -c '(sh -c \"trap \\\"\\\" TERM INT HUP; echo \\$\\$ > worst; kill -STOP \\$\\$; while :; do sleep 1; done\" &)' &)",
     ),
 ];
 
-/// A worker that has started all of these.
+/// A worker that has started all the processes of [`STUBBORN`].
 struct Stubborn {
     id: String,
     processes: BTreeMap<&'static str, Identity>,
@@ -63,11 +63,11 @@ impl Stubborn {
 
     fn check_gone(&self) {
         let living: Vec<_> = self.processes.iter().filter(|(_, it)| it.is_alive()).map(|(name, _)| name).collect();
-        assert!(living.is_empty(), "these live on: {living:?}");
+        assert!(living.is_empty(), "these survive: {living:?}");
     }
 }
 
-/// Waits for a pid in this file, and returns its process.
+/// Waits for a pid in this file, and returns the process.
 pub async fn process(path: &Path) -> Identity {
     eventually(&format!("a pid in {}", path.display()), || {
         Identity::of(std::fs::read_to_string(path).ok()?.trim().parse().ok()?)
@@ -92,9 +92,9 @@ pub fn tag(attempt: &AttemptDir) -> String {
     json(attempt.assignment())["tag"].as_str().unwrap().to_owned()
 }
 
-/// Waits until its supervisor has written all of them down.
-async fn until_written_down(attempt: &AttemptDir, stubborn: &Stubborn) {
-    eventually("the processes to be written down", || {
+/// Waits until the supervisor has recorded all of these processes.
+async fn until_recorded(attempt: &AttemptDir, stubborn: &Stubborn) {
+    eventually("the recorded processes", || {
         let known: Vec<Identity> = serde_json::from_value(json(attempt.processes())["processes"].clone()).ok()?;
         stubborn.processes.values().all(|process| known.contains(process)).then_some(())
     })
@@ -102,7 +102,7 @@ async fn until_written_down(attempt: &AttemptDir, stubborn: &Stubborn) {
 }
 
 pub fn outcome(world: &World) -> Outcome {
-    attempt(world).outcome().unwrap().expect("it has settled")
+    attempt(world).outcome().unwrap().expect("a settled attempt")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,7 +116,7 @@ async fn cancel_ends_every_escaping_process() {
     stubborn.check_gone();
 }
 
-/// The shortest time-out is a minute.
+/// Takes a minute, the shortest time limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn time_limit_ends_every_escaping_process() {
     let world = World::new();
@@ -141,25 +141,25 @@ async fn cancel_after_takeover_ends_every_escaping_process() {
     stubborn.check_gone();
 }
 
-/// Then descent from it is gone, and so is the tag of some: what it had written down finds them.
+/// Checks processes without a tag whose parents are gone: only the supervisor's record identifies them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_supervisor_leaves_no_process() {
     let world = World::new();
     let first = world.server(Some("boss"));
     let stubborn = Stubborn::start(&world, &first, 10).await;
     let attempt = attempt(&world);
-    until_written_down(&attempt, &stubborn).await;
+    until_recorded(&attempt, &stubborn).await;
     first.orchestrator.shut_down().await;
     let supervisor = supervisor(&attempt);
     send(&supervisor, Signal::Kill);
-    eventually("its end", || (!supervisor.is_alive()).then_some(())).await;
+    eventually("its exit", || (!supervisor.is_alive()).then_some(())).await;
     let second = world.server(Some("boss"));
     second.until(&stubborn.id, "lost").await;
     let cleanup = outcome(&world).cleanup;
     assert_eq!(
         (cleanup.survivors, cleanup.containment),
         (0, Containment::BestEffort),
-        "what escaped between two looks is not known"
+        "processes that escaped between two scans are unknown"
     );
     stubborn.check_gone();
 }
@@ -172,43 +172,43 @@ async fn similar_foreign_processes_survive() {
     let (attempt, worktree) = (attempt(&world), world.worktree(&stubborn.id));
     let tag = tag(&attempt);
     let shorter = tag[..tag.len() - 1].to_owned();
-    let strangers: Vec<(&str, Stranger)> = vec![
-        ("a shell in the worktree", Stranger::start(&worktree, &[])),
-        ("a worker of another state directory", Stranger::start(&world.repo(), &[(TAG_VARIABLE, "w-1-t.1.0")])),
-        ("a longer tag", Stranger::start(&worktree, &[(TAG_VARIABLE, &format!("{tag}0"))])),
-        ("a shorter tag", Stranger::start(&worktree, &[(TAG_VARIABLE, &shorter)])),
-        ("a longer name", Stranger::start(&worktree, &[("ORCHESTRATOR_WORKER_TAG_2", &tag)])),
-        ("another beginning", Stranger::start(&worktree, &[("X_ORCHESTRATOR_WORKER_TAG", &tag)])),
-        ("the tag in another value", Stranger::start(&worktree, &[("NOTE", &format!("{TAG_VARIABLE}={tag}"))])),
+    let foreign: Vec<(&str, ForeignProcess)> = vec![
+        ("a shell in the worktree", ForeignProcess::start(&worktree, &[])),
+        ("a worker of another state directory", ForeignProcess::start(&world.repo(), &[(TAG_VARIABLE, "w-1-t.1.0")])),
+        ("a longer tag", ForeignProcess::start(&worktree, &[(TAG_VARIABLE, &format!("{tag}0"))])),
+        ("a shorter tag", ForeignProcess::start(&worktree, &[(TAG_VARIABLE, &shorter)])),
+        ("a longer name", ForeignProcess::start(&worktree, &[("ORCHESTRATOR_WORKER_TAG_2", &tag)])),
+        ("another beginning", ForeignProcess::start(&worktree, &[("X_ORCHESTRATOR_WORKER_TAG", &tag)])),
+        ("the tag in another value", ForeignProcess::start(&worktree, &[("NOTE", &format!("{TAG_VARIABLE}={tag}"))])),
     ];
     let check = |after: &str| {
-        for (name, stranger) in &strangers {
-            assert!(stranger.identity.is_alive(), "{name} was ended by the {after}");
+        for (name, foreign) in &foreign {
+            assert!(foreign.identity.is_alive(), "{name} was ended by the {after}");
         }
     };
     server.orchestrator.cancel(&server.boss, &stubborn.id, "enough").await.unwrap();
     check("cancellation");
 
-    // It is said to have left something, so that the removal looks again; and finds one that is ours.
+    // The changed record claims incomplete cleanup, so the removal scans again and finds a tagged process.
     let mut changed = json(attempt.outcome_path());
     changed["cleanup"]["containment"] = "best_effort".into();
     std::fs::write(attempt.outcome_path(), changed.to_string()).unwrap();
-    let ours = Stranger::start(&world.repo(), &[(TAG_VARIABLE, &tag)]);
+    let ours = ForeignProcess::start(&world.repo(), &[(TAG_VARIABLE, &tag)]);
     let target = RemovalTarget::Worker(stubborn.id.clone());
     let request = RemovalRequest { target, repo_path: None, force: true, delete_branch: false };
     let removed = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
     assert_eq!(removed.removed.len(), 1, "{removed:?}");
-    assert!(!ours.identity.is_alive(), "it carries the worker's tag");
+    assert!(!ours.identity.is_alive(), "it has the worker's tag");
     check("removal");
 }
 
-/// Somebody else's process, which looks like the worker's.
-struct Stranger {
+/// A foreign process that resembles one of the worker.
+struct ForeignProcess {
     child: Child,
     identity: Identity,
 }
 
-impl Stranger {
+impl ForeignProcess {
     fn start(directory: &Path, environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new("sleep");
         command.arg("300").current_dir(directory).envs(environment.iter().copied()).stdin(Stdio::null());
@@ -218,15 +218,15 @@ impl Stranger {
     }
 }
 
-impl Drop for Stranger {
+impl Drop for ForeignProcess {
     fn drop(&mut self) {
-        // It may have been ended, which the test says better.
+        // It may have been ended, which the test reports.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What is written down is a pid and a start time, and both must be right, on the right machine.
+/// Checks that a recorded process must match in pid, start time and boot of the machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reused_pid_in_the_record_ends_no_process() {
     let world = World::new();
@@ -237,16 +237,16 @@ async fn reused_pid_in_the_record_ends_no_process() {
     eventually("the record", || attempt.processes().exists().then_some(())).await;
     let supervisor = supervisor(&attempt);
     send(&supervisor, Signal::Stop);
-    let (later, booted) = (Stranger::start(&world.repo(), &[]), Stranger::start(&world.repo(), &[]));
+    let (later, booted) = (ForeignProcess::start(&world.repo(), &[]), ForeignProcess::start(&world.repo(), &[]));
     let mut record = json(attempt.processes());
     let forged = Identity { started: later.identity.started - 1, ..later.identity };
     record["processes"].as_array_mut().unwrap().push(serde_json::to_value(forged).unwrap());
     std::fs::write(attempt.processes(), record.to_string()).unwrap();
     send(&supervisor, Signal::Kill);
     server.until(&id, "lost").await;
-    assert!(later.identity.is_alive(), "its pid was used again");
+    assert!(later.identity.is_alive(), "its pid was reused");
 
-    // The very same pid and start time, but written down before the machine was booted.
+    // The same pid and start time, but recorded before the last boot.
     record["host"] = "another boot".into();
     record["processes"].as_array_mut().unwrap().push(serde_json::to_value(booted.identity).unwrap());
     std::fs::write(attempt.processes(), record.to_string()).unwrap();
@@ -256,8 +256,8 @@ async fn reused_pid_in_the_record_ends_no_process() {
     assert!(booted.identity.is_alive());
 }
 
-/// Checks two daemons, of which one is on the user's list. Each runs in its own session, and in the CLI's group.
-async fn daemons(world: &World, settings: Vec<String>, end: &str, listed: &str, unlisted: &str) {
+/// Checks a daemon that the setting lists and one that it does not, each in its own session and in the CLI's group.
+async fn check_daemons(world: &World, settings: Vec<String>, end: &str, listed: &str, unlisted: &str) {
     let mut with_list = world.settings();
     with_list.shared_daemons = settings;
     let server = world.server_with(Some("boss"), with_list);
@@ -293,11 +293,10 @@ async fn daemons(world: &World, settings: Vec<String>, end: &str, listed: &str, 
     for (name, way, Ended(identity)) in &found {
         assert_eq!(identity.is_alive(), *name == listed, "{name} in the {way}, at its end by {end:?}");
     }
-    let spared = outcome(world).cleanup.daemons_left;
-    assert_eq!(spared, [listed, listed]);
+    assert_eq!(outcome(world).cleanup.daemons_left, [listed, listed]);
 }
 
-/// Ended with the test.
+/// A process that is killed at the end of the test.
 struct Ended(Identity);
 
 impl Drop for Ended {
@@ -310,20 +309,20 @@ impl Drop for Ended {
 async fn shared_daemons_survive_cancellation() {
     let world = World::new();
     let default = world.settings().shared_daemons;
-    daemons(&world, default, "hang", "sccache", "mydaemon").await;
+    check_daemons(&world, default, "hang", "sccache", "mydaemon").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shared_daemons_survive_completion() {
     let world = World::new();
     let default = world.settings().shared_daemons;
-    daemons(&world, default, "say done", "sccache", "mydaemon").await;
+    check_daemons(&world, default, "say done", "sccache", "mydaemon").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn setting_selects_the_shared_daemons() {
     let world = World::new();
-    daemons(&world, vec!["mydaemon".to_owned()], "hang", "mydaemon", "sccache").await;
+    check_daemons(&world, vec!["mydaemon".to_owned()], "hang", "mydaemon", "sccache").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -346,7 +345,7 @@ async fn supervisor_accepts_again_after_descriptor_shortage() {
     prlimit(pid, Resource::Nofile, limit).unwrap();
     let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
     let mut byte = [0];
-    let heard = tokio::time::timeout(CEILING, tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte)).await;
-    assert!(matches!(heard, Ok(Ok(_))), "{heard:?}");
+    let answered = tokio::time::timeout(CEILING, tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte)).await;
+    assert!(matches!(answered, Ok(Ok(_))), "{answered:?}");
     server.orchestrator.cancel(&server.boss, &id, "enough").await.unwrap();
 }

@@ -26,7 +26,7 @@ async fn refused(server: &Server, request: IntegrationRequest) -> String {
     server.orchestrator.integrate(&server.boss, request).await.unwrap_err().to_string()
 }
 
-async fn go_on(server: &Server, id: &str, script: &str) {
+async fn retry_with(server: &Server, id: &str, script: &str) {
     let prompt = Some(format!("FAKE:\n{script}"));
     let retry = RetryRequest { prompt, ..RetryRequest::default() };
     server.orchestrator.retry(&server.boss, id, retry).await.unwrap();
@@ -62,7 +62,7 @@ async fn commits_removed_by_the_user_stay_out() {
         let (target, salvage) = (RemovalTarget::Worker(id.clone()), RemovalTarget::Worker(id.clone()));
         let remove = RemovalRequest { target, repo_path: None, force: false, delete_branch: true };
         let kept = server.orchestrator.remove_worktree(&server.boss, remove.clone()).await.unwrap().kept;
-        assert!(kept[0].why.contains("not in main"), "the branch alone holds what was left out: {kept:#?}");
+        assert!(kept[0].why.contains("not in main"), "only the branch holds the omitted commits: {kept:#?}");
         let force = RemovalRequest { target: salvage, force: true, ..remove };
         let removed = server.orchestrator.remove_worktree(&server.boss, force).await.unwrap().removed;
         assert!(world.git(&["log", "--format=%s", removed[0].salvage_ref.as_ref().unwrap()]).contains("regretted"));
@@ -107,7 +107,7 @@ async fn work_after_a_squash_is_integrated() {
     for request in [&squash, &release] {
         assert_eq!(integrate(&server, request.clone()).await.status.as_str(), "merged");
     }
-    go_on(&server, &id, "write README two\ncommit two").await;
+    retry_with(&server, &id, "write README two\ncommit two").await;
     // The branch's name and the worker's id select the same work.
     let branch = format!("orchestrator/{id}");
     let by_branch = IntegrationRequest { source: IntegrationSource::Branch(branch), ..squash.clone() };
@@ -182,7 +182,7 @@ async fn work_in_a_second_repository_is_merged_there() {
         WorktreeRequest { branch: "task".to_owned(), path: None, base: None, repo_path: Some(second.clone()) };
     let made = server.orchestrator.create_worktree(&server.boss, request).await.unwrap();
     let beside = made.path.parent().unwrap().to_str().unwrap().to_owned();
-    assert!(beside.contains("/second.worktrees"), "it lies beside its own repository: {beside}");
+    assert!(beside.contains("/second.worktrees"), "it is beside its own repository: {beside}");
     let mut draft = mission("there", "write there.txt x\ncommit there");
     draft.place = DraftPlace::Directory(made.path.clone());
     let creation = server.orchestrator.create(&server.boss, vec![Ok(draft)], BatchKind::Single).await.unwrap();
@@ -223,7 +223,7 @@ async fn work_in_a_second_repository_is_merged_there() {
     assert_eq!(
         integrate(&server, of(&id)).await.status.as_str(),
         "already_integrated",
-        "the work of a deleted branch is in"
+        "the work of the deleted branch is merged"
     );
     git(&made.path, &["checkout", "-q", "renamed"]);
     let target = RemovalTarget::Path(made.path.clone());
@@ -259,14 +259,14 @@ async fn merged_state_is_that_of_git_everywhere() {
     server.until(&id, "completed").await;
     let branch = format!("orchestrator/{id}");
     let is_merged = async || {
-        let told = server.orchestrator.get(&id).await.unwrap().worker.integrated.clone();
+        let reported = server.orchestrator.get(&id).await.unwrap().worker.integrated.clone();
         let mut observer = Observer::open(&world.repo().join(".orchestrator"), None).unwrap().unwrap();
         let overview = observer.look().unwrap();
         let seen = overview.workers().next().unwrap().worker.integrated.clone();
-        assert_eq!(told, seen);
+        assert_eq!(reported, seen);
         let found = observer.find(&id).unwrap().worker.integrated.clone();
-        assert_eq!(told, found);
-        told.map(|it| it.into)
+        assert_eq!(reported, found);
+        reported.map(|it| it.into)
     };
     let nothing = |answer: RemovalAnswer| answer.removed.is_empty();
     let all =
@@ -293,12 +293,12 @@ async fn merged_state_is_that_of_git_everywhere() {
     assert_eq!(integrate(&server, by_branch).await.status.as_str(), "merged");
     assert_eq!(is_merged().await.as_deref(), Some("main"));
     world.git(&["reset", "-q", "--hard", "HEAD~1"]);
-    assert_eq!(is_merged().await, None, "a record is no merge");
+    assert_eq!(is_merged().await, None, "a record alone is no merge");
     assert!(nothing(server.orchestrator.remove_worktree(&server.boss, all()).await.unwrap()));
     assert_eq!(integrate(&server, of(&id)).await.status.as_str(), "merged");
     assert_eq!(server.orchestrator.remove_worktree(&server.boss, all()).await.unwrap().removed.len(), 1);
     world.git(&["branch", "-q", "-D", &branch]);
-    assert_eq!(is_merged().await.as_deref(), Some("main"), "its branch is gone, its work is not");
+    assert_eq!(is_merged().await.as_deref(), Some("main"), "the work remains without its branch");
     assert_eq!(integrate(&server, of(&id)).await.status.as_str(), "already_integrated");
     world.git(&["reset", "-q", "--hard", "HEAD~1"]);
     let gone = refused(&server, of(&id)).await;
@@ -308,7 +308,7 @@ async fn merged_state_is_that_of_git_everywhere() {
     server.until(&damaged, "completed").await;
     let head = world.git(&["rev-parse", &format!("orchestrator/{damaged}")]);
     std::fs::remove_file(world.repo().join(".git/objects").join(&head[..2]).join(&head[2..])).unwrap();
-    // An answer is remembered until a branch moves.
+    // An answer of git is cached until a branch moves.
     world.git(&["commit", "-q", "--allow-empty", "-m", "moved"]);
     let answer = server.orchestrator.remove_worktree(&server.boss, all()).await.unwrap();
     assert_eq!((answer.removed.len(), answer.kept.len()), (0, 1), "{answer:?}");
@@ -336,7 +336,7 @@ async fn list_does_not_wait_for_hanging_git() {
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("one", "write one.txt x\ncommit one")).await;
     server.until(&id, "completed").await;
-    world.git(&["commit", "-q", "--allow-empty", "-m", "so that git is asked again"]);
+    world.git(&["commit", "-q", "--allow-empty", "-m", "invalidates the cache"]);
     // Each reader of the repository's objects waits for a writer.
     let pipe = world.repo().join(".git/objects/info/alternates");
     std::fs::create_dir_all(pipe.parent().unwrap()).unwrap();
@@ -345,11 +345,11 @@ async fn list_does_not_wait_for_hanging_git() {
     let moved = world.path("pipe");
     std::fs::rename(&pipe, &moved).unwrap();
     let is_known = in_time(async || {
-        // Releases the readers, if there still are any.
+        // Releases readers that still wait.
         let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
         drop(std::fs::OpenOptions::new().write(true).custom_flags(nonblocking).open(&moved));
         !server.orchestrator.get(&id).await.unwrap().merge_is_unknown
     });
-    assert!(is_known.await, "it is known once git answers");
-    assert!(listed.expect("the list comes in time").unwrap().workers[0].merge_is_unknown);
+    assert!(is_known.await, "the merge state is known once git answers");
+    assert!(listed.expect("list answers in time").unwrap().workers[0].merge_is_unknown);
 }

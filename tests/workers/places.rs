@@ -1,4 +1,4 @@
-//! Working directories: our worktrees, the user's directories, and content that a removal must not lose.
+//! Working directories: worktrees, the user's directories, and content that a removal must not lose.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ fn in_worktree(branch: &str, base: Option<&str>, path: Option<PathBuf>) -> Draft
 async fn remove(server: &Server, worker: &str, force: bool, delete_branch: bool) -> RemovalAnswer {
     let target = RemovalTarget::Worker(worker.to_owned());
     let request = RemovalRequest { target, repo_path: None, force, delete_branch };
-    server.orchestrator.remove_worktree(&server.boss, request).await.expect("removal is answered")
+    server.orchestrator.remove_worktree(&server.boss, request).await.expect("an answer to the removal")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,7 +91,7 @@ async fn dirty_worktree_is_removed_only_with_salvage() {
     let dirty = remove(&server, &id, false, false).await;
     assert!(dirty.kept[0].why.contains("left.txt") && path.exists(), "{dirty:?}");
     let forced = remove(&server, &id, true, false).await;
-    let salvage = forced.removed[0].salvage_ref.clone().expect("it is kept somewhere");
+    let salvage = forced.removed[0].salvage_ref.clone().expect("a salvage ref");
     assert!(!path.exists());
     assert_eq!(world.git(&["show", &format!("{salvage}:left.txt")]), "precious");
     assert_eq!(server.orchestrator.get(&id).await.unwrap().worker.salvage_ref, Some(salvage));
@@ -198,7 +198,7 @@ async fn failure_at_start_settles_as_could_not_start() {
     server.until(&ids[1], "failed").await;
     let last = server.orchestrator.get(&ids[1]).await.unwrap().worker.last().unwrap().clone();
     let failure = last.failure.unwrap();
-    assert_eq!((failure.kind, last.place_failed), (FailureKind::CouldNotStart, true), "not because of the backend");
+    assert_eq!((failure.kind, last.place_failed), (FailureKind::CouldNotStart, true), "the backend is not to blame");
     assert!(failure.message.contains("repo-late"), "{failure:?}");
 }
 
@@ -209,7 +209,7 @@ async fn missing_git_identity_is_refused_before_creation() {
     world.git(&["config", "user.useConfigOnly", "true"]);
     let server = world.server(Some("boss"));
     let answer = server.create(vec![mission("t", "say x")]).await.remove(0);
-    // A machine whose own settings name somebody is not told anything.
+    // A machine whose own git settings have an identity accepts the mission.
     match answer {
         Err(error) => assert!(error.contains("git config --global user.name"), "{error}"),
         Ok(id) => {
@@ -243,7 +243,7 @@ async fn worker_runs_in_a_worktree_created_before() {
     assert!(by_worker.kept[0].why.contains("remove the worktree"), "{by_worker:?}");
     std::fs::write(made.path.join(".env"), "A=2\n").unwrap();
     let answer = server.orchestrator.remove_worktree(&server.boss, request.clone()).await.unwrap();
-    assert!(answer.kept[0].why.contains(".env"), "a copy of ours that was changed is work: {answer:?}");
+    assert!(answer.kept[0].why.contains(".env"), "a changed copy is work: {answer:?}");
     std::fs::write(made.path.join(".env"), "A=1\n").unwrap();
     let busy = server.create_one({
         let mut draft = mission("below", "hang");
@@ -254,7 +254,7 @@ async fn worker_runs_in_a_worktree_created_before() {
     let busy = busy.await;
     server.until(&busy, "running").await;
     let answer = server.orchestrator.remove_worktree(&server.boss, request.clone()).await.unwrap();
-    assert!(answer.kept[0].why.contains(&busy), "somebody works in a folder of it: {answer:?}");
+    assert!(answer.kept[0].why.contains(&busy), "a worker runs in a folder of it: {answer:?}");
     server.orchestrator.cancel(&server.boss, &busy, "enough").await.unwrap();
     let answer = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
     assert!(answer.kept.is_empty() && !made.path.exists(), "{answer:?}");
@@ -274,7 +274,7 @@ async fn edits_outside_the_worktree_are_reported() {
     assert_eq!(reached.outside_worktree, [readme.display().to_string()]);
     assert_eq!(reached.main_checkout_changes, ["its index or files changed: README"]);
     let stayed = server.orchestrator.get(&ids[1]).await.unwrap().worker.last().unwrap().changes.clone();
-    assert!(stayed.outside_worktree.is_empty(), "what happened meanwhile is not this worker's doing: {stayed:?}");
+    assert!(stayed.outside_worktree.is_empty(), "changes by another worker are not reported: {stayed:?}");
 
     let alone = server.create_one(mission("alone", "write in.txt x")).await;
     server.until(&alone, "completed").await;
@@ -325,7 +325,7 @@ async fn changes_to_the_repository_are_reported_and_salvaged() {
             "reset",
             format!("run cd {root} && git branch -q -D later; git -C {root} reset -q --hard HEAD~2"),
             "HEAD moved",
-            // Workers' branches still hold it.
+            // The branches of workers still contain it.
             None,
         ),
         ("tag", "run git tag v1".to_owned(), "refs/tags/v1 is new", None),
@@ -333,15 +333,15 @@ async fn changes_to_the_repository_are_reported_and_salvaged() {
     for (title, script, says, lost) in cases {
         let id = server.create_one(mission(title, &script)).await;
         server.until(&id, "completed").await;
-        let told = server.orchestrator.get(&id).await.unwrap().worker.last().unwrap().changes.clone();
-        let told = told.main_checkout_changes.join("; ");
-        assert!(told.contains(says), "{title}: {told:?}");
+        let changes = server.orchestrator.get(&id).await.unwrap().worker.last().unwrap().changes.clone();
+        let reported = changes.main_checkout_changes.join("; ");
+        assert!(reported.contains(says), "{title}: {reported:?}");
         let kept = format!("refs/orchestrator/salvage/{id}-outside");
-        assert_eq!(told.contains(&kept), lost.is_some(), "{title}: {told:?}");
+        assert_eq!(reported.contains(&kept), lost.is_some(), "{title}: {reported:?}");
         if let Some(lost) = lost {
             world.git(&["reflog", "expire", "--expire=now", "HEAD", "refs/heads/main"]);
             world.git(&["gc", "-q", "--prune=now"]);
-            assert!(world.git(&["rev-list", &kept]).contains(lost.as_str()), "{title}: {told:?}");
+            assert!(world.git(&["rev-list", &kept]).contains(lost.as_str()), "{title}: {reported:?}");
         }
     }
 }
@@ -353,19 +353,19 @@ async fn foreign_worktree_in_the_way_is_unchanged() {
     settings.max_workers = Some(1);
     let server = world.server_with(Some("boss"), settings);
     let gate = world.path("gate");
-    let theirs = world.path("repo-theirs");
+    let foreign = world.path("repo-foreign");
     let mut late = mission("late", "write README ours");
-    late.place = in_worktree("late", None, Some(theirs.clone()));
+    late.place = in_worktree("late", None, Some(foreign.clone()));
     let ids = server.create(vec![mission("first", &format!("wait-file {}", gate.display())), late]).await;
     let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();
     server.until(&ids[0], "running").await;
-    world.git(&["worktree", "add", "-q", "-b", "late", theirs.to_str().unwrap()]);
-    std::fs::write(theirs.join("README"), "precious").unwrap();
+    world.git(&["worktree", "add", "-q", "-b", "late", foreign.to_str().unwrap()]);
+    std::fs::write(foreign.join("README"), "precious").unwrap();
     std::fs::write(&gate, "").unwrap();
     server.until(&ids[1], "failed").await;
     let failure = server.orchestrator.get(&ids[1]).await.unwrap().worker.last().unwrap().failure.clone().unwrap();
-    assert!(failure.message.contains("repo-theirs"), "{failure:?}");
-    assert_eq!(std::fs::read_to_string(theirs.join("README")).unwrap(), "precious");
+    assert!(failure.message.contains("repo-foreign"), "{failure:?}");
+    assert_eq!(std::fs::read_to_string(foreign.join("README")).unwrap(), "precious");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -423,7 +423,7 @@ async fn settings_choose_author_and_message_of_commits() {
     let plain = world.server(Some("plain"));
     let id = plain.create_one(mission("left", "write a.txt x")).await;
     plain.until(&id, "completed").await;
-    assert_eq!(log(&id), "Test <test@localhost>|Test|left", "it is the user's, as git says");
+    assert_eq!(log(&id), "Test <test@localhost>|Test|left", "the identity is that of the user");
 
     let mut settings = world.settings();
     settings.commit_message = "chore: {title} by {worker_id}".to_owned();
@@ -491,7 +491,7 @@ async fn odd_repository_path_works_from_mission_to_removal() {
     }
 }
 
-/// Checks a path that is not UTF-8: the state is kept as JSON, which cannot represent it.
+/// Checks a path that is not UTF-8, which the JSON of the state cannot represent.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn path_without_utf8_is_refused_with_the_reason() {
@@ -506,7 +506,7 @@ async fn path_without_utf8_is_refused_with_the_reason() {
         boss: None,
         program: PathBuf::from(env!("CARGO_BIN_EXE_orchestrator-boss")),
     };
-    let error = Orchestrator::start(startup, Backends::with_custom(Vec::new())).err().expect("it is refused");
+    let error = Orchestrator::start(startup, Backends::with_custom(Vec::new())).err().expect("a refusal");
     let error = with_hints(&error);
     assert!(error.contains("not UTF-8") && error.contains("rename"), "{error}");
     std::fs::rename(&odd, world.repo()).unwrap();

@@ -1,4 +1,4 @@
-//! Races: the same task for several workers, of which the first to do it well wins.
+//! Races: several workers get the same task, and the first verified one wins.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::world::{Server, World, mission, until_exists};
 const CANCELLED: WorkerStatus = WorkerStatus::Settled(Ending::Cancelled);
 const COMPLETED: WorkerStatus = WorkerStatus::Settled(Ending::Completed);
 
-/// One racer for each title; all of them get the same script.
+/// Returns one racer for each title, all with the same script.
 fn racers(titles: &[&str], script: &str) -> Vec<Draft> {
     let racer = |(at, title): (usize, &&str)| Draft {
         backend: if at == 0 { "fake" } else { "other" }.into(),
@@ -26,7 +26,7 @@ fn racers(titles: &[&str], script: &str) -> Vec<Draft> {
     titles.iter().enumerate().map(racer).collect()
 }
 
-/// A line for the racer of this title alone: its worktree bears its name.
+/// Returns a script line that runs only in the worktree of the racer with this title.
 fn only(title: &str, command: &str) -> String {
     format!("run case \"$PWD\" in *-{title}) {command};; esac\n")
 }
@@ -36,11 +36,11 @@ fn loop_until(path: &Path) -> String {
 }
 
 async fn start(server: &Server, drafts: Vec<Draft>) -> Vec<String> {
-    server.create_race(drafts).await.into_iter().map(|made| made.expect("it is accepted")).collect()
+    server.create_race(drafts).await.into_iter().map(|made| made.expect("an accepted racer")).collect()
 }
 
 async fn race_of(server: &Server, id: &str) -> RaceView {
-    server.orchestrator.get(id).await.expect("it is known").race.expect("it races")
+    server.orchestrator.get(id).await.expect("a known worker").race.expect("a racer")
 }
 
 fn ids(views: &[WorkerView]) -> Vec<&str> {
@@ -63,15 +63,15 @@ async fn verified_slow_racer_beats_unverified_fast_one() {
 
     server.until(&racers[0], "failed").await;
     let quiet = server.wait(&[], Duration::from_millis(50)).await;
-    assert_eq!(quiet.status, WaitStatus::StillRunning, "one that failed is no news while another runs: {quiet:#?}");
+    assert_eq!(quiet.status, WaitStatus::StillRunning, "a failed racer is not reported while another runs: {quiet:#?}");
     assert_eq!(race_of(&server, &racers[0]).await.winner, None);
     std::fs::write(&gate, "").unwrap();
 
-    let told = server.wait(&["t"], CEILING).await;
-    assert_eq!(ids(&told.settled), [racers[1].as_str(), &racers[0]], "the winner first");
+    let answer = server.wait(&["t"], CEILING).await;
+    assert_eq!(ids(&answer.settled), [racers[1].as_str(), &racers[0]], "the winner first");
     let race = race_of(&server, &racers[0]).await;
     assert_eq!(race.winner.as_ref().map(|it| it.as_str()), Some(&*racers[1]));
-    assert!(told.settled[1].block.is_none(), "the task was done");
+    assert!(answer.settled[1].block.is_none(), "the task was done");
     server.until(&after, "completed").await;
     assert_eq!(world.git(&["show", &format!("orchestrator/{after}:copy.txt")]), "right");
     let winner = racers[1].as_str();
@@ -96,8 +96,8 @@ async fn losers_are_ended_and_their_work_is_kept() {
         only("quick", &loop_until(&hung)),
     );
     let racers = start(&server, racers(&["stubborn", "quick"], &script)).await;
-    let told = server.wait(&[], CEILING).await;
-    assert_eq!(ids(&told.settled), [racers[1].as_str()], "the winner's news come at once");
+    let answer = server.wait(&[], CEILING).await;
+    assert_eq!(ids(&answer.settled), [racers[1].as_str()], "the winner is reported at once");
 
     server.until(&racers[0], "cancelled").await;
     let loser = server.orchestrator.get(&racers[0]).await.unwrap();
@@ -108,7 +108,7 @@ async fn losers_are_ended_and_their_work_is_kept() {
     assert_eq!(spent, [(CANCELLED, Some(20)), (COMPLETED, Some(20))]);
 
     let rest = server.wait(&[], CEILING).await;
-    assert_eq!(ids(&rest.settled), [racers[0].as_str()], "what it came to is told when nothing else can come");
+    assert_eq!(ids(&rest.settled), [racers[0].as_str()], "a loser is reported when nothing else can settle");
     assert_eq!(server.wait(&[], CEILING).await.status, WaitStatus::Idle);
 }
 
@@ -125,15 +125,15 @@ async fn lost_race_blocks_until_a_retried_racer_wins() {
     let mut blocked = Vec::new();
     let mut settled = Vec::new();
     while blocked.is_empty() || settled.len() < 2 {
-        let told = server.wait(&[], CEILING).await;
-        assert_ne!(told.status, WaitStatus::Idle, "{blocked:?} {settled:?}");
-        blocked.extend(told.blocked);
-        settled.extend(told.settled.into_iter().map(|view| view.worker.id.to_string()));
+        let answer = server.wait(&[], CEILING).await;
+        assert_ne!(answer.status, WaitStatus::Idle, "{blocked:?} {settled:?}");
+        blocked.extend(answer.blocked);
+        settled.extend(answer.settled.into_iter().map(|view| view.worker.id.to_string()));
     }
     let of_the_race: Vec<_> = blocked.iter().filter(|(task, _)| task.as_str() == "t").collect();
     assert_eq!(of_the_race.len(), 1, "{blocked:?}");
-    for said in [&*racers[0], &racers[1], "it is too hard"] {
-        assert!(of_the_race[0].1.text.contains(said), "{said}: {blocked:?}");
+    for part in [&*racers[0], &racers[1], "it is too hard"] {
+        assert!(of_the_race[0].1.text.contains(part), "{part}: {blocked:?}");
     }
     world.until_state(|file| file["blocked_tasks"].as_array().is_some_and(|tasks| tasks.len() == 3)).await;
 
@@ -152,8 +152,8 @@ async fn queued_racer_never_starts_after_the_win() {
     settings.max_workers = Some(1);
     let server = world.server_with(Some("boss"), settings);
     let racers = start(&server, racers(&["first", "second", "third"], "usage 1 1 0.1\nwrite a.txt x\ncommit a")).await;
-    let told = server.wait(&[], CEILING).await;
-    assert_eq!(told.settled[0].worker.id.as_str(), racers[0]);
+    let answer = server.wait(&[], CEILING).await;
+    assert_eq!(answer.settled[0].worker.id.as_str(), racers[0]);
     for loser in &racers[1..] {
         server.until(loser, "cancelled").await;
         assert!(!world.worktree(loser).exists());
@@ -181,13 +181,13 @@ async fn next_server_decides_the_race() {
     std::fs::write(&gate, "").unwrap();
     until_exists(&world.repo().join(format!(".orchestrator/workers/{}/attempts/1/outcome.json", racers[1]))).await;
 
-    // Of another boss: it looks after them all the same.
+    // A server of another boss takes the racers over.
     let heir = world.server(Some("other"));
     heir.until(&racers[0], "cancelled").await;
     assert_eq!(race_of(&heir, &racers[0]).await.winner.unwrap().as_str(), racers[1]);
     let second = world.server(Some("boss"));
-    let told = second.wait(&["t"], CEILING).await;
-    assert_eq!(told.settled[0].worker.id.as_str(), racers[1]);
+    let answer = second.wait(&["t"], CEILING).await;
+    assert_eq!(answer.settled[0].worker.id.as_str(), racers[1]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -201,7 +201,7 @@ async fn each_server_cancels_its_own_racers() {
     drafts[1].verify_command = Some("true".to_owned());
     let racers = start(&one, drafts).await;
     one.until(&racers[0], "running").await;
-    // The other server begins it anew, and has its lease from then on.
+    // The other server retries it, and has its lease from then on.
     two.orchestrator.cancel(&two.boss, &racers[0], "again").await.unwrap();
     two.orchestrator.retry(&two.boss, &racers[0], RetryRequest::default()).await.unwrap();
     two.until(&racers[0], "running").await;
@@ -226,8 +226,8 @@ async fn loser_is_an_ordinary_worker_after_the_race() {
     let text = "FAKE:\nwrite b.txt x\ncommit b".to_owned();
     let message = NewMessage { text, delivery: Delivery::WhenReady };
     server.orchestrator.send_message(&server.boss, &racers[1], message).await.unwrap();
-    let told = server.wait(&[], CEILING).await;
-    assert_eq!((ids(&told.settled), told.settled[0].worker.status), (vec![racers[1].as_str()], COMPLETED));
+    let answer = server.wait(&[], CEILING).await;
+    assert_eq!((ids(&answer.settled), answer.settled[0].worker.status), (vec![racers[1].as_str()], COMPLETED));
     assert_eq!(race_of(&server, &racers[1]).await.winner.unwrap().as_str(), racers[0]);
     assert_eq!(server.orchestrator.get("t").await.unwrap().worker.id.as_str(), racers[0]);
 
@@ -253,8 +253,8 @@ async fn cancelled_racer_leaves_race_to_others() {
     assert!(refused.contains(&racers[0]) && refused.contains(&racers[1]), "{refused}");
     server.orchestrator.cancel(&server.boss, &racers[0], "no").await.unwrap();
     std::fs::write(&gate, "").unwrap();
-    let told = server.wait(&["t"], CEILING).await;
-    assert_eq!(told.settled[0].worker.id.as_str(), racers[1]);
+    let answer = server.wait(&["t"], CEILING).await;
+    assert_eq!(answer.settled[0].worker.id.as_str(), racers[1]);
     assert_eq!(race_of(&server, &racers[0]).await.winner.unwrap().as_str(), racers[1]);
 }
 

@@ -10,7 +10,7 @@ use crate::support::wait::{CEILING, in_time};
 use crate::world::{Server, World, mission};
 
 /// Waits until each of these workers conflicts with exactly these workers and branches.
-async fn until_collides(server: &Server, expected: &[(&str, &[&str])]) {
+async fn until_conflicts(server: &Server, expected: &[(&str, &[&str])]) {
     let expected: BTreeMap<&str, Vec<String>> =
         expected.iter().map(|(id, with)| (*id, with.iter().map(ToString::to_string).collect())).collect();
     let mut found = BTreeMap::new();
@@ -35,7 +35,7 @@ async fn conflicting_branches_are_reported_until_they_merge_cleanly() {
     let one = server.create_one(mission("one", &waits)).await;
     let two = server.create_one(mission("two", "write README two\ncommit two\nsay done")).await;
     let three = server.create_one(mission("three", "write three.txt 3\ncommit three\nsay done")).await;
-    until_collides(&server, &[(&one, &[&two]), (&two, &[&one]), (&three, &[])]).await;
+    until_conflicts(&server, &[(&one, &[&two]), (&two, &[&one]), (&three, &[])]).await;
     server.until(&one, "running").await;
     world
         .until_state(|state| state["tasks"][0]["conflicts_with"][0] == json!({"worker_id": two, "paths": ["README"]}))
@@ -44,18 +44,18 @@ async fn conflicting_branches_are_reported_until_they_merge_cleanly() {
     // The user commits to the integration branch.
     std::fs::write(world.repo().join("README"), "three").unwrap();
     world.git(&["commit", "-qam", "three"]);
-    until_collides(&server, &[(&one, &["main", &two]), (&two, &["main", &one]), (&three, &[])]).await;
+    until_conflicts(&server, &[(&one, &["main", &two]), (&two, &["main", &one]), (&three, &[])]).await;
 
     // Both workers have settled, so nothing commits the files that the moved branch leaves in the worktree.
     server.until(&two, "completed").await;
     server.until(&three, "completed").await;
     world.git(&["update-ref", &format!("refs/heads/orchestrator/{two}"), &format!("orchestrator/{three}")]);
-    until_collides(&server, &[(&one, &["main"]), (&two, &[]), (&three, &[])]).await;
+    until_conflicts(&server, &[(&one, &["main"]), (&two, &[]), (&three, &[])]).await;
     std::fs::write(&gate, "").unwrap();
     server.until(&one, "completed").await;
-    until_collides(&server, &[(&one, &["main"])]).await;
+    until_conflicts(&server, &[(&one, &["main"])]).await;
     world.git(&["reset", "-q", "--hard", "HEAD^"]);
-    until_collides(&server, &[(&one, &[])]).await;
+    until_conflicts(&server, &[(&one, &[])]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,7 +70,7 @@ async fn next_server_reports_the_same_conflicts() {
     }
     first.orchestrator.shut_down().await;
     let next = world.server(Some("boss"));
-    until_collides(&next, &[(&ids[0], &[&ids[1]]), (&ids[1], &[&ids[0]])]).await;
+    until_conflicts(&next, &[(&ids[0], &[&ids[1]]), (&ids[1], &[&ids[0]])]).await;
 }
 
 /// Creates a worker that commits one file, waits for its settlement, and returns its id.
@@ -98,7 +98,7 @@ async fn newer_branch_is_not_blamed_for_mains_conflict() {
     on_top.depends_on = vec![other.clone()];
     let on_top = server.create_one(on_top).await;
     server.until(&on_top, "completed").await;
-    until_collides(
+    until_conflicts(
         &server,
         &[(&old, &["main"]), (&new, &[]), (&both, &[]), (&other, &[&third]), (&third, &[&other]), (&on_top, &[])],
     )
@@ -116,12 +116,12 @@ async fn unreported_conflict_does_not_hide_another() {
     let first = settled(&server, "first", "README").await;
     std::fs::write(world.repo().join("README"), "main").unwrap();
     world.git(&["commit", "-qam", "main"]);
-    // Solves the first one's conflict with main, in which the third one has no part.
+    // Resolves the first worker's conflict with main, which does not involve the third worker.
     let merge = format!("run git merge -q -X theirs -m merged orchestrator/{first}\nsay done");
     let second = server.create_one(mission("second", &merge)).await;
     server.until(&second, "completed").await;
     let third = settled(&server, "third", "README").await;
-    until_collides(&server, &[(&first, &["main"]), (&second, &[&third]), (&third, &[&second])]).await;
+    until_conflicts(&server, &[(&first, &["main"]), (&second, &[&third]), (&third, &[&second])]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,22 +131,22 @@ async fn branches_that_will_not_merge_do_not_count() {
     let waits =
         |title: &str| format!("write README {title}\ncommit {title}\nwait-file {}", world.path("never").display());
     let one = server.create_one(mission("one", &waits("one"))).await;
-    let called_off = server.create_one(mission("called off", &waits("off"))).await;
-    until_collides(&server, &[(&one, &[&called_off]), (&called_off, &[&one])]).await;
-    server.orchestrator.cancel(&server.boss, &called_off, "not needed").await.unwrap();
+    let cancelled = server.create_one(mission("cancelled", &waits("off"))).await;
+    until_conflicts(&server, &[(&one, &[&cancelled]), (&cancelled, &[&one])]).await;
+    server.orchestrator.cancel(&server.boss, &cancelled, "not needed").await.unwrap();
     let mut fails = mission("fails", "write README fails\ncommit fails\nsay done");
     fails.verify_command = Some("false".to_owned());
     let fails = server.create_one(fails).await;
     server.until(&fails, "failed").await;
-    until_collides(&server, &[(&one, &[]), (&called_off, &[]), (&fails, &[])]).await;
+    until_conflicts(&server, &[(&one, &[]), (&cancelled, &[]), (&fails, &[])]).await;
 
     // A manual squash merge, which leaves neither a record nor an ancestor.
     let by_hand = settled(&server, "by hand", "hand.txt").await;
     let same = settled(&server, "same", "hand.txt").await;
-    until_collides(&server, &[(&by_hand, &[&same]), (&same, &[&by_hand])]).await;
+    until_conflicts(&server, &[(&by_hand, &[&same]), (&same, &[&by_hand])]).await;
     world.git(&["merge", "-q", "--squash", &format!("orchestrator/{by_hand}")]);
     world.git(&["commit", "-qm", "by hand"]);
-    until_collides(&server, &[(&by_hand, &[]), (&same, &["main"])]).await;
+    until_conflicts(&server, &[(&by_hand, &[]), (&same, &["main"])]).await;
     server.orchestrator.cancel(&server.boss, &one, "done").await.unwrap();
 }
 
@@ -163,11 +163,11 @@ async fn integrated_branch_with_new_commits_is_checked() {
         .unwrap();
     std::fs::write(world.repo().join("one.txt"), "changed after the merge").unwrap();
     world.git(&["commit", "-qam", "after"]);
-    until_collides(&server, &[(&one, &[]), (&two, &[])]).await;
+    until_conflicts(&server, &[(&one, &[]), (&two, &[])]).await;
     std::fs::write(world.worktree(&one).join("two.txt"), "conflicts").unwrap();
     git(&world.worktree(&one), &["add", "."]);
     git(&world.worktree(&one), &["commit", "-qm", "more"]);
-    until_collides(&server, &[(&one, &[&two]), (&two, &[&one])]).await;
+    until_conflicts(&server, &[(&one, &[&two]), (&two, &[&one])]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,7 +194,7 @@ async fn above_the_limit_only_the_target_is_checked() {
     }
     std::fs::write(world.repo().join("README"), "main").unwrap();
     world.git(&["commit", "-qam", "main"]);
-    until_collides(&server, &[(&first, &["main"])]).await;
+    until_conflicts(&server, &[(&first, &["main"])]).await;
     let mut unchecked = Vec::new();
     for id in [&first, &more[0], &more[1], &more[32]] {
         unchecked.push(server.orchestrator.get(id).await.unwrap().unchecked);

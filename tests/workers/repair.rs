@@ -1,4 +1,4 @@
-//! The journal's folder is removed, while servers run or before one starts.
+//! The journal's folder is removed while servers run, or before one starts.
 
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::orchestrator::BatchKind;
@@ -17,7 +17,7 @@ async fn removed_journal_is_refused_until_restart_rebuilds_it() {
     first.until(&id, "running").await;
     std::fs::remove_dir_all(world.repo().join(".orchestrator/journal")).unwrap();
     let refused = first.orchestrator.create(&first.boss, vec![Ok(mission("u", "say never"))], BatchKind::Single).await;
-    let refused = refused.expect_err("it is refused").to_string();
+    let refused = refused.expect_err("a refusal").to_string();
     assert!(refused.contains("it was removed or replaced while this server ran"), "{refused}");
     std::fs::write(&gate, "").unwrap();
     until_exists(&world.repo().join(".orchestrator/workers").join(&id).join("attempts/1/outcome.json")).await;
@@ -55,12 +55,12 @@ async fn lost_journal_is_rebuilt_from_the_folders() {
     second.until(&done, "completed").await;
     second.until(&ends, "completed").await;
     second.until(&runs, "running").await;
-    let said = second.orchestrator.get(&ends).await.unwrap();
-    assert_eq!(said.worker.last().unwrap().final_message, "ended");
+    let view = second.orchestrator.get(&ends).await.unwrap();
+    assert_eq!(view.worker.last().unwrap().final_message, "ended");
     let answer = second.wait(&[&done], CEILING).await;
     assert_eq!((answer.settled[0].worker.status, answer.settled[0].redelivered), (COMPLETED, true));
-    assert!(second.orchestrator.get(&waits).await.is_err(), "its prompt was in the journal alone");
-    world.until_state(|state| state["repaired"].as_str().is_some_and(|said| said.contains(&waits))).await;
+    assert!(second.orchestrator.get(&waits).await.is_err(), "only the journal had its prompt");
+    world.until_state(|state| state["repaired"].as_str().is_some_and(|text| text.contains(&waits))).await;
     assert_eq!(second.create_one(mission("next", "say hello")).await, "w-5-next");
 
     second.orchestrator.cancel(&second.boss, &runs, "enough").await.unwrap();

@@ -1,4 +1,4 @@
-//! Servers come and go; workers stay.
+//! Workers continue when servers exit, and the next server takes them over.
 
 use orchestrator_boss::mission::delivery::Notification;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
@@ -6,7 +6,7 @@ use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, Sco
 use orchestrator_boss::process::{Identity, Signal, send};
 use tokio_util::sync::CancellationToken;
 
-use crate::starts::visitor;
+use crate::starts::one_shot_client;
 use crate::support::wait::CEILING;
 use crate::world::{World, mission, until_exists};
 
@@ -20,7 +20,7 @@ async fn next_server_continues_all_workers() {
     let first = world.server_with(Some("boss"), settings.clone());
     let ids = first.create((0..3).map(|n| mission(&format!("t{n}"), &script)).collect()).await;
     let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();
-    // What has not begun when its server goes begins with the next one.
+    // The next server starts workers that had not started.
     first.until("w-1", "running").await;
     first.until("w-2", "running").await;
     first.orchestrator.shut_down().await;
@@ -31,12 +31,12 @@ async fn next_server_continues_all_workers() {
     for id in &ids {
         second.until(id, "completed").await;
     }
-    let mut told = Vec::new();
-    while told.len() < 3 {
-        told.extend(second.wait(&[], CEILING).await.settled.into_iter().map(|view| view.worker.id.to_string()));
+    let mut reported = Vec::new();
+    while reported.len() < 3 {
+        reported.extend(second.wait(&[], CEILING).await.settled.into_iter().map(|view| view.worker.id.to_string()));
     }
-    told.sort();
-    assert_eq!(told, ids);
+    reported.sort();
+    assert_eq!(reported, ids);
     assert_eq!(second.wait(&[], CEILING).await.status, WaitStatus::Idle);
 }
 
@@ -74,7 +74,7 @@ async fn commands_settle_once_what_ended_without_server() {
     std::fs::write(&gate, "").unwrap();
     until_exists(&world.repo().join(".orchestrator/workers").join(&id).join("attempts/1/outcome.json")).await;
 
-    let (one, other) = (visitor(&world), visitor(&world));
+    let (one, other) = (one_shot_client(&world), one_shot_client(&world));
     for command in [&one, &other] {
         let worker = command.get(&id).await.unwrap().worker;
         assert_eq!((worker.status.as_str(), worker.settled.len()), ("completed", 1));
@@ -83,7 +83,7 @@ async fn commands_settle_once_what_ended_without_server() {
     assert_eq!(one.integrate(&first.boss, request).await.unwrap().status.as_str(), "merged");
     one.shut_down().await;
     other.shut_down().await;
-    // The boss hears of it from its next server.
+    // The next server of the boss reports the settlement.
     let second = world.server(Some("boss"));
     assert_eq!(second.wait(&[], CEILING).await.settled.len(), 1);
 }
@@ -95,7 +95,7 @@ async fn commands_leave_workers_to_their_live_server() {
     let first = world.server(Some("boss"));
     let id = first.create_one(mission("t", &format!("wait-file {}", gate.display()))).await;
     first.until(&id, "running").await;
-    let command = visitor(&world);
+    let command = one_shot_client(&world);
     std::fs::write(&gate, "").unwrap();
     first.until(&id, "completed").await;
     assert_eq!(command.get(&id).await.unwrap().worker.settled.len(), 1);
@@ -113,10 +113,10 @@ async fn unacknowledged_settlement_is_redelivered_once_with_a_mark() {
     let second = world.server(Some("boss"));
     let answer = second.wait(&[], CEILING).await;
     assert_eq!((answer.settled.len(), answer.settled[0].redelivered), (1, true));
-    // The client goes on, and so shows that it has heard; a request that comes at once could have crossed the answer.
+    // A later request acknowledges the answer; one that arrives at once could have crossed it.
     let began = std::time::Instant::now();
     while second.orchestrator.get(&id).await.unwrap().worker.notification != Notification::Acknowledged {
-        assert!(began.elapsed() < CEILING, "no later request counts as a proof");
+        assert!(began.elapsed() < CEILING, "no later request counts as an acknowledgement");
         second.orchestrator.arrived(&second.boss);
         tokio::task::yield_now().await;
     }
@@ -135,10 +135,10 @@ async fn second_wait_gets_what_a_cancelled_one_missed() {
     let id = server.create_one(mission("t", "say done")).await;
     let request = WaitRequest { workers: Vec::new(), timeout: CEILING, most: 100 };
     let stop = CancellationToken::new();
-    let (answer, handing) = server.orchestrator.wait(&server.boss, request, &stop).await.unwrap();
+    let (answer, delivery) = server.orchestrator.wait(&server.boss, request, &stop).await.unwrap();
     assert_eq!(answer.settled.len(), 1);
-    // The other one begins before this answer is given up.
-    let (beside, ()) = tokio::join!(biased; server.wait(&[], CEILING), async { drop(handing) });
+    // The second wait begins before the first answer is discarded.
+    let (beside, ()) = tokio::join!(biased; server.wait(&[], CEILING), async { drop(delivery) });
     assert_eq!(beside.status, WaitStatus::Settled);
     assert_eq!(beside.settled[0].worker.id.as_str(), id);
 }
@@ -151,7 +151,7 @@ async fn boss_without_session_takes_over_workers_left_here() {
     let id = first.create_one(mission("t", &format!("wait-file {}", gate.display()))).await;
     first.until(&id, "running").await;
     let beside = world.server(None);
-    assert_eq!(beside.wait(&[], CEILING).await.status, WaitStatus::Idle, "the first one lives");
+    assert_eq!(beside.wait(&[], CEILING).await.status, WaitStatus::Idle, "the first server is alive");
     first.orchestrator.shut_down().await;
     beside.orchestrator.shut_down().await;
 

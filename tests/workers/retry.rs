@@ -1,4 +1,4 @@
-//! Trying again: elsewhere by itself, on request, and when no more tries make sense.
+//! Retries: automatic ones on a fallback, requested ones, and failures that cause none.
 
 use orchestrator_boss::mission::create::Draft;
 use orchestrator_boss::mission::entry::Start;
@@ -20,11 +20,11 @@ async fn both_failed_backends_are_reported_with_reasons() {
     hard.max_attempts = 2;
     hard.task_id = Some("hard".into());
     let id = server.create_one(hard).await;
-    let told = server.wait(&[&id], CEILING).await;
-    let (task, why) = &told.blocked[0];
+    let answer = server.wait(&[&id], CEILING).await;
+    let (task, why) = &answer.blocked[0];
     assert_eq!(task.as_str(), "hard");
-    for said in ["fake: no way", "other: no way"] {
-        assert!(why.text.contains(said), "{said}: {why:?}");
+    for reason in ["fake: no way", "other: no way"] {
+        assert!(why.text.contains(reason), "{reason}: {why:?}");
     }
     world
         .until_state(|file| {
@@ -34,22 +34,22 @@ async fn both_failed_backends_are_reported_with_reasons() {
         })
         .await;
     assert_eq!(world.git(&["show", &format!("orchestrator/{id}:tried.txt")]), "half\nhalf", "in the same worktree");
-    let Start::Prompt { text } = &told.settled[0].worker.next.start else { panic!("{told:#?}") };
+    let Start::Prompt { text } = &answer.settled[0].worker.next.start else { panic!("{answer:#?}") };
     assert!(text.contains("An earlier attempt at this (fake) ended as failed: no way"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn usage_limit_or_refused_login_uses_fallback_once() {
     for (title, kind) in [("limit", FailureKind::UsageLimit), ("login", FailureKind::Auth)] {
-        // Each time another: what was refused holds both backends.
+        // Each case needs its own world, since the failure puts both backends into backoff.
         let world = World::new();
         let server = world.server(Some("boss"));
         let id = server.create_one(with_fallback(title, &format!("fail {} no more", kind.as_str()))).await;
-        let told = server.wait(&[&id], CEILING).await;
-        let tried: Vec<_> = told.settled[0].worker.settled.iter().map(|brief| brief.backend.as_str()).collect();
+        let answer = server.wait(&[&id], CEILING).await;
+        let tried: Vec<_> = answer.settled[0].worker.settled.iter().map(|brief| brief.backend.as_str()).collect();
         assert_eq!(tried, ["fake", "other"], "{title}");
-        assert_eq!(told.settled[0].worker.last().unwrap().failure.as_ref().unwrap().kind, kind);
-        assert!(told.blocked.is_empty(), "it says nothing about the task: {:?}", told.blocked);
+        assert_eq!(answer.settled[0].worker.last().unwrap().failure.as_ref().unwrap().kind, kind);
+        assert!(answer.blocked.is_empty(), "the failure does not block the task: {:?}", answer.blocked);
     }
 }
 
@@ -61,10 +61,10 @@ async fn impossible_verification_does_not_blame_the_backends() {
     unproven.max_attempts = 2;
     unproven.verify_command = Some("no-such-program-anywhere".to_owned());
     let id = server.create_one(unproven).await;
-    let told = server.wait(&[&id], CEILING).await;
-    let worker = &told.settled[0].worker;
+    let answer = server.wait(&[&id], CEILING).await;
+    let worker = &answer.settled[0].worker;
     assert_eq!(worker.last().unwrap().verification.as_str(), "could_not_run", "{worker:#?}");
-    assert!(told.blocked.is_empty(), "{:?}", told.blocked);
+    assert!(answer.blocked.is_empty(), "{:?}", answer.blocked);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

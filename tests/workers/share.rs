@@ -1,4 +1,4 @@
-//! Several servers on one state directory: who is told, who may cancel, who takes over.
+//! Several servers on one state directory: notifications, cancellations and takeovers.
 
 use std::time::Duration;
 
@@ -11,23 +11,23 @@ use orchestrator_boss::orchestrator::{Scope, WaitAnswer, WaitStatus};
 use crate::support::wait::{CEILING, in_time};
 use crate::world::{Server, World, mission};
 
-/// The file whose lock says that a server lives.
+/// Returns the path of the lock that a live server holds.
 fn lock_of(world: &World, server: &str) -> std::path::PathBuf {
     let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
     dir.server_lock(&ServerId::from(server))
 }
 
-/// What the journal says, oldest first.
+/// Returns the entries of the journal, oldest first.
 fn journal(world: &World) -> Vec<(String, Entry)> {
     let text = std::fs::read_to_string(world.repo().join(".orchestrator/journal/000001.jsonl")).unwrap();
-    // The last line may be half written.
+    // The last line may be incomplete.
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let lines = whole.lines().skip(1).map(|line| serde_json::from_str(line).unwrap());
     lines.map(|line: orchestrator_boss::mission::entry::Line| (line.server.to_string(), line.entry)).collect()
 }
 
-/// How often both together are told of it without a mark.
-async fn told_unmarked(one: &Server, two: &Server, id: &str) -> usize {
+/// Waits on both servers. Returns how often they report the worker without a redelivery mark.
+async fn count_unmarked_reports(one: &Server, two: &Server, id: &str) -> usize {
     let named = [id];
     let (first, second): (WaitAnswer, WaitAnswer) = tokio::join!(one.wait(&named, CEILING), two.wait(&named, CEILING));
     let settled = [first.settled, second.settled].concat();
@@ -40,7 +40,7 @@ async fn concurrent_waits_report_a_settlement_once() {
     let (one, two) = (world.server(Some("boss")), world.server(Some("boss")));
     for round in 0..8 {
         let id = one.create_one(mission(&format!("t{round}"), "say done")).await;
-        assert_eq!(told_unmarked(&one, &two, &id).await, 1, "{id}");
+        assert_eq!(count_unmarked_reports(&one, &two, &id).await, 1, "{id}");
     }
 }
 
@@ -77,11 +77,11 @@ async fn one_server_takes_over_a_dead_one() {
     dying.until(&id, "running").await;
     let others: Vec<Server> = (0..3).map(|n| world.server(Some(&format!("other-{n}")))).collect();
     let old = dying.orchestrator.get(&id).await.unwrap().worker.lease.clone();
-    // To the others, who has no lock is dead.
+    // A server without a lock counts as dead.
     std::fs::remove_file(lock_of(&world, old.as_str())).unwrap();
     let taken = || journal(&world).into_iter().filter(|(_, entry)| matches!(entry, Entry::LeaseTaken { .. })).count();
-    assert!(in_time(async || taken() > 0).await, "somebody takes over");
-    // Each looks again before it answers.
+    assert!(in_time(async || taken() > 0).await, "a server takes over");
+    // Each server checks for dead servers before it answers.
     for other in &others {
         other.orchestrator.get(&id).await.unwrap();
     }
@@ -104,17 +104,17 @@ async fn takeover_by_another_boss_keeps_the_owner() {
     };
     tokio::time::timeout(CEILING, taken).await.expect("the other server takes it over");
 
-    // What a call that names nobody reaches.
-    let its_own = other.orchestrator.list(&other.boss, Scope::Mine).await.unwrap();
-    assert!(its_own.workers.is_empty(), "{its_own:?}");
+    // Calls without a worker's name reach only own workers.
+    let own = other.orchestrator.list(&other.boss, Scope::Mine).await.unwrap();
+    assert!(own.workers.is_empty(), "{own:?}");
     assert!(other.orchestrator.cancel(&other.boss, &id, "no").await.is_err());
     let back = world.server(Some("boss"));
     back.orchestrator.cancel(&back.boss, &id, "enough").await.unwrap();
-    assert_eq!(other.wait(&[], Duration::ZERO).await.status, WaitStatus::Idle, "it is not the other's news");
+    assert_eq!(other.wait(&[], Duration::ZERO).await.status, WaitStatus::Idle, "the other boss is not notified");
     assert_eq!(back.wait(&[], CEILING).await.settled[0].worker.status, WorkerStatus::Settled(Ending::Cancelled));
 }
 
-/// It stood still for so long that its place was taken, and has yet to find out.
+/// Checks a server that was stopped so long that another one took its workers, and does not know it yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_resuming_after_a_takeover_does_no_harm() {
     let world = World::new();
@@ -134,11 +134,11 @@ async fn server_resuming_after_a_takeover_does_no_harm() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(CEILING, taken).await.expect("its place is taken");
+    tokio::time::timeout(CEILING, taken).await.expect("another server takes its workers");
 
     std::fs::write(&gate, "").unwrap();
     for id in [&running, &queued] {
-        assert_eq!(told_unmarked(&sleeper, &heir, id).await, 1, "{id}");
+        assert_eq!(count_unmarked_reports(&sleeper, &heir, id).await, 1, "{id}");
     }
     assert_eq!(std::fs::read_to_string(world.path("runs")).unwrap(), "ran\nran\n", "each ran once");
     let settled = journal(&world).into_iter().filter(|(_, entry)| matches!(entry, Entry::Starting { .. })).count();

@@ -1,4 +1,4 @@
-//! Workers that show no sign of life are told of, with the evidence, and otherwise left alone unless the settings say so.
+//! Workers without activity are reported as stalled, with the evidence. Only the setting `on_stall` has more effect.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use orchestrator_boss::orchestrator::WaitStatus;
 use crate::support::wait::{CEILING, in_time};
 use crate::world::{Server, World, mission};
 
-/// A stall is three seconds of silence: with less, one that works on a busy machine would have none of it for so long.
+/// Returns settings in which three seconds without activity are a stall. On a busy machine a working process may be
+/// inactive for a shorter time.
 fn settings(world: &World) -> Settings {
     Settings { stall_minutes: 3.0 / 60.0, ..world.settings() }
 }
@@ -18,9 +19,9 @@ async fn stall(server: &Server, worker: &str) -> Option<String> {
     server.orchestrator.get(worker).await.unwrap().live.and_then(|live| live.stalled)
 }
 
-/// Waits until it counts as stalled, or does not.
+/// Waits until the worker counts as stalled, or no longer does.
 async fn until_stalled(server: &Server, worker: &str, stalled: bool) {
-    assert!(in_time(async || stall(server, worker).await.is_some() == stalled).await, "it stalls, or goes on");
+    assert!(in_time(async || stall(server, worker).await.is_some() == stalled).await, "the stall begins or ends");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,12 +38,12 @@ async fn only_idle_worker_is_reported_as_stalled_once() {
 
     let answer = server.wait(&[], CEILING).await;
     assert_eq!(answer.status, WaitStatus::Attention, "{answer:#?}");
-    let told: Vec<&str> = answer.attention.iter().map(|view| view.worker.id.as_str()).collect();
-    assert_eq!(told, [sleeper.as_str()]);
+    let stalled: Vec<&str> = answer.attention.iter().map(|view| view.worker.id.as_str()).collect();
+    assert_eq!(stalled, [sleeper.as_str()]);
     let evidence = answer.attention[0].live.as_ref().and_then(|live| live.stalled.clone()).unwrap_or_default();
     assert!(evidence.starts_with("no event, no output and no CPU time in 1 processes for "), "{evidence}");
     let answer = server.wait(&[], Duration::from_secs(4)).await;
-    assert_eq!(answer.status, WaitStatus::StillRunning, "it was told once");
+    assert_eq!(answer.status, WaitStatus::StillRunning, "it is reported once");
     assert_eq!((stall(&server, &busy).await, stall(&server, &parent).await), (None, None));
 
     std::fs::write(&gate, "").unwrap();
@@ -56,7 +57,7 @@ async fn repeated_stall_is_reported_again() {
     let world = World::new();
     let server = world.server_with(Some("boss"), settings(&world));
     let (first, second, third) = (world.path("first"), world.path("second"), world.path("third"));
-    // It works until it was seen to.
+    // The worker works until the test has seen the end of the stall.
     let script = format!(
         "wait-file {}\nsay awake\nburn-until {}\nwait-file {}",
         first.display(),
@@ -89,7 +90,7 @@ async fn on_stall_resume_interrupts_and_resumes_the_session() {
 async fn on_stall_end_ends_the_second_stall() {
     let world = World::new();
     let server = world.server_with(Some("boss"), Settings { on_stall: OnStall::End, ..settings(&world) });
-    // Without a session the mission is begun anew, and so it hangs again.
+    // Without a session the mission starts again, and so it hangs again.
     let id = server.create_one(mission("sleeper", "append turns x\nhang")).await;
     server.until(&id, "failed").await;
     let worker = server.orchestrator.get(&id).await.unwrap().worker;

@@ -21,19 +21,19 @@ fn on(branch: Option<&str>, base: Option<&str>, draft: Draft) -> Draft {
 }
 
 async fn created(server: &Server, draft: Draft) -> Creation {
-    server.orchestrator.create(&server.boss, vec![Ok(draft)], BatchKind::Single).await.expect("the batch is answered")
+    server.orchestrator.create(&server.boss, vec![Ok(draft)], BatchKind::Single).await.expect("an answer to the batch")
 }
 
 /// Runs a mission. Returns the worker's id, and the branch that the answer named as its base.
 async fn completed(server: &Server, draft: Draft) -> (String, String) {
     let creation = created(server, draft).await;
-    let id = creation.results[0].as_ref().expect("it is accepted").worker_id.to_string();
+    let id = creation.results[0].as_ref().expect("an accepted mission").worker_id.to_string();
     server.until(&id, "completed").await;
-    (id, creation.base.expect("it is said").branch)
+    (id, creation.base.expect("a reported base").branch)
 }
 
 async fn refused(server: &Server, draft: Draft) -> String {
-    created(server, draft).await.results.remove(0).map_err(|error| with_hints(&error)).expect_err("it is refused")
+    created(server, draft).await.results.remove(0).map_err(|error| with_hints(&error)).expect_err("a refusal")
 }
 
 async fn integrate(server: &Server, names: &[&str]) -> Result<IntegrationAnswer, OrchestratorError> {
@@ -55,9 +55,9 @@ async fn each_boss_starts_from_its_own_branch() {
     world.git(&["checkout", "-q", "main"]);
     // The first boss keeps its branch, and the answer notes that the user has switched to another one.
     let creation = created(&first, commits("b")).await;
-    let base = creation.base.expect("it is said");
+    let base = creation.base.expect("a reported base");
     assert_eq!((base.branch.as_str(), base.commit), ("feature-a", world.git(&["rev-parse", "feature-a"])));
-    assert!(base.note.expect("it is said").contains("branch main now"));
+    assert!(base.note.expect("a reported base").contains("branch main now"));
     let b = creation.results[0].as_ref().unwrap().worker_id.to_string();
     first.until(&b, "completed").await;
 
@@ -128,7 +128,7 @@ async fn boss_without_session_restarts_when_nothing_is_open() {
     let second = world.server(None);
     // The server takes over the open workers before it answers.
     let creation = created(&second, commits("b")).await;
-    assert_eq!(creation.base.expect("it is said").branch, "main", "one of its workers is open");
+    assert_eq!(creation.base.expect("a reported base").branch, "main", "one of its workers is open");
     let b = creation.results[0].as_ref().unwrap().worker_id.to_string();
     second.until(&b, "completed").await;
     second.orchestrator.cancel(&second.boss, &hanging, "enough").await.unwrap();
@@ -139,7 +139,7 @@ async fn boss_without_session_restarts_when_nothing_is_open() {
     assert_eq!(base, "other");
     world.git(&["checkout", "-q", "main"]);
     let (_, base) = completed(&third, commits("d")).await;
-    assert_eq!(base, "other", "it stays for this process");
+    assert_eq!(base, "other", "the branch stays for this process");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,12 +153,12 @@ async fn train_of_different_branches_needs_into() {
     let (b, _) = completed(&other, commits("b")).await;
     // A command of the user may integrate work of all bosses.
     let error = {
-        let visitor = visitor(&world);
-        let answer = visitor.integrate(&other.boss, request(&[&a, &b], None)).await;
-        let error = answer.map_err(|error| with_hints(&error)).expect_err("it is refused").to_string();
-        let answer = visitor.integrate(&other.boss, request(&[&a, &b], Some("main"))).await.unwrap();
+        let client = one_shot_client(&world);
+        let answer = client.integrate(&other.boss, request(&[&a, &b], None)).await;
+        let error = answer.map_err(|error| with_hints(&error)).expect_err("a refusal").to_string();
+        let answer = client.integrate(&other.boss, request(&[&a, &b], Some("main"))).await.unwrap();
         assert_eq!((answer.status.as_str(), answer.into.as_str()), ("merged", "main"));
-        visitor.shut_down().await;
+        client.shut_down().await;
         error
     };
     assert!(error.contains("main for") && error.contains("other for") && error.contains("`into`"), "{error}");
@@ -169,13 +169,13 @@ fn request(names: &[&str], into: Option<&str>) -> IntegrationRequest {
     IntegrationRequest { into: into.map(str::to_owned), ..IntegrationRequest::of(IntegrationSource::Train(names)) }
 }
 
-pub fn visitor(world: &World) -> orchestrator_boss::orchestrator::Orchestrator {
+pub fn one_shot_client(world: &World) -> orchestrator_boss::orchestrator::Orchestrator {
     use orchestrator_boss::orchestrator::{Orchestrator, Startup};
     let settings = world.settings();
     let backends = orchestrator_boss::backend::Backends::with_custom(settings.custom.clone());
     let program = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")).to_owned();
     let startup = Startup { settings, directory: world.repo(), boss: None, program };
-    Orchestrator::visit(startup, backends).expect("it opens").expect("there is a state")
+    Orchestrator::visit(startup, backends).expect("a readable state").expect("a state directory")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,5 @@
-//! A sealed world for one test: a repository of its own, settings in which the fake CLI is a backend, and servers that
-//! start real supervisors. Nothing of the user's configuration is seen, and nothing is left running: `Drop` checks.
+//! A sealed world for one test: its own repository, settings in which the fake CLI is a backend, and servers that start
+//! real supervisors. The user's configuration is invisible, and `Drop` checks that no process is left.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ impl World {
         Self::named("repo")
     }
 
-    /// With a repository of this name.
+    /// Creates a world whose repository has this name.
     pub fn named(name: &str) -> Self {
         Self { sandbox: Sandbox::named(name) }
     }
@@ -83,16 +83,16 @@ impl World {
             boss: boss.map(BossId::from),
             program: PathBuf::from(PROGRAM),
         };
-        let orchestrator = Orchestrator::start(startup, backends).expect("the server starts");
+        let orchestrator = Orchestrator::start(startup, backends).expect("a started server");
         let boss = orchestrator.default_boss().clone();
         Server { orchestrator, boss }
     }
 
-    /// Waits until the state file says this; it follows the journal within 100 ms.
-    pub async fn until_state(&self, says: impl Fn(&serde_json::Value) -> bool) {
+    /// Waits until the state file satisfies the condition. It follows the journal within 100 ms.
+    pub async fn until_state(&self, condition: impl Fn(&serde_json::Value) -> bool) {
         let path = self.state_file();
         let read = || serde_json::from_slice(&std::fs::read(&path).unwrap_or_default()).unwrap_or_default();
-        assert!(in_time(async || says(&read())).await, "the state file says {:#}", read());
+        assert!(in_time(async || condition(&read())).await, "the state file is {:#}", read());
     }
 }
 
@@ -114,7 +114,7 @@ impl Server {
     pub async fn create(&self, drafts: Vec<Draft>) -> Vec<Result<String, String>> {
         let drafts = drafts.into_iter().map(Ok).collect();
         let created =
-            self.orchestrator.create(&self.boss, drafts, BatchKind::Independent).await.expect("the batch is answered");
+            self.orchestrator.create(&self.boss, drafts, BatchKind::Independent).await.expect("an answer to the batch");
         created
             .results
             .into_iter()
@@ -126,7 +126,7 @@ impl Server {
     pub async fn create_race(&self, drafts: Vec<Draft>) -> Vec<Result<String, String>> {
         let drafts = drafts.into_iter().map(Ok).collect();
         let created =
-            self.orchestrator.create(&self.boss, drafts, BatchKind::Race).await.expect("the race is answered");
+            self.orchestrator.create(&self.boss, drafts, BatchKind::Race).await.expect("an answer to the race");
         created
             .results
             .into_iter()
@@ -135,20 +135,20 @@ impl Server {
     }
 
     pub async fn create_one(&self, draft: Draft) -> String {
-        self.create(vec![draft]).await.remove(0).expect("the mission is accepted")
+        self.create(vec![draft]).await.remove(0).expect("an accepted mission")
     }
 
     pub async fn wait(&self, workers: &[&str], timeout: Duration) -> WaitAnswer {
         let request = WaitRequest { workers: workers.iter().map(|it| (*it).to_owned()).collect(), timeout, most: 100 };
         let waited = self.orchestrator.wait(&self.boss, request, &CancellationToken::new()).await;
-        let (answer, handing) = waited.expect("the wait is answered");
-        handing.sent();
+        let (answer, delivery) = waited.expect("an answer to the wait");
+        delivery.sent();
         answer
     }
 
     /// Waits until the worker has this status.
     pub async fn until(&self, worker: &str, status: &str) {
-        let view = async || self.orchestrator.get(worker).await.expect("it is known");
+        let view = async || self.orchestrator.get(worker).await.expect("a known worker");
         if !in_time(async || view().await.worker.status.as_str() == status).await {
             let view = view().await;
             panic!("{worker} is {} and never became {status}: {view:#?}", view.worker.status);
@@ -156,7 +156,7 @@ impl Server {
     }
 }
 
-/// A mission for the fake CLI; its script is one command a line.
+/// Returns a mission for the fake CLI, whose script has one command a line.
 pub fn mission(title: &str, script: &str) -> Draft {
     Draft {
         title: title.to_owned(),
@@ -181,5 +181,5 @@ pub fn mission(title: &str, script: &str) -> Draft {
 
 /// Waits until the file exists.
 pub async fn until_exists(path: &Path) {
-    assert!(in_time(async || path.exists()).await, "{} never came", path.display());
+    assert!(in_time(async || path.exists()).await, "{} was never created", path.display());
 }
