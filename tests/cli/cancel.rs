@@ -1,4 +1,4 @@
-//! `cancel`: with the boss's server alive, dead, and dying meanwhile.
+//! `cancel` with the boss's server alive, dead, or dying meanwhile.
 
 use serde_json::json;
 
@@ -15,10 +15,10 @@ fn cancel_ends_workers_and_notifies_their_boss() {
     let said = world.run(&["cancel", &one, "w-2", "--reason", "enough"]).ended(0);
     assert!(said.contains(&format!("{one}: cancelled, no process is left")), "{said}");
     assert!(said.contains("w-2: cancelled") || said.contains(&format!("{two}: cancelled")), "{said}");
-    // It was not the boss who asked, so it is news to him.
-    let news = boss.succeed("wait_for_any_worker", json!({}));
-    let ids: Vec<_> = news["settled"].as_array().unwrap().iter().map(|it| it["worker_id"].clone()).collect();
-    assert_eq!(ids, [json!(one), json!(two)], "{news:#}");
+    // The boss did not ask for it, so it is notified.
+    let waited = boss.succeed("wait_for_any_worker", json!({}));
+    let ids: Vec<_> = waited["settled"].as_array().unwrap().iter().map(|it| it["worker_id"].clone()).collect();
+    assert_eq!(ids, [json!(one), json!(two)], "{waited:#}");
     let again = world.run(&["cancel", &one, "--json"]);
     assert_eq!(again.json()[0]["already_settled"], true);
     assert_eq!(again.code, Some(0));
@@ -75,7 +75,7 @@ fn cancel_completes_though_the_server_dies() {
     until_exists(&world.worktree(&worker).join("here"));
     until_status(&mut boss, &worker, "running");
     let cancel = world.begin(&["cancel", &worker]);
-    until("the cancellation is noted", || world.journal().contains("cancel_requested"));
+    until("the cancellation is recorded", || world.journal().contains("cancel_requested"));
     boss.kill_server();
     let said = end_of(cancel).ended(0);
     assert!(said.contains("cancelled"), "{said}");
@@ -84,13 +84,13 @@ fn cancel_completes_though_the_server_dies() {
 #[test]
 fn unknown_name_is_refused_before_any_cancellation() {
     let world = World::new();
-    let nobody = world.run(&["cancel", "w-1"]);
-    assert_eq!(nobody.code, Some(2), "{nobody:?}");
-    let looked_in = world.state_dir().to_string_lossy().into_owned();
-    assert!(nobody.stderr.contains("no missions in") && nobody.stderr.contains(&looked_in), "{nobody:?}");
+    let unknown = world.run(&["cancel", "w-1"]);
+    assert_eq!(unknown.code, Some(2), "{unknown:?}");
+    let searched = world.state_dir().to_string_lossy().into_owned();
+    assert!(unknown.stderr.contains("no missions in") && unknown.stderr.contains(&searched), "{unknown:?}");
     assert!(!world.state_dir().exists());
     let mut boss = world.boss();
-    let worker = create(&mut boss, mission("goes on", "wait-file ../../repo/go"));
+    let worker = create(&mut boss, mission("continues", "wait-file ../../repo/go"));
     until_status(&mut boss, &worker, "running");
     let ran = world.run(&["cancel", &worker, "w-9"]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
@@ -108,7 +108,7 @@ fn ctrl_c_leaves_the_cancellation_running() {
     until_exists(&world.worktree(&worker).join("here"));
     until_status(&mut boss, &worker, "running");
     let cancel = world.begin(&["cancel", &worker]);
-    until("the cancellation is noted", || world.journal().contains("cancel_requested"));
+    until("the cancellation is recorded", || world.journal().contains("cancel_requested"));
     interrupt(&cancel);
     end_of(cancel).ended(130);
     until_status(&mut boss, &worker, "cancelled");

@@ -1,4 +1,4 @@
-//! `clean`: only what is merged goes, and nothing is lost.
+//! `clean` removes only merged worktrees, and loses no work.
 
 use serde_json::Value;
 
@@ -93,5 +93,5 @@ fn worktrees_in_the_data_directory_are_cleaned() {
     assert_eq!(ids(&plan["kept"]), [""], "{plan:#}");
     std::fs::remove_dir(folder.join("stranger")).unwrap();
     world.run(&["clean", "--yes"]).ended(0);
-    assert!(!folder.exists(), "the folder goes with its last worktree");
+    assert!(!folder.exists(), "the folder is removed with its last worktree");
 }

@@ -1,4 +1,4 @@
-//! `diff`: the same as the tool shows.
+//! `diff` shows the same as the tool.
 
 use serde_json::json;
 
@@ -11,9 +11,9 @@ fn diff_equals_that_of_the_tool() {
     let script = "write a.txt committed\ncommit a\nappend README changed\nwrite b.txt untracked";
     let worker = create(&mut boss, mission("diff", script));
     until_status(&mut boss, &worker, "completed");
-    let told = boss.succeed("get_worker_status", json!({"worker_id": worker, "include": ["diff"]}));
+    let by_tool = boss.succeed("get_worker_status", json!({"worker_id": worker, "include": ["diff"]}));
     let shown = world.run(&["diff", &worker]).ended(0);
-    assert_eq!(told["diff"].as_str().unwrap(), shown);
+    assert_eq!(by_tool["diff"].as_str().unwrap(), shown);
     for part in ["+committed", "+changed", "+untracked"] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
@@ -37,7 +37,7 @@ fn missing_worktree_shows_the_branch() {
 fn filter_by_a_worker_elsewhere_is_not_run() {
     let world = World::with("commit_leftovers = false");
     let mut boss = world.boss();
-    // The record of the repository of the state directory is of no use for the other one.
+    // The recorded configuration of the first repository says nothing about the other one.
     let here = create(&mut boss, mission("here", "say hello"));
     until_status(&mut boss, &here, "completed");
     let other = world.path("other");

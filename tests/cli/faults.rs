@@ -1,4 +1,4 @@
-//! Commands that look change nothing, commands meet states of other versions, and what they print for shells is sound.
+//! Read-only commands change nothing, commands refuse states of newer versions, and generated shell code is valid.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,18 +8,18 @@ use std::process::{Command, Stdio};
 
 use crate::world::*;
 
-/// All files below, with what tells that one was written. Not git's objects: what a comparison with files that are in no
-/// commit makes of them is nobody's, and goes with git's next clean-up.
+/// Returns all files below, with properties that a write changes. Git's objects are left out: comparing uncommitted
+/// files creates unreferenced ones, which git removes later.
 fn files(folder: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u64)> {
     let mut found = BTreeMap::new();
-    let mut left = vec![folder.to_owned()];
-    while let Some(path) = left.pop() {
+    let mut pending = vec![folder.to_owned()];
+    while let Some(path) = pending.pop() {
         let metadata = fs::symlink_metadata(&path).unwrap();
         if path.ends_with(".git/objects") {
             continue;
         }
         if metadata.is_dir() {
-            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         }
         found.insert(path, (metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ino()));
     }
@@ -103,7 +103,7 @@ fn closed_pipe_fails_no_command() {
         let ran = Ran::of(ran);
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{args:?}");
     }
-    assert!(world.path(".codex/config.toml").exists(), "what acts is done all the same");
+    assert!(world.path(".codex/config.toml").exists(), "the change is made all the same");
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn known_conflicts_survive_a_one_shot_client() {
         until_status(&mut boss, worker, "completed");
     }
     let conflicts = |worker: &str| world.run(&["status", worker, "--json"]).json()["conflicts_with"].clone();
-    until("they are known to collide", || {
+    until("their conflict is known", || {
         conflicts(&one) == serde_json::json!([{"worker_id": two, "paths": ["README"]}])
     });
     boss.leave();

@@ -1,4 +1,4 @@
-//! `integrate`: waits until it is done, and says by its exit code whether all of it is in.
+//! `integrate` waits for the end, and its exit code shows whether everything was merged.
 
 use crate::world::*;
 
@@ -41,8 +41,10 @@ fn second_ctrl_c_merges_nothing_and_ends_verification() {
     });
     assert_eq!(code.unwrap().code(), Some(130));
     assert_eq!(world.git(&["rev-parse", "main"]), main);
-    let trials = world.state_dir().join("integrations");
-    until("the server takes the trial away", || std::fs::read_dir(&trials).map_or(0, |found| found.count()) == 0);
+    let verifications = world.state_dir().join("integrations");
+    until("the server removes the verification", || {
+        std::fs::read_dir(&verifications).map_or(0, |found| found.count()) == 0
+    });
     world.run(&["integrate", &worker, "--verify-command", "test -f a.txt"]).ended(0);
 }
 

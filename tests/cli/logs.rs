@@ -1,4 +1,4 @@
-//! `logs`: readable, whole, harmless; of settled workers, of running ones, and without a server.
+//! `logs` is readable, complete and harmless: for settled workers, for running ones, and without a server.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
@@ -78,7 +78,7 @@ fn follow_shows_the_backend_of_a_prepared_attempt() {
     let above = create(&mut boss, with(mission("above", "say words"), "depends_on", json!([below])));
     std::fs::create_dir_all(world.attempt(&above, 1)).unwrap();
     let follow = world.begin(&["logs", &above, "--follow"]);
-    // By now it has looked.
+    // By now `logs` has read the state.
     world.run(&["status"]).ended(0);
     std::fs::write(world.repo().join("go"), "").unwrap();
     let said = end_of(follow).ended(0);
@@ -111,7 +111,7 @@ fn ctrl_c_exits_130_and_closed_pipe_0() {
     let mut out = follow.stdout.take().unwrap();
     out.read_exact(&mut first).unwrap();
     interrupt(&follow);
-    // It may be writing: what is read makes room.
+    // It may be blocked in a write, which reading unblocks.
     let reader = std::thread::spawn(move || out.read_to_end(&mut Vec::new()));
     assert_eq!(follow.wait().unwrap().code(), Some(130));
     reader.join().unwrap().unwrap();
@@ -158,7 +158,7 @@ fn follow_of_unstarted_raw_log_ends() {
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("gone", "say x"));
     until_status(&mut boss, &worker, "completed");
-    // As one lies there that was taken back.
+    // The folder of an attempt that was undone.
     let folder = world.attempt(&worker, 1).with_file_name("0");
     std::fs::create_dir(folder).unwrap();
     assert_eq!(world.run(&["logs", &worker, "--raw", "--follow", "--attempt", "0"]).ended(0), "");

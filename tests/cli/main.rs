@@ -1,9 +1,10 @@
-//! The commands for people and scripts: the real program, beside real servers and without any, on workers that a fake CLI
-//! plays. Every test has a repository and a home of its own.
+//! The commands for people and scripts: the real program, with and without real servers, on workers of the fake CLI.
+//! Each test has its own repository and home.
 
 mod cancel;
 mod clean;
 mod diff;
+mod facts;
 mod faults;
 mod integrate;
 mod logs;
@@ -11,6 +12,5 @@ mod retry;
 #[path = "../support/mod.rs"]
 mod support;
 mod terminal;
-mod told;
 mod wait;
 mod world;

@@ -1,4 +1,4 @@
-//! `retry`: who leads the next attempt when the command has gone.
+//! `retry` hands the next attempt to a live server, starts it itself, or leaves it to the next server.
 
 use serde_json::json;
 
@@ -22,7 +22,7 @@ fn live_server_starts_the_next_attempt_at_once() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(starts.len(), 2, "{journal}");
-    assert_eq!(starts[0]["server"], starts[1]["server"], "the server that led it goes on with it");
+    assert_eq!(starts[0]["server"], starts[1]["server"], "the server that led it continues");
     std::fs::write(world.repo().join("go"), "").unwrap();
     until_status(&mut boss, &worker, "completed");
 }
@@ -39,7 +39,7 @@ fn retry_without_server_starts_the_attempt_itself() {
     boss.kill_server();
     let said = world.run(&["retry", &worker, "--fresh"]).ended(0);
     assert_eq!(said, format!("{worker}: running (attempt 2, fake)\n"));
-    // Nobody is there now; its supervisor goes on.
+    // No server runs now; the supervisor continues.
     std::fs::write(world.repo().join("go"), "").unwrap();
     until_exists(&world.attempt(&worker, 2).join("outcome.json"));
     let mut next = world.boss_named("a-third-boss");
@@ -81,7 +81,7 @@ fn without_config(world: &World, args: &[&str]) -> Ran {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
     let environment = world.program(&[]);
     command.env_clear().envs(environment.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    Ran::of(command.args(args).current_dir(world.repo()).output().expect("it runs"))
+    Ran::of(command.args(args).current_dir(world.repo()).output().expect("the program runs"))
 }
 
 #[test]

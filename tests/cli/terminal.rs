@@ -1,4 +1,4 @@
-//! What is different on a terminal: colours, the pager, the question, and that Ctrl-C is heard there.
+//! Behaviour on a terminal: colours, the pager, the question, and Ctrl-C.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use crate::support::wait::CEILING;
 use crate::world::*;
 
-/// A program on a terminal of its own.
+/// A program on its own terminal.
 struct Terminal {
     child: Child,
     keys: File,
@@ -22,9 +22,9 @@ struct Terminal {
 impl Terminal {
     fn start(mut command: Command) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-        grantpt(&master).expect("it is ours");
+        grantpt(&master).expect("a terminal of this process");
         unlockpt(&master).expect("it can be opened");
-        let name = ptsname(&master, Vec::new()).expect("it has a name");
+        let name = ptsname(&master, Vec::new()).expect("a name");
         let name = name.to_str().expect("a path").to_owned();
         let slave = || OwnedFd::from(File::options().read(true).write(true).open(&name).expect("it opens"));
         let child = command
@@ -33,7 +33,7 @@ impl Terminal {
             .stdout(Stdio::from(slave()))
             .stderr(Stdio::from(slave()))
             .spawn()
-            .expect("it starts");
+            .expect("the program starts");
         drop(command);
         let mut reader = File::from(master.try_clone().expect("another handle"));
         let (sender, output) = channel();
@@ -59,10 +59,10 @@ impl Terminal {
         self.keys.write_all(keys.as_bytes()).expect("it takes keys");
     }
 
-    /// Its exit code, and all that it showed.
+    /// Waits for the end. Returns the exit code and all output.
     fn end(mut self) -> (Option<i32>, String) {
-        let code = self.child.wait().expect("it ends").code();
-        // The terminal's end is told when all is read.
+        let code = self.child.wait().expect("the program exits").code();
+        // The channel closes once everything was read.
         while let Ok(bytes) = self.output.recv_timeout(CEILING) {
             self.seen.push_str(&String::from_utf8_lossy(&bytes));
         }
@@ -86,7 +86,7 @@ fn clean_asks_and_ctrl_c_declines() {
     interrupt(&stopped.child);
     assert_eq!(stopped.end().0, Some(130));
     let (code, said) = Terminal::start(world.program(&["clean", "--json"])).end();
-    assert!(code == Some(2) && said.contains("--yes"), "it asks about nothing that it did not show: {said}");
+    assert!(code == Some(2) && said.contains("--yes"), "it asks only about what it has shown: {said}");
     assert!(world.worktree(&worker).exists());
     let mut yes = ask();
     yes.until("[y/N]");
@@ -106,8 +106,8 @@ fn diff_uses_only_the_users_pager() {
     until_status(&mut boss, &worker, "completed");
     let mut command = world.program(&["diff", &worker]);
     let pager = world.path("pager");
-    // By another process: what this one has open to write is for a moment open in what its other threads start, and cannot
-    // be started then.
+    // Another process writes it: a child of another thread could inherit the open file, and a file that is open for
+    // writing cannot be started.
     let script = "#!/bin/sh\nsed \"s/^/$1: /\"\n";
     let mut writer = Command::new("sh");
     writer.args(["-c", "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", script]).arg(&pager);
@@ -140,7 +140,7 @@ fn diff_without_pager_is_sanitized() {
     assert!(shown(false).contains("+a]0;evilb\r\n"), "{:?}", shown(false));
     let coloured = shown(true);
     assert!(coloured.contains("\u{1b}[32m") && !coloured.contains("\u{1b}]0"), "{coloured:?}");
-    // Whoever takes it on has it as it is.
+    // A pipe gets the unchanged text.
     assert!(world.run(&["diff", &worker]).ended(0).contains("\u{1b}]0;evil\u{7}"));
 }
 

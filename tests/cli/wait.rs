@@ -1,4 +1,4 @@
-//! `wait`: for scripts, by its exit codes; consumes nothing of any boss.
+//! `wait` for scripts: its exit codes. It consumes no notification of a boss.
 
 use std::io::Read;
 use std::process::Child;
@@ -7,11 +7,11 @@ use serde_json::json;
 
 use crate::world::*;
 
-/// What it prints first. Byte by byte, so that all that follows is left for whoever reads on.
+/// Returns the first line. Reads byte by byte, so that later readers get all other output.
 fn first_line(child: &mut Child) -> String {
     let (mut line, mut byte) = (Vec::new(), [0; 1]);
     while byte != *b"\n" {
-        child.stdout.as_mut().expect("it is piped").read_exact(&mut byte).expect("it prints a line");
+        child.stdout.as_mut().expect("a piped stream").read_exact(&mut byte).expect("it prints a line");
         line.extend(byte);
     }
     String::from_utf8(line).expect("text")
@@ -26,7 +26,7 @@ fn wait_prints_ends_without_consuming_notifications() {
     let mut wait = world.begin(&["wait", &good, &bad, "--json"]);
     let first = first_line(&mut wait);
     assert!(first.contains(&good) && first.contains("completed"), "{first}");
-    // Without names, for all that is open now.
+    // Without names it waits for all open workers.
     let open = world.run(&["wait", "--json", "--timeout", "0"]);
     assert_eq!((open.code, open.json()["open"].clone()), (Some(124), json!([bad])), "{open:?}");
     std::fs::write(world.repo().join("go"), "").unwrap();
@@ -35,8 +35,8 @@ fn wait_prints_ends_without_consuming_notifications() {
     let rest = ran.json_lines();
     assert_eq!(rest.len(), 1, "{ran:?}");
     assert_eq!((&rest[0]["worker_id"], &rest[0]["reason"]), (&json!(bad), &json!("broken")));
-    let news = boss.succeed("wait_for_any_worker", json!({}));
-    assert_eq!(news["settled"].as_array().unwrap().len(), 2, "{news:#}");
+    let waited = boss.succeed("wait_for_any_worker", json!({}));
+    assert_eq!(waited["settled"].as_array().unwrap().len(), 2, "{waited:#}");
     assert_eq!(world.run(&["wait", &good]).ended(0).lines().count(), 1);
     assert!(world.run(&["wait", &good, "w-2"]).ended(1).contains("failed"));
     assert_eq!(world.run(&["wait"]).ended(0), "no worker is open\n");
@@ -55,7 +55,7 @@ fn wait_any_returns_first_and_timeout_exits_124() {
     let wait = world.begin(&["wait", &slow]);
     std::fs::write(world.repo().join("go"), "").unwrap();
     end_of(wait).ended(0);
-    // Longer than any clock can tell.
+    // Longer than any clock can represent.
     world.run(&["wait", &slow, "--timeout", &u64::MAX.to_string()]).ended(0);
 }
 
@@ -143,6 +143,6 @@ fn dead_supervisor_without_server_needs_attention() {
     let supervisor = rustix::process::Pid::from_raw(supervisor as i32).unwrap();
     rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
     assert!(world.run(&["wait"]).ended(3).contains("its supervisor has ended"));
-    // The next server ends what is left of it.
+    // The next server ends its remaining processes.
     until_status(&mut world.boss(), &worker, "lost");
 }

@@ -1,4 +1,4 @@
-//! A sealed repository, a boss whose workers are scripted, and the program as a person calls it.
+//! A sealed repository, a boss with scripted workers, and the program as a user calls it.
 
 use std::fs;
 use std::ops::Deref;
@@ -30,14 +30,14 @@ impl World {
         Self::with("")
     }
 
-    /// With lines of the settings file.
+    /// Creates a world with these lines in the settings file.
     pub fn with(settings: &str) -> Self {
         let sandbox = Sandbox::new();
         sandbox.write_settings(&format!("min_free_disk_mib = 1\n{settings}"), &["fake"]);
         Self { sandbox }
     }
 
-    /// The same boss each time, and another server.
+    /// Starts another server of the same boss.
     pub fn boss(&self) -> Boss {
         self.boss_named("the-boss")
     }
@@ -48,7 +48,7 @@ impl World {
         self.boss_of(command)
     }
 
-    /// The program, as it is called in the repository.
+    /// Returns a command that runs the program in the repository.
     pub fn program(&self, args: &[&str]) -> Command {
         let mut command = self.bare_command(PROGRAM);
         command.env_remove("LANG").arg("--config").arg(self.settings_file()).args(args);
@@ -57,13 +57,13 @@ impl World {
 
     /// Runs a command to its end.
     pub fn run(&self, args: &[&str]) -> Ran {
-        Ran::of(self.program(args).stdin(Stdio::null()).output().expect("it runs"))
+        Ran::of(self.program(args).stdin(Stdio::null()).output().expect("the program runs"))
     }
 
     /// Starts a command and returns at once.
     pub fn begin(&self, args: &[&str]) -> Child {
         let mut command = self.program(args);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
     }
 
     /// Waits until no process of this world runs.
@@ -71,11 +71,11 @@ impl World {
         processes::until_none_in(&self.root());
     }
 
-    /// The content of the journal's files.
+    /// Returns the content of the journal's files.
     pub fn journal(&self) -> String {
         let mut files: Vec<PathBuf> = fs::read_dir(self.state_dir().join("journal"))
             .expect("a journal")
-            .map(|entry| entry.expect("it can be read").path())
+            .map(|entry| entry.expect("a readable file").path())
             .filter(|path| path.is_file())
             .collect();
         files.sort();
@@ -92,7 +92,7 @@ impl Drop for World {
     }
 }
 
-/// What came of a call.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
@@ -109,7 +109,7 @@ impl Ran {
         }
     }
 
-    /// What it printed, if it ended with this code.
+    /// Checks the exit code, and returns the output.
     #[track_caller]
     pub fn ended(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
@@ -132,12 +132,12 @@ pub fn until_status(boss: &mut Boss, worker: &str, wanted: &str) {
     until(&format!("{worker} is {wanted}"), || status(boss, worker)["status"] == wanted);
 }
 
-/// What a call came to that was left to itself.
+/// Waits for the end of a command, and returns its result.
 pub fn end_of(child: Child) -> Ran {
-    Ran::of(child.wait_with_output().expect("it ends"))
+    Ran::of(child.wait_with_output().expect("the program exits"))
 }
 
 pub fn interrupt(child: &Child) {
     let pid = rustix::process::Pid::from_child(child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it lives");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a live process");
 }

@@ -36,10 +36,10 @@ fn user_messages_are_shown_on_every_screen() {
     }
     let all = world.run(&["status"]).ended(0);
     assert!(all.contains("by the user"), "{all}");
-    let told = boss.succeed("get_worker_status", json!({"worker_id": worker, "include": ["messages"]}));
-    let message = &told["worker"]["outcome"]["run"]["message"];
-    assert!(message.as_str().unwrap().contains("cancelled by the user: the plan has changed"), "{told:#}");
-    let texts: Vec<_> = told["messages"].as_array().unwrap().iter().map(|it| it["text"].as_str().unwrap()).collect();
+    let answer = boss.succeed("get_worker_status", json!({"worker_id": worker, "include": ["messages"]}));
+    let message = &answer["worker"]["outcome"]["run"]["message"];
+    assert!(message.as_str().unwrap().contains("cancelled by the user: the plan has changed"), "{answer:#}");
+    let texts: Vec<_> = answer["messages"].as_array().unwrap().iter().map(|it| it["text"].as_str().unwrap()).collect();
     assert_eq!(texts, ["(not delivered) look at b", "(by the user) mind the tests in api"]);
 
     world.run(&["report", "--output", world.path("r.html").to_str().unwrap()]).ended(0);
@@ -71,8 +71,8 @@ fn blocked_worker_has_no_green_tick() {
     until_status(&mut boss, &good, "completed");
     let worse = create(&mut boss, with(mission("worse", "exit 3"), "max_attempts", 2));
     until("it has failed twice", || {
-        let told = status(&mut boss, &worse);
-        told["status"] == "failed" && told["attempt"] == 2
+        let status = status(&mut boss, &worse);
+        status["status"] == "failed" && status["attempt"] == 2
     });
     world.run(&["report", "--output", world.path("r.html").to_str().unwrap()]).ended(0);
     let html = fs::read_to_string(world.path("r.html")).unwrap();
@@ -143,8 +143,8 @@ fn empty_unstarted_and_refused_work_is_described_correctly() {
     until_status(&mut boss, &empty, "completed");
     let said = world.run(&["integrate", &empty]).ended(0);
     assert!(said.contains("has no commits to merge into main"), "{said}");
-    let told = boss.succeed("integrate_worker", json!({"worker_id": empty}));
-    assert!(told["next_step"].as_str().unwrap().contains("the worker has no commits"), "{told:#}");
+    let answer = boss.succeed("integrate_worker", json!({"worker_id": empty}));
+    assert!(answer["next_step"].as_str().unwrap().contains("the worker has no commits"), "{answer:#}");
 
     let runs = create(&mut boss, mission("runs", "hang"));
     until_status(&mut boss, &runs, "running");
