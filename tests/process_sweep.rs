@@ -1,4 +1,4 @@
-//! Sweeps of real processes, each by a supervisor of its own: the test starts itself again as a process that leads a
+//! Sweeps of real processes, each by its own supervisor: the test starts itself again as a process that leads a
 //! session and adopts orphans, and checks from outside that no process is left.
 //!
 //! Linux only, since the scripts need setsid(1) and full containment.
@@ -65,7 +65,7 @@ impl Worker {
     fn process(&self, file: &str) -> Identity {
         let path = self.path(file);
         let pid = eventually(&format!("a pid in {file}"), || std::fs::read_to_string(&path).ok()?.trim().parse().ok());
-        Identity::of(pid).expect("it writes its pid and stays")
+        Identity::of(pid).expect("a process that writes its pid")
     }
 
     async fn sweep(&self, grace: Duration) -> Sweep {
@@ -88,7 +88,7 @@ fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// In the test: runs it again as a supervisor, checks that it passed, and returns how many of its worker's processes
+/// Runs the test again as a supervisor, checks that it passed, and returns how many of its worker's processes
 /// it had left. In the supervisor: runs `inside` and ends there.
 fn as_supervisor<F: Future<Output = ()>>(test: &str, inside: impl FnOnce() -> F) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -202,7 +202,7 @@ fn fork_loop_is_frozen_and_killed() {
 #[test]
 fn chain_of_short_lived_processes_is_ended() {
     let left = as_supervisor("chain_of_short_lived_processes_is_ended", async || {
-        // Each shell starts the next one and ends: no pid is there long enough to be signalled by itself.
+        // Each shell starts the next one and exits, so no pid exists long enough to be signalled individually.
         let script =
             "trap '' TERM; echo 'echo $1 > hop; [ $1 -lt 5000 ] && { sh hop.sh $(($1+1)) & }' > hop.sh; sh hop.sh 0";
         let worker = Worker::start(script);
@@ -212,7 +212,7 @@ fn chain_of_short_lived_processes_is_ended() {
         let swept = worker.sweep(GRACE).await;
         assert_eq!(swept.containment, Containment::Full);
         let last = read();
-        assert!(last < Some(5000), "it ended by itself: {last:?}");
+        assert!(last < Some(5000), "the chain ended by itself: {last:?}");
     });
     assert_eq!(left, 0);
 }
@@ -239,7 +239,7 @@ fn daemon_without_tag_is_found_by_descent() {
 fn similar_foreign_process_is_not_signalled() {
     const SCRIPT: &str = "echo $$ > same; while :; do sleep 0.05; done";
     let outside = std::env::var_os(SUPERVISED).is_none();
-    let mut stranger = outside.then(|| stranger(SCRIPT));
+    let mut foreign = outside.then(|| start_foreign(SCRIPT));
     let left = as_supervisor("similar_foreign_process_is_not_signalled", async || {
         let worker = Worker::start(SCRIPT);
         let same = worker.process("same");
@@ -247,12 +247,12 @@ fn similar_foreign_process_is_not_signalled() {
         assert!(!same.is_alive());
     });
     assert_eq!(left, 0);
-    let (child, _directory) = stranger.as_mut().expect("we are outside");
-    assert!(child.0.try_wait().unwrap().is_none(), "the stranger was ended");
+    let (child, _directory) = foreign.as_mut().expect("a path outside");
+    assert!(child.0.try_wait().unwrap().is_none(), "the foreign process was ended");
 }
 
-/// The same program with the same arguments, and the tag of another worker.
-fn stranger(script: &str) -> (Guarded, tempfile::TempDir) {
+/// Starts the same program with the same arguments and the tag of another worker.
+fn start_foreign(script: &str) -> (Guarded, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script]).current_dir(&directory).env(TAG_VARIABLE, "w-1.1-another");
@@ -342,26 +342,26 @@ fn reuse_pid() {
         let scope = ProcessScope { roots: vec![identity], preexisting: preexisting.clone(), ..ProcessScope::default() };
         scan(&scope).found.iter().any(|found| found.identity == identity)
     };
-    assert!(!is_found(ours), "a bystander is left out");
+    assert!(!is_found(ours), "the other process is not in the tree");
     drop(first);
     assert_eq!(Identity::of(ours.pid), None);
     // Another thread may take the number, and within one clock tick two processes have the same start time.
-    let stranger = eventually("the pid to be used again", || {
+    let foreign = eventually("the pid to be used again", || {
         std::fs::write("/proc/sys/kernel/ns_last_pid", (ours.pid - 1).to_string()).unwrap();
         let next = sleeper();
         (next.0.id() == ours.pid && Identity::of(ours.pid) != Some(ours)).then_some(next)
     });
-    let now = Identity::of(stranger.0.id()).unwrap();
+    let now = Identity::of(foreign.0.id()).unwrap();
     assert_eq!(now.pid, ours.pid);
     assert!(!ours.is_alive() && now.is_alive());
-    assert!(is_found(now), "it was taken for the bystander");
+    assert!(is_found(now), "it was mistaken for the other process");
     for signal in [Signal::Terminate, Signal::Kill] {
         assert_eq!(send(&ours, signal), SignalResult::NoSuchProcess);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let swept = runtime.block_on(sweep(&ProcessScope { roots: vec![ours], ..ProcessScope::default() }, GRACE));
     assert_eq!((swept.ended, swept.survivors), (0, Vec::new()));
-    assert!(now.is_alive(), "the stranger was ended");
+    assert!(now.is_alive(), "the foreign process was ended");
     println!("USED AGAIN: {ours:?}, then {now:?}");
 }
 
@@ -386,7 +386,7 @@ fn unreaped_zombie_does_not_delay_sweep() {
     let swept = runtime.block_on(sweep(&scope, LONG_GRACE));
     assert!(started.elapsed() < LONG_GRACE / 2, "{:?}", started.elapsed());
     assert_eq!((swept.ended, swept.survivors), (0, Vec::new()));
-    assert_eq!(Identity::of(pid), Some(zombie), "it was a zombie all the time");
+    assert_eq!(Identity::of(pid), Some(zombie), "it stayed a zombie");
 }
 
 #[test]

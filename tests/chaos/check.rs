@@ -1,4 +1,4 @@
-//! What must be true in the end, seen from outside: in the files, in git, in what the fake CLIs left as their trace.
+//! Checks from outside at the end of a round: in the files, in git, and in the traces of the fake CLIs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::model::{Mission, Model};
 use crate::world::{CEILING, World};
 
-/// While servers live: no open worker is left to a dead one.
+/// Checks, while servers run, that no open worker has the lease of a dead server.
 pub fn leases(world: &World) {
     let Ok(dir) = StateDir::open(&world.state_dir()) else { return };
     let mut journal = Journal::open(&dir.journal(), ServerId::from("s-look")).expect("the journal can be read");
@@ -24,41 +24,41 @@ pub fn leases(world: &World) {
         if orphans.is_empty() {
             return;
         }
-        assert!(began.elapsed() < CEILING, "nobody takes over: {orphans:#?}");
+        assert!(began.elapsed() < CEILING, "no server takes over: {orphans:#?}");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 
-/// Once all servers have gone.
+/// Checks everything once all servers have exited.
 pub fn all(world: &World, model: &Model) {
-    let looked = Looked::at(world, model);
+    let facts = Facts::at(world, model);
     for (request, mission) in &model.missions {
         let worker = mission.worker.as_ref().unwrap_or_else(|| panic!("{request} was never answered"));
-        looked.check_told(request, worker, mission);
-        looked.check_ending(request, worker, mission);
-        looked.check_starts(worker, mission);
-        looked.check_work(request, worker, mission);
-        looked.check_race(request, worker, mission);
+        facts.check_reports(request, worker, mission);
+        facts.check_ending(request, worker, mission);
+        facts.check_starts(worker, mission);
+        facts.check_work(request, worker, mission);
+        facts.check_race(request, worker, mission);
     }
-    looked.check_main_checkout();
+    facts.check_main_checkout();
 }
 
-struct Looked<'a> {
+struct Facts<'a> {
     world: &'a World,
     model: &'a Model,
-    /// The state file's tasks by worker.
+    /// The state file's tasks, by worker.
     tasks: BTreeMap<String, Value>,
-    /// Worker, attempt, and how far it came.
+    /// Worker, attempt, and the step that it reached.
     trace: Vec<(String, u64, String)>,
-    /// Files that some ref holds.
+    /// Files that a ref contains.
     committed: BTreeSet<String>,
 }
 
-impl<'a> Looked<'a> {
+impl<'a> Facts<'a> {
     fn at(world: &'a World, model: &'a Model) -> Self {
         let tasks = tasks(world);
         assert_eq!(tasks.len(), model.missions.len(), "{tasks:#?}");
-        // -m: a salvage may have several parents.
+        // -m: a salvage commit may have several parents.
         let log = world.git(&["log", "--all", "-m", "--name-only", "--format="]).expect("git works");
         let committed = log.lines().map(str::to_owned).collect();
         Self { world, model, tasks, trace: trace(world), committed }
@@ -68,22 +68,25 @@ impl<'a> Looked<'a> {
         self.tasks.get(worker).unwrap_or_else(|| panic!("{worker} is not in the state file"))
     }
 
-    fn check_told(&self, request: &str, worker: &str, mission: &Mission) {
-        let told: Vec<_> = self.model.told.iter().filter(|((id, _), _)| id == worker).collect();
-        for (attempt, times) in &told {
-            assert!(**times <= 1, "{attempt:?} was told {times} times without a mark");
+    fn check_reports(&self, request: &str, worker: &str, mission: &Mission) {
+        let reports: Vec<_> = self.model.reports.iter().filter(|((id, _), _)| id == worker).collect();
+        for (attempt, times) in &reports {
+            assert!(**times <= 1, "{attempt:?} was reported {times} times without a mark");
         }
         let task = self.task(worker);
         if is_waiting(task) {
             return assert!(
-                self.model.told_blocked.contains(&mission.task),
-                "nobody was told that {request} is blocked"
+                self.model.reported_blocks.contains(&mission.task),
+                "the block of {request} was not reported"
             );
         }
         let last = task["attempts"].as_u64().expect("a number");
-        assert!(told.iter().any(|((_, attempt), _)| *attempt == last), "the end of {worker} was never told: {task:#}");
+        assert!(
+            reports.iter().any(|((_, attempt), _)| *attempt == last),
+            "the end of {worker} was never reported: {task:#}"
+        );
         if mission.disturbed.is_not() {
-            assert_eq!(told.len(), 1, "{worker} settled once: {told:?}");
+            assert_eq!(reports.len(), 1, "{worker} settled once: {reports:?}");
         }
     }
 
@@ -92,14 +95,14 @@ impl<'a> Looked<'a> {
         let attempt = task["attempts"].as_u64().expect("a number");
         if is_waiting(task) {
             let broken = mission.needs.iter().any(|need| {
-                // Of a race, its winner has to complete.
+                // In a race only the winner must complete.
                 let racers = self.model.racers(need).map(|racer| self.task(self.model.worker(racer)));
                 let mut decisive =
                     racers.filter(|task| task["race"].is_null() || task["race"]["winner"] == task["worker_id"]);
                 decisive.all(|need| need["status"] != "completed")
             });
             assert!(broken, "{request} waits for nothing: {task:#}");
-            // Earlier attempts began when nothing blocked it yet.
+            // Earlier attempts began before it was blocked.
             let began = self.trace.iter().filter(|(id, _, word)| id == worker && word == "begin");
             let newest = began.map(|(_, attempt, _)| *attempt).max().unwrap_or(0);
             return assert!(newest <= attempt, "{worker} began attempt {newest} though it is blocked: {task:#}");
@@ -116,7 +119,7 @@ impl<'a> Looked<'a> {
         }
     }
 
-    /// Each attempt was started once at most, and nobody tried again unasked.
+    /// Checks that each attempt was started at most once, and that there was no unrequested retry.
     fn check_starts(&self, worker: &str, mission: &Mission) {
         let began = self.trace.iter().filter(|(id, _, word)| id == worker && word == "begin");
         let mut attempts: Vec<u64> = began.map(|(_, attempt, _)| *attempt).collect();
@@ -125,13 +128,13 @@ impl<'a> Looked<'a> {
         attempts.dedup();
         assert_eq!(attempts.len(), starts, "an attempt of {worker} was started twice");
         if mission.disturbed.is_not() && !is_waiting(self.task(worker)) {
-            // What hangs is called off in the end, maybe before it came to its first line.
+            // A hanging worker is cancelled at the end, possibly before its first line.
             let few = (mission.kind.hangs() || mission.kind.races()) && starts == 0;
             assert!(few || starts == mission.kind.starts(), "{worker} was started {starts} times: {mission:?}");
         }
     }
 
-    /// What it wrote is committed somewhere, or still lies where it was written.
+    /// Checks that the work is committed, or still in the worktree.
     fn check_work(&self, request: &str, worker: &str, mission: &Mission) {
         if !self.has_come(worker, "wrote") {
             return;
@@ -146,29 +149,29 @@ impl<'a> Looked<'a> {
         }
     }
 
-    /// All racers tell of the same winner, if of any, and that one did complete at some time. Where there is none, no
-    /// record says that there should be. That all of them settle, and nothing of them is left, is looked at for everybody.
+    /// Checks that all racers name the same winner, if any, and that the winner completed at some time. Without a
+    /// winner no racer has completed. Other checks cover settlement and remaining processes.
     fn check_race(&self, request: &str, worker: &str, mission: &Mission) {
         if !mission.kind.races() {
             return;
         }
         let winner = &self.task(worker)["race"]["winner"];
-        let told_of = |racer: &String| &self.task(self.model.worker(racer))["race"]["winner"];
-        assert!(self.model.racers(request).all(|racer| told_of(racer) == winner), "{request}: not one winner");
+        let winner_of = |racer: &String| &self.task(self.model.worker(racer))["race"]["winner"];
+        assert!(self.model.racers(request).all(|racer| winner_of(racer) == winner), "{request}: not one winner");
         let is_winner = winner == worker;
         let completed = self.world.attempts(worker).into_iter().any(|(_, attempt)| {
             let record = std::fs::read(attempt.join("outcome.json")).unwrap_or_default();
             serde_json::from_slice::<Value>(&record).is_ok_and(|outcome| outcome["status"] == "completed")
         });
         assert!(completed || !is_winner, "{worker} has won and never completed");
-        assert!(!completed || !winner.is_null(), "{worker} completed, and nobody has won");
+        assert!(!completed || !winner.is_null(), "{worker} completed, and the race has no winner");
     }
 
     fn has_come(&self, worker: &str, how_far: &str) -> bool {
         self.trace.iter().any(|(id, _, word)| id == worker && word == how_far)
     }
 
-    /// It has what was integrated, and nothing else.
+    /// Checks that the main checkout has exactly the integrated work.
     fn check_main_checkout(&self) {
         assert_eq!(self.world.git(&["status", "--porcelain"]).as_deref(), Ok(""), "the main checkout was changed");
         assert_eq!(self.world.git(&["branch", "--show-current"]).as_deref(), Ok("main"));
@@ -186,7 +189,7 @@ impl<'a> Looked<'a> {
             }
         }
         for file in files {
-            assert!(may.contains(file), "nobody asked to merge {file}");
+            assert!(may.contains(file), "{file} was merged without a request");
         }
     }
 
@@ -199,14 +202,14 @@ impl<'a> Looked<'a> {
     }
 }
 
-/// For a task that ended badly.
+/// Returns whether the task waits for a task that did not complete.
 fn is_waiting(task: &Value) -> bool {
     task["status"] == "blocked" && task["settled_at"].is_null()
 }
 
 fn tasks(world: &World) -> BTreeMap<String, Value> {
     let Ok(bytes) = std::fs::read(world.state_dir().join("orchestrator-state.json")) else { return BTreeMap::new() };
-    let file: Value = serde_json::from_slice(&bytes).expect("it is valid");
+    let file: Value = serde_json::from_slice(&bytes).expect("a valid state file");
     let lists = ["tasks", "completed_tasks", "blocked_tasks"];
     let tasks = lists.iter().flat_map(|list| file[list].as_array().expect("a list"));
     let mut by_worker = BTreeMap::new();
@@ -217,7 +220,7 @@ fn tasks(world: &World) -> BTreeMap<String, Value> {
     by_worker
 }
 
-/// What the fake CLIs said: the tag of the attempt, and a word.
+/// Returns the traces of the fake CLIs: worker, attempt, and a word.
 fn trace(world: &World) -> Vec<(String, u64, String)> {
     let text = std::fs::read_to_string(world.trace()).unwrap_or_default();
     let line = |line: &str| {

@@ -1,12 +1,12 @@
-//! Chance that can be had again.
+//! Reproducible random numbers.
 
-/// Small, seeded, and good enough to choose by (xorshift).
+/// A small seeded generator (xorshift).
 pub struct Dice(u64);
 
 impl Dice {
     pub fn new(seed: u64) -> Self {
         let mut dice = Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-        // The first few of neighbouring seeds are alike.
+        // The first numbers of neighbouring seeds are similar.
         for _ in 0..8 {
             dice.below(2);
         }
@@ -20,7 +20,7 @@ impl Dice {
         (self.0 >> 16) % most
     }
 
-    /// True once in so many times.
+    /// Returns `true` once in this many times, on average.
     pub fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }

@@ -1,4 +1,4 @@
-//! What fake workers do, and how that ends when nobody interferes.
+//! Kinds of fake workers: their scripts, and how they end without interference.
 
 use std::path::Path;
 
@@ -8,26 +8,26 @@ use serde_json::{Value, json};
 pub enum Kind {
     Commits,
     CommitsSlowly,
-    /// On a branch that its boss has named.
+    /// Commits on a branch that its boss has named.
     OwnBranch,
     LeavesWork,
     Fails,
     Crashes,
-    /// The first backend fails, the fallback does it.
+    /// Fails on the first backend, completes on the fallback.
     FailsOnce,
     FailsTwice,
     VerifyPasses,
     VerifyFails,
     Hangs,
-    /// With a daemon and a child, and deaf to SIGTERM.
+    /// Leaves a daemon and a child, and ignores SIGTERM.
     HangsStubbornly,
-    /// These three race for one task: see [`RACE`].
+    /// Races for one task with the next two, see [`RACE`].
     RacesQuickly,
     RacesSlowly,
     RacesAndHangs,
 }
 
-/// One race. Its racers are given the same prompt, and know by their places which of them they are.
+/// The racers of one race. They get the same prompt, and identify themselves by their worktrees.
 pub const RACE: [Kind; 3] = [Kind::RacesQuickly, Kind::RacesSlowly, Kind::RacesAndHangs];
 
 pub const KINDS: [Kind; 12] = [
@@ -46,7 +46,7 @@ pub const KINDS: [Kind; 12] = [
 ];
 
 impl Kind {
-    /// `request` names the mission and the file that it makes; `needs` are tasks.
+    /// Returns a mission. `request` names the mission and its file; `needs` are tasks.
     pub fn mission(self, request: &str, task: &str, needs: &[&str], trace: &Path) -> Value {
         let prompt = self.script(request, task, trace);
         let mut mission = json!({
@@ -92,7 +92,7 @@ impl Kind {
         }
     }
 
-    /// How often its CLI is started when nobody interferes.
+    /// Returns how often the CLI is started without interference.
     pub fn starts(self) -> usize {
         if matches!(self, Kind::FailsOnce | Kind::FailsTwice) { 2 } else { 1 }
     }
@@ -101,13 +101,14 @@ impl Kind {
         matches!(self, Kind::Hangs | Kind::HangsStubbornly | Kind::RacesAndHangs)
     }
 
-    /// It may be called off at any moment, by the one that won.
+    /// Returns whether the winner of a race may cancel it at any moment.
     pub fn races(self) -> bool {
         RACE.contains(&self)
     }
 }
 
-/// The first of the three has the task's name, `r<n>`; the others have the next numbers. A worktree bears its worker's.
+/// Returns the script of all racers. The first has the task's name, `r<n>`; the others have the next numbers, which are
+/// part of the names of their worktrees.
 fn race_script(task: &str, trace: &Path) -> String {
     let first: usize = task.trim_start_matches('r').parse().expect("a request has a number");
     let (slow, hangs) = (first + 1, first + 2);

@@ -1,11 +1,10 @@
 //! Chaos: a seeded driver plays three bosses with four servers on one state directory. They start batches of fake
-//! workers, wait, write, cancel, retry, integrate and remove, while servers, supervisors and CLIs are killed or stand
-//! still at random points. While it goes on and after each round it is looked at from outside: `watch.rs` and `check.rs`
-//! say what must be true.
+//! workers, wait, send messages, cancel, retry, integrate and remove, while servers, supervisors and CLIs are killed or
+//! stopped at random points. `watch.rs` checks from outside during a round, `check.rs` after it.
 //!
-//! Rounds run side by side, each in a world of its own. `CHAOS_ROUNDS` sets how many are run, `CHAOS_PARALLEL` how many at
-//! once, `CHAOS_FIRST_SEED` where they begin; `CHAOS_SEED` replays one. A failing round prints its seed and leaves its
-//! world's folder. The seed decides what is done; what it meets is up to the machine, so rounds are never quite alike.
+//! Rounds run in parallel, each in its own world. `CHAOS_ROUNDS` sets their number, `CHAOS_PARALLEL` how many run at
+//! once, `CHAOS_FIRST_SEED` the first seed; `CHAOS_SEED` replays one. A failing round prints its seed and keeps its
+//! folder. The seed determines the actions but not the timing, so a replay may differ.
 
 mod check;
 mod dice;
@@ -25,10 +24,10 @@ use round::Round;
 use watch::Watch;
 use world::World;
 
-/// In the ordinary test run; the long run is for releases.
+/// Number of rounds in an ordinary test run; releases use more.
 const ROUNDS: u64 = 100;
 const PARALLEL: u64 = 8;
-/// After so many failed rounds the rest would say nothing new.
+/// Number of failures after which the run stops, since more of them add little.
 const ENOUGH_FAILED: usize = 3;
 
 #[test]
@@ -64,7 +63,7 @@ fn killed_processes_lose_and_leave_nothing() {
     assert!(failed.is_empty(), "{} rounds failed:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// In a thread of its own, named so that what it says can be told from the others.
+/// Runs a round in its own thread, whose name identifies its output.
 fn round(seed: u64) -> Result<(), String> {
     let world = World::new();
     let done = std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! What the driver knows: which missions it asked for, what it did to them, and what it was told.
+//! The driver's knowledge: the requested missions, its actions on them, and the answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::kind::{Kind, RACE};
 use crate::world::World;
 
-/// What was done to a mission beyond asking for it: then more endings are true.
+/// Actions on a mission that permit further endings.
 #[derive(Debug, Default)]
 pub struct Disturbed {
     pub cancelled: bool,
@@ -15,7 +15,7 @@ pub struct Disturbed {
     pub retried: bool,
     pub supervisor_killed: bool,
     pub cli_killed: bool,
-    /// Its supervisor died before the attempt was its own.
+    /// Its supervisor died before it had claimed the attempt.
     pub start_failed: bool,
 }
 
@@ -30,16 +30,16 @@ impl Disturbed {
 pub struct Mission {
     pub boss: usize,
     pub kind: Kind,
-    /// Its own request, or that of the first of its race.
+    /// Its own request, or that of the first racer.
     pub task: String,
     /// Requests that it depends on.
     pub needs: Vec<String>,
-    /// Known once a creation was answered.
+    /// Known once the creation was answered.
     pub worker: Option<String>,
     pub disturbed: Disturbed,
-    /// A merge of it was asked for, and may have been made.
+    /// A merge was requested, and may have been made.
     pub merge_asked: bool,
-    /// And was answered as made.
+    /// A merge was confirmed.
     pub merged: bool,
 }
 
@@ -48,7 +48,7 @@ impl Mission {
         let disturbed = &self.disturbed;
         ending == self.kind.ending()
             || match ending {
-                // An automatic retry does not follow once it was called off, nor when the attempts are used up: one may
+                // No automatic retry follows a cancellation, nor when the attempts are used up: an attempt may
                 // have been interrupted before it began, and have completed what the message asked for instead.
                 "failed" => {
                     let no_more = disturbed.cancelled || disturbed.messaged && disturbed.retried;
@@ -63,7 +63,7 @@ impl Mission {
     }
 }
 
-/// Asked for by one call.
+/// The missions of one call.
 #[derive(Debug)]
 pub struct Batch {
     pub boss: usize,
@@ -73,12 +73,12 @@ pub struct Batch {
 
 #[derive(Default)]
 pub struct Model {
-    /// By request.
+    /// Missions by request.
     pub missions: BTreeMap<String, Mission>,
     pub batches: Vec<Batch>,
-    /// How often each attempt was told without a mark.
-    pub told: BTreeMap<(String, u64), u32>,
-    pub told_blocked: BTreeSet<String>,
+    /// The number of reports of each attempt without a mark.
+    pub reports: BTreeMap<(String, u64), u32>,
+    pub reported_blocks: BTreeSet<String>,
 }
 
 impl Model {
@@ -105,18 +105,18 @@ impl Model {
         self.batches.len() - 1
     }
 
-    /// One task for all of them.
+    /// Plans a race: one task for all racers.
     pub fn plan_race(&mut self, boss: usize, needs: &[String]) -> usize {
         self.plan(boss, &RACE.map(|kind| (kind, needs.to_vec())))
     }
 
-    /// Those that do the same task, itself among them.
+    /// Returns the racers of the same task, including this one.
     pub fn racers(&self, request: &str) -> impl Iterator<Item = &String> {
         let task = &self.missions[request].task;
         self.missions.iter().filter(move |(_, mission)| mission.task == *task).map(|(request, _)| request)
     }
 
-    /// The call that asks for a batch.
+    /// Returns the arguments of the call that creates a batch.
     pub fn call(&self, batch: usize, world: &World) -> Value {
         let workers = self.batches[batch].requests.iter().map(|request| {
             let mission = &self.missions[request];
@@ -127,49 +127,49 @@ impl Model {
         json!({ "workers": workers.collect::<Vec<_>>(), "race": race })
     }
 
-    /// An answer to that call, maybe not the first. What was not answered before is there whole or not at all.
+    /// Records an answer to that call, which may be a repetition. An unanswered batch exists completely or not at all.
     pub fn take_created(&mut self, batch: usize, answer: &Value) {
         let Batch { requests, answered, .. } = &mut self.batches[batch];
         let results = answer["results"].as_array().expect("results");
         assert_eq!(results.len(), requests.len(), "{answer}");
         let existing = results.iter().filter(|result| result["existing"] == true).count();
         assert!(existing == 0 || existing == results.len(), "a part of a batch was there: {answer}");
-        assert!(!*answered || existing > 0, "an answered batch was made once more: {answer}");
+        assert!(!*answered || existing > 0, "an answered batch was created again: {answer}");
         *answered = true;
         for (request, result) in requests.iter().zip(results) {
             let worker = result["worker_id"].as_str().unwrap_or_else(|| panic!("{result}")).to_owned();
-            let mission = self.missions.get_mut(request).expect("we asked for it");
-            assert!(mission.worker.as_ref().is_none_or(|known| *known == worker), "{request} was spawned twice");
+            let mission = self.missions.get_mut(request).expect("a requested mission");
+            assert!(mission.worker.as_ref().is_none_or(|known| *known == worker), "{request} was created twice");
             mission.worker = Some(worker);
         }
     }
 
-    /// What a wait of this boss says.
+    /// Records the answer to a wait of this boss.
     pub fn take_wait(&mut self, boss: usize, answer: &Value) {
         for worker in answer["settled"].as_array().into_iter().flatten() {
             let (request, mission) = self.titled(worker);
-            assert_eq!(mission.boss, boss, "the end of {request} was told to another boss: {worker}");
+            assert_eq!(mission.boss, boss, "the end of {request} was reported to another boss: {worker}");
             if worker["already_reported"] == true {
                 continue;
             }
             let id = worker["worker_id"].as_str().expect("an id").to_owned();
             let attempt = worker["attempt"].as_u64().expect("a number");
             let unmarked = u32::from(worker["redelivered"] != true);
-            *self.told.entry((id, attempt)).or_default() += unmarked;
+            *self.reports.entry((id, attempt)).or_default() += unmarked;
         }
         for blocked in answer["blocked"].as_array().into_iter().flatten() {
             let task = blocked["task_id"].as_str().expect("a task");
-            assert_eq!(self.missions[task].boss, boss, "a block was told to another boss: {blocked}");
-            self.told_blocked.insert(task.to_owned());
+            assert_eq!(self.missions[task].boss, boss, "a block was reported to another boss: {blocked}");
+            self.reported_blocks.insert(task.to_owned());
         }
     }
 
     fn titled(&self, worker: &Value) -> (&String, &Mission) {
         let title = worker["title"].as_str().expect("a title");
-        self.missions.get_key_value(title).unwrap_or_else(|| panic!("nobody asked for {worker}"))
+        self.missions.get_key_value(title).unwrap_or_else(|| panic!("{worker} was not requested"))
     }
 
-    /// Requests whose workers are known, of this boss or of all others.
+    /// Returns the requests with known workers, of this boss or of all others.
     pub fn known(&self, boss: usize, own: bool) -> Vec<String> {
         let known =
             self.missions.iter().filter(|(_, mission)| mission.worker.is_some() && (mission.boss == boss) == own);
@@ -181,6 +181,6 @@ impl Model {
     }
 
     pub fn mission(&mut self, request: &str) -> &mut Mission {
-        self.missions.get_mut(request).expect("we asked for it")
+        self.missions.get_mut(request).expect("a requested mission")
     }
 }

@@ -1,4 +1,4 @@
-//! One round: the bosses, each with one or two servers, and all that is done to them.
+//! One round: the bosses, each with one or two servers, and the actions on them.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,12 @@ use crate::server::{Answer, Server};
 use crate::world::{CEILING, World};
 use orchestrator_boss::process::{Signal, send};
 
-/// More would only make a round longer.
+/// Maximum number of missions; more would only make a round longer.
 const MOST_MISSIONS: usize = 9;
 const STEPS: usize = 16;
-/// The sessions of the bosses; the last one has none.
+/// The sessions of the bosses; the last boss has none.
 pub const BOSSES: [Option<&str>; 3] = [Some("first-boss"), Some("second-boss"), None];
-/// The boss of each window: the first has two.
+/// The boss of each window; the first boss has two.
 const WINDOWS: [usize; 4] = [0, 0, 1, 2];
 
 pub struct Round<'a> {
@@ -24,14 +24,14 @@ pub struct Round<'a> {
     dice: Dice,
     pub model: Model,
     windows: Vec<Option<Server>>,
-    /// Waits that were called off: window and request. Their answers may have gone out before.
-    called_off: Vec<(usize, u64)>,
+    /// Cancelled waits: window and request. They may have been answered before the cancellation.
+    cancelled: Vec<(usize, u64)>,
 }
 
 impl<'a> Round<'a> {
     pub fn new(world: &'a World, seed: u64) -> Self {
         let windows = WINDOWS.iter().map(|_| None).collect();
-        Self { world, dice: Dice::new(seed), model: Model::default(), windows, called_off: Vec::new() }
+        Self { world, dice: Dice::new(seed), model: Model::default(), windows, cancelled: Vec::new() }
     }
 
     pub fn run(&mut self) {
@@ -39,7 +39,7 @@ impl<'a> Round<'a> {
         self.create(0);
         for _ in 0..STEPS {
             let at = self.dice.below(WINDOWS.len() as u64) as usize;
-            // A dead one stays dead for a while, so that others take over what it left.
+            // A dead server stays away for a while, so that others take over its workers.
             if self.windows[at].is_some() || self.dice.once_in(2) {
                 self.step(at);
             }
@@ -53,7 +53,7 @@ impl<'a> Round<'a> {
             0..=6 => self.create(at),
             7..=9 => self.wait(at),
             10 | 11 => self.wait_side_by_side(at),
-            12 => self.wait_and_call_off(at),
+            12 => self.wait_and_cancel(at),
             13 | 14 => self.cancel(at),
             15 => self.cancel_all(at),
             16..=18 => self.message(at),
@@ -74,7 +74,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// A server in this window, and what its boss asked for and was not answered.
+    /// Starts a server in this window, and repeats the unanswered requests of its boss.
     fn open(&mut self, at: usize) {
         while self.windows[at].as_ref().is_none_or(Server::is_dead) {
             self.windows[at] = Some(Server::start(self.world, BOSSES[WINDOWS[at]]));
@@ -93,7 +93,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Now and then the server is killed before it can have answered, or just after.
+    /// Calls a tool. Sometimes kills the server before it can answer, or just after.
     fn call(&mut self, at: usize, tool: &str, arguments: Value) -> Option<Answer> {
         if self.dice.once_in(9) {
             let pause = Duration::from_millis(self.dice.below(30));
@@ -122,7 +122,7 @@ impl<'a> Round<'a> {
         let mut kinds = Vec::new();
         for number in first..=first + self.dice.below(3) {
             let kind = KINDS[self.dice.below(KINDS.len() as u64) as usize];
-            // Of this batch or before; of another boss too, once that was answered.
+            // Dependencies are of this batch or earlier ones, also of another boss once that was answered.
             let mut before = self.model.known(boss, true);
             before.extend(self.model.known(boss, false));
             before.extend((first..number).map(|number| format!("r{number}")));
@@ -157,7 +157,7 @@ impl<'a> Round<'a> {
         self.take_wait(at, answer);
     }
 
-    /// With names or without.
+    /// Returns the arguments of a wait, with or without names.
     fn wait_arguments(&mut self, at: usize) -> Value {
         let mine = self.model.known(WINDOWS[at], true);
         let named = if self.dice.once_in(2) { mine } else { Vec::new() };
@@ -182,22 +182,22 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn wait_and_call_off(&mut self, at: usize) {
+    fn wait_and_cancel(&mut self, at: usize) {
         let pause = Duration::from_millis(self.dice.below(60));
         let Some(server) = &mut self.windows[at] else { return };
         let wait = server.begin("wait_for_any_worker", json!({ "timeout_seconds": 20 }));
         std::thread::sleep(pause);
-        server.call_off(wait);
-        self.called_off.push((at, wait));
+        server.cancel(wait);
+        self.cancelled.push((at, wait));
     }
 
-    /// Answers of calls that were called off too late count as any other. Of a server that is gone none come any more.
-    fn take_called_off(&mut self) {
-        for (at, wait) in std::mem::take(&mut self.called_off) {
+    /// Takes the answers to calls that were cancelled too late. A dead server sends no more answers.
+    fn take_answers_to_cancelled(&mut self) {
+        for (at, wait) in std::mem::take(&mut self.cancelled) {
             let Some(server) = &mut self.windows[at] else { continue };
             match server.answer_that_came(wait) {
                 Some(answer) => drop(self.take_wait(at, Some(answer))),
-                None => self.called_off.push((at, wait)),
+                None => self.cancelled.push((at, wait)),
             }
         }
     }
@@ -243,7 +243,7 @@ impl<'a> Round<'a> {
         let worker = self.model.worker(&request);
         let arguments = json!({"worker_id": worker, "fresh": self.dice.once_in(2), "backend": backend});
         let answer = self.call(at, "retry_worker", arguments);
-        // Refused while it is open.
+        // Refused while the worker is open.
         self.model.mission(&request).disturbed.retried |= !matches!(answer, Some(Err(_)));
     }
 
@@ -264,7 +264,7 @@ impl<'a> Round<'a> {
             assert_eq!(answer["conflicts"], json!([]), "{answer}");
             let mission = self.model.mission(&request);
             assert!(mission.may_end_as("completed"), "{request} never completed, and was merged: {answer}");
-            // Its supervisor may be killed, too.
+            // The supervisor of the verification may be killed, too.
             mission.merged |= !dry_run && answer["status"] != "could_not_verify";
         }
     }
@@ -277,7 +277,7 @@ impl<'a> Round<'a> {
         }
         requests.iter().for_each(|request| self.model.mission(request).merge_asked = true);
         let arguments = json!({"worker_ids": ids, "verify_command": "true"});
-        // Those that have not completed are left out.
+        // Workers that have not completed are left out.
         let Some(Ok(answer)) = self.call(at, "integrate_worker", arguments) else { return };
         for (request, id) in requests.iter().zip(&ids) {
             if answer["integrated"].as_array().is_some_and(|integrated| integrated.contains(&json!(id))) {
@@ -293,11 +293,11 @@ impl<'a> Round<'a> {
         let worker = self.model.worker(&request);
         let (force, delete_branch) = (self.dice.once_in(2), self.dice.once_in(3));
         let arguments = json!({"worker_id": worker, "force": force, "delete_branch": delete_branch});
-        // Refused while it is open, kept where work would be lost: the look at the end tells.
+        // Refused while the worker is open, and kept if work would be lost. The check at the end covers both.
         drop(self.call(at, "remove_worktree", arguments));
     }
 
-    /// With what belongs to another boss.
+    /// Calls a tool on a worker of another boss, which must be refused.
     fn meddle(&mut self, at: usize) {
         let theirs = self.model.known(WINDOWS[at], false);
         let Some(request) = self.dice.one_of(&theirs) else { return };
@@ -316,10 +316,10 @@ impl<'a> Round<'a> {
         self.forget(at);
     }
 
-    /// A server that has gone; what it had answered before counts.
+    /// Removes a dead server, after its earlier answers were taken.
     fn forget(&mut self, at: usize) {
-        self.take_called_off();
-        self.called_off.retain(|(window, _)| *window != at);
+        self.take_answers_to_cancelled();
+        self.cancelled.retain(|(window, _)| *window != at);
         self.windows[at] = None;
     }
 
@@ -342,7 +342,7 @@ impl<'a> Round<'a> {
         self.forget(at);
     }
 
-    /// By what the status file says, and only while that very process lives.
+    /// Kills a process that the status file names, and only while that process is alive.
     fn kill_process_of(&mut self, at: usize, which: &str) {
         let Some(request) = self.one_of_mine(at) else { return };
         let Some(process) = self.world.process_of(self.model.worker(&request), which) else { return };
@@ -354,7 +354,7 @@ impl<'a> Round<'a> {
         send(&process, Signal::Kill);
     }
 
-    /// Everybody comes back, ends what hangs, and listens until there is no more news.
+    /// Starts all servers again, ends hanging workers, and waits until nothing more is reported.
     fn finish(&mut self) {
         (0..WINDOWS.len()).for_each(|at| self.open(at));
         for at in 1..WINDOWS.len() {
@@ -362,11 +362,11 @@ impl<'a> Round<'a> {
         }
         for at in 0..WINDOWS.len() {
             let began = Instant::now();
-            while self.wait_for_news(at) != "idle" {
+            while self.wait_for_reports(at) != "idle" {
                 assert!(began.elapsed() < CEILING, "not all settle: {:#?}", self.list(at));
             }
         }
-        self.take_called_off();
+        self.take_answers_to_cancelled();
         crate::check::leases(self.world);
         (0..WINDOWS.len()).for_each(|at| self.leave(at));
     }
@@ -374,19 +374,19 @@ impl<'a> Round<'a> {
     fn end_what_hangs(&mut self, at: usize) {
         let mine = self.model.known(WINDOWS[at], true);
         let hanging: Vec<&String> = mine.iter().filter(|it| self.model.missions[*it].kind.hangs()).collect();
-        let server = self.windows[at].as_mut().expect("it was opened");
+        let server = self.windows[at].as_mut().expect("an open window");
         let cancel =
             |request: &&String| server.begin("cancel_worker", json!({"worker_id": self.model.worker(request)}));
         let calls: Vec<u64> = hanging.iter().map(cancel).collect();
         for call in calls {
-            let answer = self.windows[at].as_mut().and_then(|server| server.answer(call)).expect("it lives");
+            let answer = self.windows[at].as_mut().and_then(|server| server.answer(call)).expect("a live server");
             assert_eq!(answer.as_ref().expect("answered")["survivors"], 0, "{answer:?}");
         }
     }
 
-    fn wait_for_news(&mut self, at: usize) -> String {
+    fn wait_for_reports(&mut self, at: usize) -> String {
         let answer = self.call_safely(at, "wait_for_any_worker", json!({ "timeout_seconds": 5 }));
-        self.take_wait(at, answer).expect("the server lives")
+        self.take_wait(at, answer).expect("the server is alive")
     }
 
     fn list(&mut self, at: usize) -> Option<Answer> {

@@ -1,5 +1,5 @@
-//! One server, seen from its boss: the real binary over raw JSON lines. It may be killed, or stand still, at any moment;
-//! calls can overlap, and be called off.
+//! One server, seen from its boss: the real binary over raw JSON lines. It may be killed or stopped at any moment;
+//! calls can overlap and be cancelled.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -20,13 +20,13 @@ pub struct Server {
     input: Option<ChildStdin>,
     output: Receiver<String>,
     next_id: u64,
-    /// Came while another answer was waited for.
+    /// Answers that arrived during the wait for another one.
     early: HashMap<u64, Value>,
     dead: bool,
 }
 
 impl Server {
-    /// `boss`: its session, or none.
+    /// Starts a server for a boss with this session, or without one.
     pub fn start(world: &World, boss: Option<&str>) -> Self {
         Self::start_with(world, boss, &[])
     }
@@ -60,17 +60,17 @@ impl Server {
             .stderr(log.expect("a log file"));
         let mut child = command.spawn().expect("the server starts");
         let input = child.stdin.take();
-        let output = lines_of(child.stdout.take().expect("it is piped"));
+        let output = lines_of(child.stdout.take().expect("a piped stream"));
         Self { child, input, output, next_id: 0, early: HashMap::new(), dead: false }
     }
 
-    /// Nothing when the server died before it answered.
+    /// Calls a tool. Returns `None` if the server died before it answered.
     pub fn call(&mut self, tool: &str, arguments: Value) -> Option<Answer> {
         let id = self.begin(tool, arguments);
         self.answer(id)
     }
 
-    /// Sends a call; [`Server::answer`] has what comes of it.
+    /// Sends a call; [`Server::answer`] returns its answer.
     pub fn begin(&mut self, tool: &str, arguments: Value) -> u64 {
         self.request("tools/call", json!({"name": tool, "arguments": arguments}))
     }
@@ -79,7 +79,7 @@ impl Server {
         self.response(id).map(|message| to_answer(&message))
     }
 
-    /// The answer to a call that was called off, if it had gone out before.
+    /// Returns the answer to a cancelled call, if the server sent one.
     pub fn answer_that_came(&mut self, id: u64) -> Option<Answer> {
         while let Ok(line) = self.output.try_recv() {
             self.keep(&line);
@@ -87,8 +87,8 @@ impl Server {
         self.early.remove(&id).map(|message| to_answer(&message))
     }
 
-    /// What it had said before it went: that has arrived, though nobody has looked yet. Half a line is none.
-    fn hear_the_rest(&mut self) {
+    /// Reads the remaining answers of a dead server. An incomplete last line is ignored.
+    fn read_remaining(&mut self) {
         while let Ok(line) = self.output.recv_timeout(CEILING) {
             if serde_json::from_str::<Value>(&line).is_ok() {
                 self.keep(&line);
@@ -96,7 +96,7 @@ impl Server {
         }
     }
 
-    pub fn call_off(&mut self, id: u64) {
+    pub fn cancel(&mut self, id: u64) {
         self.send(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}}));
     }
 
@@ -142,10 +142,10 @@ impl Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.dead = true;
-        self.hear_the_rest();
+        self.read_remaining();
     }
 
-    /// It stands still, and comes back with an old view of the world.
+    /// Stops the server for this time, so that it continues with outdated knowledge.
     pub fn stop_for(&self, time: Duration) {
         let Some(process) = Identity::of(self.child.id()) else { return };
         send(&process, Signal::Stop);
@@ -159,15 +159,15 @@ impl Server {
         self.dead
     }
 
-    /// In order.
+    /// Closes the server's stdin and waits for its exit.
     pub fn leave(&mut self) {
         self.input = None;
         let began = Instant::now();
-        while self.child.try_wait().expect("it is our child").is_none() {
-            assert!(began.elapsed() < CEILING, "the server does not leave though its boss has gone");
+        while self.child.try_wait().expect("a child of this process").is_none() {
+            assert!(began.elapsed() < CEILING, "the server does not exit after its boss");
             std::thread::sleep(Duration::from_millis(10));
         }
-        self.hear_the_rest();
+        self.read_remaining();
     }
 }
 
@@ -188,7 +188,7 @@ fn to_answer(message: &Value) -> Answer {
     }
 }
 
-/// Read by a thread of its own, so that waiting for one has a ceiling.
+/// Reads lines in a separate thread, so that waiting for one has a ceiling.
 fn lines_of(output: ChildStdout) -> Receiver<String> {
     let (sender, lines) = channel();
     std::thread::spawn(move || {

@@ -1,5 +1,4 @@
-//! Looks at a world without a pause while its round goes on: the state file is whole at every moment, and no outcome
-//! record changes once it is there.
+//! Watches a world during its round: the state file is valid at every moment, and no outcome record ever changes.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// So that looking takes little of the processor.
+/// Pause between two scans, which keeps the CPU use low.
 const PAUSE: Duration = Duration::from_millis(30);
 
 pub struct Watch {
@@ -19,24 +18,24 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// `state`: the state directory.
+    /// Starts to watch this state directory.
     pub fn begin(state: PathBuf) -> Self {
         let done = Arc::new(AtomicBool::new(false));
         let inner = Arc::clone(&done);
         let thread = std::thread::spawn(move || {
             let mut seen = Seen::default();
             while !inner.load(Ordering::Relaxed) {
-                seen.look(&state)?;
+                seen.scan(&state)?;
                 std::thread::sleep(PAUSE);
             }
-            seen.look(&state)
+            seen.scan(&state)
         });
         Self { done, thread }
     }
 
     pub fn end(self) -> Result<(), String> {
         self.done.store(true, Ordering::Relaxed);
-        self.thread.join().expect("looking does not panic")
+        self.thread.join().expect("the watch does not panic")
     }
 }
 
@@ -47,7 +46,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn look(&mut self, state: &Path) -> Result<(), String> {
+    fn scan(&mut self, state: &Path) -> Result<(), String> {
         match std::fs::read(state.join("orchestrator-state.json")) {
             Ok(bytes) => {
                 self.state_file = true;
@@ -59,13 +58,13 @@ impl Seen {
         }
         for worker in folders(&state.join("workers")) {
             for attempt in folders(&worker.join("attempts")) {
-                self.look_at_outcome(attempt.join("outcome.json"))?;
+                self.check_outcome(attempt.join("outcome.json"))?;
             }
         }
         Ok(())
     }
 
-    fn look_at_outcome(&mut self, path: PathBuf) -> Result<(), String> {
+    fn check_outcome(&mut self, path: PathBuf) -> Result<(), String> {
         match (std::fs::read(&path), self.outcomes.get(&path)) {
             (Ok(now), Some(before)) if now != *before => Err(format!("{} was changed", path.display())),
             (Err(error), Some(_)) => Err(format!("{} went away: {error}", path.display())),

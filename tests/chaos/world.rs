@@ -1,4 +1,4 @@
-//! The world of one round: a repository, settings in which the fake CLI is a backend, and what can be seen of it from
+//! The world of one round: a repository, settings in which the fake CLI is a backend, and helpers that inspect it from
 //! outside. It stays on disk when its round fails.
 
 use std::ops::Deref;
@@ -31,17 +31,17 @@ impl World {
         Self { sandbox }
     }
 
-    /// Where the fake CLIs say how far they came.
+    /// Returns the file in which the fake CLIs record their progress.
     pub fn trace(&self) -> PathBuf {
         self.path("trace")
     }
 
-    /// Returns what git prints, or why it failed.
+    /// Returns git's output, or its error output.
     pub fn git(&self, args: &[&str]) -> Result<String, String> {
         try_git(&self.repo(), args)
     }
 
-    /// The folders of a worker's attempts, oldest first.
+    /// Returns the folders of a worker's attempts, oldest first.
     pub fn attempts(&self, worker: &str) -> Vec<(u64, PathBuf)> {
         let attempts = self.state_dir().join("workers").join(worker).join("attempts");
         let entries = std::fs::read_dir(&attempts).into_iter().flatten().flatten();
@@ -51,7 +51,7 @@ impl World {
         found
     }
 
-    /// A process that the newest attempt's status file names, `supervisor` or `cli`.
+    /// Returns the process `supervisor` or `cli` of the newest attempt, by its status file.
     pub fn process_of(&self, worker: &str, which: &str) -> Option<Identity> {
         let (_, newest) = self.attempts(worker).pop()?;
         let status: Value = serde_json::from_slice(&std::fs::read(newest.join("status.json")).ok()?).ok()?;
@@ -63,7 +63,7 @@ impl World {
         until_none_in(&self.root());
     }
 
-    /// After a failure: what could still run is ended, and all files stay.
+    /// Ends remaining processes after a failure, keeps all files, and returns their folder.
     pub fn keep(self) -> PathBuf {
         for _ in 0..3 {
             for process in processes_in(&self.root()).into_iter().filter_map(|(pid, _)| Identity::of(pid)) {

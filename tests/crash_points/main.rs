@@ -1,10 +1,10 @@
-//! One small scenario, once for each step at which the program can be made to die (`src/crash_point.rs` has the table).
-//! After the crash a new server goes on, what was not answered is asked for again, and what must be true in the end is what
-//! the chaos test looks for. A step that the scenario does not reach fails: the table and the scenario grow together.
+//! A small scenario, run once for each step at which the program can be made to die (table in `src/crash_point.rs`).
+//! After the crash a new server continues, unanswered requests are repeated, and the checks of the chaos test apply at
+//! the end. A step that the scenario does not reach is a failure, so the table and the scenario stay in step.
 //!
-//! `CRASH_AT=<name>:<n>` runs one of them.
+//! `CRASH_AT=<name>:<n>` runs a single step.
 
-// A part of what chaos needs is not needed here.
+// Some helpers of the chaos test are unused here.
 #[allow(dead_code)]
 #[path = "../chaos/check.rs"]
 mod check;
@@ -34,7 +34,7 @@ use watch::Watch;
 use world::World;
 
 const PARALLEL: usize = 8;
-/// Steps that are come by often, and at which it matters what is just being done.
+/// Steps that are reached often, where the current action matters, with the occurrences to test.
 const OFTEN: [(&str, &[u32]); 6] = [
     ("JournalLine", &[2, 5, 9, 14]),
     ("JournalSynced", &[2, 6, 11, 17]),
@@ -58,13 +58,13 @@ fn next_server_continues_after_every_crash_point() {
                 while let Some(armed) = armed.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(why) = crash_at(armed) {
                         eprintln!("\n{why}\n");
-                        failed.lock().expect("nobody panics with it").push(why);
+                        failed.lock().expect("an unpoisoned lock").push(why);
                     }
                 }
             });
         }
     });
-    let failed = failed.into_inner().expect("nobody panics with it");
+    let failed = failed.into_inner().expect("an unpoisoned lock");
     assert!(failed.is_empty(), "{} of {} failed:\n{}", failed.len(), armed.len(), failed.join("\n"));
 }
 

@@ -1,4 +1,4 @@
-//! A little of everything, in a fixed order, led by a boss that asks again for whatever it was not answered.
+//! A fixed sequence of all kinds of calls, by a boss that repeats unanswered requests.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ const BOSS: usize = 0;
 pub struct Scenario<'a> {
     world: &'a World,
     armed: String,
-    /// Which time it is that counts.
+    /// The occurrence at which the program dies.
     time: usize,
     pub model: Model,
     server: Option<Server>,
@@ -44,17 +44,17 @@ impl<'a> Scenario<'a> {
         self.wait_until_idle();
         self.remove_worktree("r0");
         self.leave();
-        // If that was the crash, another one writes the state file. It is not armed.
+        // If that was the crash, another server, which is not armed, writes the state file.
         self.armed.clear();
         self.wait_until_idle();
         self.leave();
     }
 
-    /// And what that did to the worker whose supervisor died.
+    /// Checks that the crash happened, and its effect on a worker whose supervisor died.
     pub fn check_that_it_crashed(&mut self) -> Result<(), String> {
         let log = std::fs::read_to_string(self.world.path("crashes")).unwrap_or_default();
         let Some(dead) = log.lines().nth(self.time - 1) else {
-            return Err(format!("the scenario came by {} times", log.lines().count()));
+            return Err(format!("the scenario reached the step {} times", log.lines().count()));
         };
         for (request, mission) in &mut self.model.missions {
             if dead.contains(&format!("-{request}/attempts/")) {
@@ -69,7 +69,7 @@ impl<'a> Scenario<'a> {
         vec![("ORCHESTRATOR_CRASH_AT", self.armed.clone()), ("ORCHESTRATOR_CRASH_LOG", log)]
     }
 
-    /// Asked again until somebody lives to answer.
+    /// Calls a tool, and repeats the call with new servers until one answers.
     fn ask(&mut self, tool: &str, arguments: &Value) -> Answer {
         let began = Instant::now();
         loop {
@@ -132,13 +132,13 @@ impl<'a> Scenario<'a> {
 
     fn integrate(&mut self, request: &str) {
         self.model.mission(request).merge_asked = true;
-        // Refused if the crash was its supervisor's.
+        // Refused if the crash was that of its supervisor.
         let order = json!({"worker_id": self.model.worker(request), "verify_command": "true"});
         let mut has_died = false;
         let answer = loop {
             let answer = self.ask("integrate_worker", &order);
             let is = |status: &str| answer.as_ref().is_ok_and(|answer| answer["status"] == status);
-            // The supervisor of the verification died, once: it says so, and nothing was moved.
+            // The supervisor of the verification died once: the answer reports it, and no branch moved.
             let once_more = is("running") || is("could_not_verify") && !std::mem::replace(&mut has_died, true);
             if !once_more {
                 break answer;
@@ -149,11 +149,11 @@ impl<'a> Scenario<'a> {
         };
         assert!(answer.as_ref().is_ok_and(is_in) || answer.is_err(), "{answer:?}");
         self.model.mission(request).merged = answer.is_ok();
-        self.until_trials_are_gone();
+        self.until_verifications_are_removed();
     }
 
-    /// What a server that died has left of them is found by the next.
-    fn until_trials_are_gone(&mut self) {
+    /// Waits until the next server has removed the verifications of a dead one.
+    fn until_verifications_are_removed(&mut self) {
         let began = Instant::now();
         while self.world.state_dir().join("integrations").exists() {
             assert!(began.elapsed() < CEILING, "a verification was left");
@@ -164,13 +164,13 @@ impl<'a> Scenario<'a> {
 
     fn retry(&mut self, request: &str) {
         self.model.mission(request).disturbed.retried = true;
-        // Refused when the call before was not answered, and yet done.
+        // Refused if the unanswered call before had its effect.
         drop(self.ask("retry_worker", &self.named(request)));
     }
 
     fn remove_worktree(&mut self, request: &str) {
         let answer = self.ask("remove_worktree", &self.named(request));
-        answer.expect("it is removed, or it is said why not");
+        answer.expect("an answer to the removal");
     }
 
     fn kill_supervisor_of(&mut self, request: &str) {
@@ -190,7 +190,7 @@ impl<'a> Scenario<'a> {
     }
 
     fn has_settled(&mut self, request: &str) -> bool {
-        let answer = self.ask("get_worker_status", &self.named(request)).expect("it is known");
+        let answer = self.ask("get_worker_status", &self.named(request)).expect("a known worker");
         !answer["worker"]["outcome"].is_null()
     }
 

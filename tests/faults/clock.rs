@@ -1,6 +1,5 @@
-//! The time of day set back and forward by hours and days, for our processes and nobody else's: a small library that is
-//! loaded before all others adds what a file says to it. What lasts is measured by another clock, which it leaves alone,
-//! as setting the time of day does.
+//! The time of day is set back and forward by hours and days, only for processes of the test: a preloaded library adds
+//! an offset from a file. The monotonic clock is unchanged, as when a user sets the time of day.
 
 use std::fs;
 use std::path::PathBuf;
@@ -72,7 +71,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// `None`, and said, where there is no C compiler or the library is not loaded.
+    /// Creates a world. Without a C compiler or if the library is not loaded, prints that and returns `None`.
     fn new(settings: &str) -> Option<Self> {
         let world = World::new().set(settings);
         let (source, library, file) = (world.path("clock.c"), world.path("clock.so"), world.path("clock"));
@@ -88,14 +87,14 @@ impl Clock {
         Some(Self { world, file })
     }
 
-    /// From now on the time of day is off by this, in seconds.
+    /// Sets the offset of the time of day, in seconds.
     fn set(&self, offset: i64) {
         let beside = self.file.with_extension("new");
         fs::write(&beside, offset.to_string()).unwrap();
         fs::rename(beside, &self.file).unwrap();
     }
 
-    /// Whether a server that has written since then really reads the clock that was set.
+    /// Returns whether a server's newest file has the time that was set.
     fn is_believed(&self, offset: i64) -> bool {
         let now = jiff::Timestamp::now().as_second();
         let said = self.world.state()["as_of"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
@@ -107,7 +106,7 @@ impl Clock {
     }
 }
 
-/// What this test takes is far below; what is absurd is far above.
+/// Checks durations with a limit far above the real ones and far below absurd ones.
 fn is_sane(worker: &Value) {
     for field in ["elapsed_seconds", "idle_seconds"] {
         let seconds = &worker[field];
@@ -175,8 +174,8 @@ fn queue_keeps_its_order_after_clock_setback() {
     assert_eq!(fs::read_to_string(order).unwrap(), "one\ntwo\nthree\nfour\n");
 }
 
-/// Settlements that an answer brings, without a mark that they may have come before.
-fn told(answer: &Value) -> Vec<String> {
+/// Returns the workers that an answer reports without a redelivery mark.
+fn reported(answer: &Value) -> Vec<String> {
     let settled = answer["settled"].as_array().into_iter().flatten();
     settled.filter(|it| it["redelivered"] != true).map(|it| it["worker_id"].as_str().unwrap().to_owned()).collect()
 }
@@ -185,7 +184,7 @@ fn wait_until_idle(boss: &mut Boss) -> Vec<String> {
     let mut all = Vec::new();
     loop {
         let answer = boss.succeed("wait_for_any_worker", json!({"timeout_seconds": 5}));
-        all.extend(told(&answer));
+        all.extend(reported(&answer));
         if answer["status"] == "idle" {
             return all;
         }
@@ -200,10 +199,10 @@ fn takeover_after_a_clock_jump_reports_once() {
         let mut boss = world.boss();
         let gate = world.path("gate");
         let early = create(&mut boss, mission("early", "say done"));
-        let told_before = wait_until_idle(&mut boss);
-        assert_eq!(told_before, [early.as_str()]);
-        // A later request proves that the answer arrived.
-        until("it is proven", || {
+        let reported_before = wait_until_idle(&mut boss);
+        assert_eq!(reported_before, [early.as_str()]);
+        // A later request acknowledges the answer.
+        until("the acknowledgement", || {
             let answer = boss.succeed("wait_for_any_worker", json!({"timeout_seconds": 0}));
             answer["status"] == "idle"
         });
@@ -213,7 +212,7 @@ fn takeover_after_a_clock_jump_reports_once() {
         boss.kill_server();
         clock.set(jump);
         let mut next = world.boss();
-        until("it has taken over", || status(&mut next, &running)["elapsed_seconds"].is_u64());
+        until("the takeover", || status(&mut next, &running)["elapsed_seconds"].is_u64());
         is_sane(&status(&mut next, &running));
         fs::write(&gate, "").unwrap();
         let mut news = wait_until_idle(&mut next);

@@ -1,5 +1,5 @@
-//! A disk of a few MiB that a test has for itself: a tmpfs in a mount namespace of the test's own, so that nothing stays
-//! mounted however it ends; on macOS a disk image.
+//! A disk of a few MiB for a single test: a tmpfs in the test's own mount namespace, so that nothing stays mounted
+//! after any end; on macOS a disk image.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,14 +12,14 @@ pub struct Disk {
 
 impl Disk {
     pub fn root(&self) -> PathBuf {
-        self.folder.path().canonicalize().expect("it is there").join("disk")
+        self.folder.path().canonicalize().expect("an existing path").join("disk")
     }
 
     fn ballast(&self) -> PathBuf {
         self.root().join("ballast")
     }
 
-    /// Writes until there is no space for one more byte.
+    /// Writes until there is no space for another byte.
     pub fn fill(&self) {
         let mut file = File::options().create(true).append(true).open(self.ballast()).expect("an empty file fits");
         for size in [64 * 1024, 1024, 1] {
@@ -40,7 +40,7 @@ impl Disk {
     }
 }
 
-/// Runs `test` with a disk of this size; skips it, and says so, where none can be made.
+/// Runs `test` with a disk of this size. Prints that it is skipped where no disk can be created.
 #[cfg(target_os = "linux")]
 pub fn with_disk(mib: u32, test: impl FnOnce(&Disk)) {
     in_own_mounts(|| {
@@ -85,8 +85,7 @@ impl Drop for Disk {
     }
 }
 
-/// In a mount namespace of its own, for which this test is run once more in another process; with a user namespace
-/// where we are not root.
+/// Runs the test again in another process with its own mount namespace; without root also with a user namespace.
 #[cfg(target_os = "linux")]
 pub fn in_own_mounts(test: impl FnOnce()) {
     const INSIDE: &str = "FAULTS_IN_OWN_MOUNTS";
@@ -98,30 +97,30 @@ pub fn in_own_mounts(test: impl FnOnce()) {
         return crate::world::skip(&format!("nothing can be mounted here, not in a namespace either: {why}"));
     }
     let thread = std::thread::current();
-    let name = thread.name().expect("tests run in threads that bear their names");
+    let name = thread.name().expect("tests run in threads with their names");
     let mut again = Command::new("unshare");
     again.arg(flags).arg(std::env::current_exe().expect("the test's program"));
     let status = again.args(["--exact", name, "--nocapture"]).env(INSIDE, "1").status().expect("unshare was there");
     assert!(status.success(), "{name} failed in its own mount namespace: see above");
 }
 
-/// Another kind of mount is tried on macOS by nobody: what it stands for is tried with permissions there.
+/// Skips the test on macOS, where tests with permissions cover the same faults.
 #[cfg(target_os = "macos")]
 pub fn in_own_mounts(_: impl FnOnce()) {
     eprintln!("SKIPPED: there are no mount namespaces on macOS; tests/faults/permission.rs has the like without them");
 }
 
-/// Makes a folder read-only from below, for root too, or writable again.
+/// Makes a folder read-only by a mount, also for root, or writable again.
 #[cfg(target_os = "linux")]
 pub fn set_read_only(folder: &Path, read_only: bool) {
     if read_only {
         run(Command::new("mount").arg("--bind").args([folder, folder])).expect("a bind mount");
-        // Refused while somebody writes to a file that was opened since the mount was made.
+        // Refused while a process writes to a file that was opened after the mount.
         crate::world::until("it is mounted read-only", || {
             run(Command::new("mount").args(["-o", "remount,bind,ro"]).arg(folder)).is_ok()
         });
     } else {
-        run(Command::new("umount").arg("-l").arg(folder)).expect("the mount goes");
+        run(Command::new("umount").arg("-l").arg(folder)).expect("the mount is removed");
     }
 }
 

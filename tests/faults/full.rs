@@ -1,5 +1,5 @@
-//! A disk that fills up, with the repository and the state on it: at each moment at which something is to be written.
-//! What was settled stays, what cannot be done is said, and once there is room all goes on.
+//! A disk with the repository and the state fills up, at each moment of a write. Settled results remain, impossible
+//! actions are reported, and everything continues once there is space.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::disk::{Disk, with_disk};
 use crate::world::{World, create, mission, reason, settled, status, try_git, until, until_exists, with};
 
-/// Reads the state file again and again: it is valid whenever it is there.
+/// Reads the state file repeatedly and checks that it is valid whenever it exists.
 struct Watch {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<u32>>,
@@ -20,7 +20,7 @@ struct Watch {
 
 impl Watch {
     fn over(world: &World) -> Self {
-        // On a full disk it does not come any more.
+        // On a full disk no state file would appear.
         until_exists(&world.state_file());
         let (path, over): (PathBuf, Arc<AtomicBool>) = (world.state_file(), Arc::default());
         let ended = Arc::clone(&over);
@@ -44,8 +44,8 @@ impl Watch {
 
     fn end(mut self) {
         self.over.store(true, Ordering::Relaxed);
-        let looks = self.thread.take().expect("it ends once").join().expect("the state file was always valid");
-        assert!(looks > 0, "the state file was never there");
+        let looks = self.thread.take().expect("a single end").join().expect("the state file was always valid");
+        assert!(looks > 0, "the state file never existed");
     }
 }
 
@@ -70,10 +70,10 @@ fn outcome_on_full_disk_is_recorded_and_reported() {
         until("the outcome is recorded on the full disk", || fs::metadata(&record).is_ok_and(|it| it.len() > 0));
         let recorded = world.outcome(&worker, 1);
         assert_eq!(recorded["changes"]["commits"], 1, "{recorded:#}");
-        assert_eq!(status(&mut boss, &earlier)["status"], "completed", "what was settled stays so");
+        assert_eq!(status(&mut boss, &earlier)["status"], "completed", "a settled worker stays settled");
         disk.free();
-        let told = settled(&mut boss, &worker);
-        assert_eq!(told["status"], recorded["status"], "{told:#}");
+        let worker_now = settled(&mut boss, &worker);
+        assert_eq!(worker_now["status"], recorded["status"], "{worker_now:#}");
         assert_eq!(world.outcome(&worker, 1), recorded, "a record never changes");
         until("the state file has both", || {
             let state = world.state();
@@ -98,13 +98,13 @@ fn outcome_survives_server_death_on_full_disk() {
             fs::metadata(world.attempt(&worker, 1).join("outcome.json")).is_ok_and(|it| it.len() > 0)
         });
         let mut next = world.boss();
-        // The record may have left as much room as a new server needs; else it says what it wants.
+        // The record may leave enough space for a new server; otherwise its error names the cause.
         if let Some(Err(why)) = next.call("wait_for_worker", json!({"worker_id": worker})) {
             assert!(why.contains("no space left") && why.contains(".orchestrator"), "{why}");
         }
         disk.free();
-        let told = settled(&mut next, &worker);
-        assert_eq!(told["status"], world.outcome(&worker, 1)["status"], "without another start");
+        let worker_now = settled(&mut next, &worker);
+        assert_eq!(worker_now["status"], world.outcome(&worker, 1)["status"], "without a restart");
     });
 }
 
@@ -116,7 +116,7 @@ fn unsaved_call_is_refused_and_leaves_nothing() {
         settled(&mut boss, &first);
         let watch = Watch::over(&world);
         disk.fill();
-        // Longer than what is left of the journal's last block.
+        // Longer than the rest of the journal's last block.
         let long = |title: &str| mission(title, &format!("say done\nEND\n{}", "x".repeat(20_000)));
         let why = boss.refused("create_worker_mission", with(long("t"), "request_id", "r0"));
         assert!(why.contains("no space left") && why.contains("free some space"), "{why}");
@@ -171,7 +171,7 @@ fn worktree_beyond_free_space_is_undone() {
         let ended = settled(&mut boss, &worker);
         assert_eq!(ended["outcome"]["run"]["reason"], "could_not_start", "{ended:#}");
         assert!(reason(&ended).contains("no space left"), "{ended:#}");
-        assert!(!world.worktree(&worker).exists(), "no half-made worktree is left");
+        assert!(!world.worktree(&worker).exists(), "no partial worktree is left");
         assert_eq!(world.git(&["worktree", "list"]).lines().count(), 1);
         assert_eq!(world.git(&["branch", "--list", "orchestrator/*"]), "");
         disk.free();
@@ -214,7 +214,7 @@ fn verification_without_disk_space_could_not_run() {
     with_world(6, |disk, world| {
         let mut boss = world.boss();
         let (ready, gate) = (world.path("verifying"), world.path("gate"));
-        // The second one keeps quiet about why it fails.
+        // The second verification hides the cause of its failure.
         for (title, loud) in [("loud", ""), ("quiet", " 2>/dev/null")] {
             let command = format!(
                 "touch {}; while [ ! -e {} ]; do sleep 0.01; done; head -c 500000 /dev/zero > probe{loud}",
@@ -225,7 +225,7 @@ fn verification_without_disk_space_could_not_run() {
             until_exists(&ready);
             disk.fill();
             fs::write(&gate, "").unwrap();
-            until("it is recorded", || {
+            until("the outcome is recorded", || {
                 fs::metadata(world.attempt(&worker, 1).join("outcome.json")).is_ok_and(|it| it.len() > 0)
             });
             disk.free();

@@ -1,7 +1,7 @@
-//! Faults of disk and files, each really produced: full disks, folders that cannot be written, damaged, replaced and
-//! removed files, clocks that jump, repositories that move. The real server over JSON lines, real supervisors, the fake
-//! CLI. After each fault: no panic, no settled result lost, a message that says what was wrong and what to do, and all
-//! goes on once the fault is gone.
+//! Real faults of disks and files: full disks, unwritable folders, damaged, replaced and removed files, clock jumps,
+//! moved repositories. The tests use the real server over JSON lines, real supervisors, and the fake CLI. After each
+//! fault there is no panic and no lost result, a message names the cause and the fix, and work continues once the fault
+//! is gone.
 
 mod clock;
 mod disk;

@@ -1,5 +1,5 @@
-//! A repository that is moved elsewhere: with a server, with workers alive, with neither. A worker's end is found, or it
-//! is called lost with what is known; nothing is made again at the old place; the mends are told.
+//! A repository is moved while a server runs, while workers run, or while nothing runs. A worker's end is found, or it
+//! is reported as lost with the known facts. Nothing is created at the old place, and the fixes are named.
 
 use std::fs;
 use std::path::PathBuf;
@@ -30,8 +30,8 @@ fn moved_repository_is_refused_until_it_is_back() {
             "{why}"
         );
     }
-    assert_eq!(status(&mut boss, &worker)["status"], "completed", "what it knows it still tells");
-    assert!(!world.repo().exists(), "nothing was made at the old place");
+    assert_eq!(status(&mut boss, &worker)["status"], "completed", "known facts are still reported");
+    assert!(!world.repo().exists(), "nothing was created at the old place");
     fs::rename(elsewhere(&world), world.repo()).unwrap();
     assert_eq!(boss.succeed("integrate_worker", json!({"worker_id": worker}))["status"], "merged");
     let next = create(&mut boss, mission("u", "say done"));
@@ -63,7 +63,7 @@ fn running_workers_are_recorded_at_the_new_place() {
         assert!(["failed", "lost"].contains(&ended["status"].as_str().unwrap()), "{ended:#}");
         assert_eq!(ended["outcome"]["run"]["reason"], "lost", "{ended:#}");
         assert!(reason(&ended).contains("moved") && reason(&ended).contains("git worktree repair"), "{ended:#}");
-        assert!(!world.repo().exists(), "nothing was made at the old place");
+        assert!(!world.repo().exists(), "nothing was created at the old place");
         let branch = format!("orchestrator/{worker}");
         assert_eq!(try_git(&elsewhere(&world), &["show", &format!("{branch}:a.txt")]).unwrap(), "x");
         let merged = next.succeed("integrate_worker", json!({"branch": branch}));
@@ -81,10 +81,10 @@ fn settled_workers_remain_after_a_move() {
     fs::rename(world.repo(), elsewhere(&world)).unwrap();
     let mut next = world.boss_in(&elsewhere(&world));
     assert_eq!(settled(&mut next, &worker)["status"], "completed");
-    // The mission names its worktree by its old path; its work is on its branch all the same.
+    // The mission has the old path of its worktree; the work is on the branch.
     next.succeed("retry_worker", json!({"worker_id": worker}));
     let again = settled(&mut next, &worker);
     assert_eq!(again["outcome"]["run"]["reason"], "could_not_start", "{again:#}");
     assert!(reason(&again).contains("git worktree repair"), "{again:#}");
-    assert!(!world.repo().exists(), "nothing was made at the old place");
+    assert!(!world.repo().exists(), "nothing was created at the old place");
 }

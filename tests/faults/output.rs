@@ -1,5 +1,5 @@
-//! What a supervisor and its CLI write while they work, when it cannot be written: the raw log, the events, the status, a
-//! message in the inbox. Work is not lost by it, and a message that was not taken is not said to be.
+//! Failed writes of a supervisor and its CLI: the raw log, the events, the status, and messages in the inbox. No work
+//! is lost, and a rejected message is reported as such.
 
 use std::fs;
 
@@ -33,7 +33,7 @@ fn cli_without_disk_space_keeps_its_work() {
         assert_eq!(settled(&mut boss, &worker)["status"], "failed");
         let events = fs::read_to_string(world.attempt(&worker, 1).join("events.jsonl")).unwrap();
         let broken = events.lines().filter(|line| serde_json::from_str::<Value>(line).is_err());
-        assert_eq!(broken.count(), 0, "an event is in the log whole or not at all");
+        assert_eq!(broken.count(), 0, "each event in the log is complete");
     });
 }
 
@@ -69,7 +69,7 @@ fn unwritable_status_does_not_stop_the_worker() {
     until_exists(&world.worktree(&worker).join("ready"));
     let place = world.attempt(&worker, 1).join("status.json");
     until_exists(&place);
-    // A folder is in its way, in which something lies.
+    // A folder that is not empty replaces the status file.
     until("the folder is in its place", || {
         let _ = fs::remove_file(&place);
         fs::create_dir_all(place.join("in-the-way")).is_ok()

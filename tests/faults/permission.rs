@@ -1,5 +1,5 @@
-//! Folders that cannot be written: read-only mounts (for root too), and modes (for a server that modes hold for). The
-//! message names the path and the mend, and once it can be written again all goes on without a restart.
+//! Unwritable folders: read-only mounts, which also affect root, and modes, which affect a server without root's
+//! capabilities. The message names the path and the fix, and work continues without a restart once it is writable.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("its owner may change its mode");
 }
 
-/// A world whose servers obey modes: as root they are started without the capabilities that override them.
+/// Creates a world whose servers obey modes: as root they are started without the capabilities that override modes.
 fn obedient() -> Option<World> {
     if !rustix::process::getuid().is_root() {
         return Some(World::new());
@@ -53,7 +53,7 @@ fn unwritable_repository_is_named_and_used_later() {
 
 #[test]
 fn inaccessible_state_folder_is_named_and_used_later() {
-    // A folder that may only be read still has the journal that was begun in it, which can be written.
+    // A read-only folder still contains the existing journal, which is writable.
     for (mode, folders) in [(0o500, &["servers"][..]), (0o000, &["journal", "servers"])] {
         let Some(world) = obedient() else { return };
         let mut boss = world.boss();
@@ -68,8 +68,8 @@ fn inaccessible_state_folder_is_named_and_used_later() {
             set_mode(&folder, 0o700);
             assert!(why.contains(&*folder.to_string_lossy()), "{mode:o} {}: {why}", folder.display());
             assert!(why.contains("--state-dir"), "{mode:o} {}: {why}", folder.display());
-            let told = settled(&mut boss, &worker);
-            assert_eq!(told["status"], "completed", "{mode:o}: without another start");
+            let worker_now = settled(&mut boss, &worker);
+            assert_eq!(worker_now["status"], "completed", "{mode:o}: without a restart");
             boss.leave();
         }
     }
@@ -84,7 +84,7 @@ fn unwritable_worker_folder_is_named_and_loses_nothing() {
     settled(&mut boss, &first);
     set_mode(&workers, 0o500);
     let second = create(&mut boss, mission("second", "say done"));
-    until("somebody has tried to start it", || world.log().contains("not permitted"));
+    until("a server has tried to start it", || world.log().contains("not permitted"));
     set_mode(&workers, 0o700);
     let ended = settled(&mut boss, &second);
     assert_eq!(ended["status"], "completed", "{ended:#}");
@@ -117,7 +117,7 @@ fn repository_on_read_only_mount_is_used_later() {
         let why = boss.refused("create_worker_mission", mission("t", "say done"));
         check_message(&why, &world.state_dir());
         assert!(why.contains("Read-only file system"), "{why}");
-        // The server's own directory is in the mount that goes.
+        // The server's working directory is inside the mount that is removed.
         set_read_only(&world.repo(), false);
         let mut boss = world.boss();
         let worker = create(&mut boss, mission("t", "say done"));

@@ -1,5 +1,5 @@
-//! What may become of `orchestrator-state.json`: it is a projection, so whatever is done to it, it comes back, and
-//! nothing that lies in its place is lost, followed or waited for.
+//! Damage to `orchestrator-state.json`. The file is a projection, so the server writes it again. A file in its place is
+//! not lost, a link not followed, and a pipe not waited for.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::world::{World, create, mission, settled, until};
 
-/// The settled worker of a server that has gone.
+/// Creates a world with a settled worker whose server has exited.
 fn world_with_a_result() -> (World, String) {
     let world = World::new();
     let mut boss = world.boss();
@@ -18,7 +18,7 @@ fn world_with_a_result() -> (World, String) {
     (world, worker)
 }
 
-/// A new server tells the result, and the file is whole again.
+/// Checks that a new server reports the result and that the file is valid again.
 fn check_all_is_back(world: &World, worker: &str) {
     let mut boss = world.boss();
     assert_eq!(settled(&mut boss, worker)["status"], "completed");
@@ -54,7 +54,7 @@ fn newer_state_file_is_refused_until_removed() {
     assert!(why.contains("newer version") && why.contains("--state-dir"), "{why}");
     assert_eq!(fs::read_to_string(world.state_file()).unwrap(), "{\"version\": 99}");
     fs::remove_file(world.state_file()).unwrap();
-    assert_eq!(settled(&mut boss, &worker)["status"], "completed", "without another start");
+    assert_eq!(settled(&mut boss, &worker)["status"], "completed", "without a restart");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn pipe_as_state_file_blocks_no_server() {
     check_all_is_back(&world, &worker);
 }
 
-/// The server may be faster, and have written the file again before anything else is there.
+/// Replaces the state file, and repeats that if the server writes it before the replacement.
 fn put_in_its_place(world: &World, put: impl Fn() -> std::io::Result<()>) {
     until("something else is in the state file's place", || {
         let _ = fs::remove_file(world.state_file());

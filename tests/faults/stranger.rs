@@ -1,5 +1,5 @@
-//! A repository that a stranger prepared: nothing in it makes us write outside, wait for ever, or start what the user did
-//! not ask for. Each is refused with the path and the mend, and once it is gone all goes on without a restart.
+//! A repository that an attacker prepared: nothing in it makes the program write outside, block, or start missions that
+//! the user did not request. Each refusal names the path and the fix, and work continues without a restart after it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::world::{World, create, mission, reason, settled, with};
 
-/// A link at `place` (in the state folder) to a folder, or a file, outside.
+/// Creates a world with a link at `place` in the state folder to a folder or a file outside.
 fn linked(place: &str, to_a_folder: bool) -> World {
     let world = World::new();
     link(&world, place, to_a_folder);
@@ -25,7 +25,7 @@ fn link(world: &World, place: &str, to_a_folder: bool) {
         fs::write(&outside, "precious").unwrap()
     }
     let link = world.repo().join(place);
-    fs::create_dir_all(link.parent().expect("it lies in the repository")).unwrap();
+    fs::create_dir_all(link.parent().expect("a path with a parent")).unwrap();
     symlink(&outside, link).unwrap();
 }
 
@@ -57,12 +57,13 @@ fn links_in_the_state_folder_are_refused() {
         assert!(untouched(&world.path("outside")), "{place}");
         fs::remove_file(world.repo().join(place)).unwrap();
         let worker = create(&mut boss, mission("t", "say done"));
-        assert_eq!(settled(&mut boss, &worker)["status"], "completed", "{place}: without another start");
+        assert_eq!(settled(&mut boss, &worker)["status"], "completed", "{place}: without a restart");
         assert!(untouched(&world.path("outside")), "{place}");
     }
 }
 
-/// The second mission meets the link: where there is no journal yet, a worker's folder counts as that of an earlier one.
+/// Runs two missions, of which the second meets the link. Without a journal a worker's folder would count as an old
+/// one.
 fn end_of_one_that_meets_a_link(place: &str, to_a_folder: bool) -> Value {
     let world = World::new();
     let mut boss = world.boss();
@@ -113,7 +114,7 @@ fn configured_folder_may_be_a_link() {
     assert!(world.path("elsewhere/journal").is_dir());
 }
 
-/// Whoever clones a repository must not start its missions with the first look at the list.
+/// Checks that listing workers in a cloned repository does not start its missions.
 #[test]
 fn committed_state_folder_starts_nothing() {
     let origin = World::new().set("max_workers = 0");

@@ -1,11 +1,11 @@
-//! No watches are left: other programs of this user hold all that the system gives. Then all is looked at now and then, and
-//! nobody is told of what is no trouble; `doctor` says how many are left.
+//! Other programs of the user hold all inotify watches. Then the program polls without reporting a problem, and
+//! `doctor` shows how many watches are left.
 
 use std::process::Command;
 
 use crate::world::{World, create, mission, settled, skip};
 
-/// A user namespace of its own has a limit of its own.
+/// A command that runs a program in its own user namespace, which has its own limit.
 const WITHOUT: [&str; 5] =
     ["unshare", "-r", "sh", "-c", "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\""];
 

@@ -1,5 +1,5 @@
-//! Folders, worktrees and branches of workers that the user removes, at each stage of a worker's life. No work that is
-//! still there is lost, what happened is said, and what can be made again is.
+//! The user removes folders, worktrees and branches of workers, at each stage of a worker's life. Remaining work is not
+//! lost, the removal is reported, and everything possible is recreated.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::support::json_lines::Boss;
 use crate::world::{World, create, mission, reason, settled, status, try_git, until, until_exists, with};
 
 fn remove_tree(path: &Path) {
-    // Somebody may still write into it.
+    // A process may still write into it.
     until("a folder is removed", || fs::remove_dir_all(path).is_ok() || !path.exists());
 }
 
@@ -19,7 +19,7 @@ fn retry(boss: &mut Boss, worker: &str, script: &str) -> serde_json::Value {
     settled(boss, worker)
 }
 
-/// A worker with a commit, settled; its boss; and where its worktree is.
+/// Runs a worker that commits. Returns its boss and its id.
 fn with_a_result(world: &World) -> (Boss, String) {
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("t", "session s\nwrite a.txt first\ncommit work\nsay done"));
@@ -35,11 +35,11 @@ fn folder_of_queued_worker_is_recreated() {
     let first = create(&mut boss, mission("first", &format!("wait-file {}", gate.display())));
     let second = create(&mut boss, mission("second", "say done"));
     until("the first runs", || status(&mut boss, &first)["status"] == "running");
-    let answer = boss.succeed("send_message_to_worker", json!({"worker_id": second, "message": "FAKE:\nsay told"}));
+    let answer = boss.succeed("send_message_to_worker", json!({"worker_id": second, "message": "FAKE:\nsay received"}));
     assert_eq!(answer["delivered"], "queued", "{answer:#}");
     let _ = fs::remove_dir_all(world.state_dir().join("workers").join(&second));
     fs::write(&gate, "").unwrap();
-    assert_eq!(settled(&mut boss, &second)["final_message"], "told");
+    assert_eq!(settled(&mut boss, &second)["final_message"], "received");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn removed_folder_ends_a_verification() {
     remove_tree(&world.state_dir().join("workers").join(&worker));
     assert_eq!(settled(&mut boss, &worker)["status"], "lost");
     assert_eq!(world.git(&["show", &format!("orchestrator/{worker}:a.txt")]), "x");
-    until("nothing of it runs", || {
+    until("no process of it runs", || {
         let left = crate::support::processes::processes_in(&world.worktree(&worker));
         left.is_empty()
     });
@@ -133,7 +133,7 @@ fn removed_worktree_of_running_worker_keeps_commits() {
         assert_eq!(ended["outcome"]["changes"]["commits"], 1, "what it committed is on its branch: {ended:#}");
         let again = retry(&mut boss, &worker, "say again");
         assert_eq!(again["status"], "completed", "{again:#}");
-        assert_eq!(fs::read_to_string(worktree.join("a.txt")).unwrap(), "x\n", "it goes on with its branch");
+        assert_eq!(fs::read_to_string(worktree.join("a.txt")).unwrap(), "x\n", "it continues its branch");
     }
 }
 

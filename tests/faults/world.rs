@@ -1,4 +1,4 @@
-//! A repository, a server beside it, and workers that are scripted.
+//! A repository, a server, and scripted workers.
 
 use std::fs;
 use std::ops::Deref;
@@ -36,20 +36,20 @@ impl World {
         Self::with_sandbox(Sandbox::new())
     }
 
-    /// With the repository, and everything that is kept for it, in a folder of its own (on which a test has put a disk).
+    /// Creates a world whose repository and state are in this folder, for example on a separate disk.
     pub fn at(root: &Path) -> Self {
         Self::with_sandbox(Sandbox::with_repo_in(root))
     }
 
     fn with_sandbox(sandbox: Sandbox) -> Self {
-        // The disks of these tests are smaller than the usual floor, below which nothing starts.
+        // The disks of these tests are smaller than the default floor, below which nothing starts.
         let settings = "min_free_disk_mib = 0\n".to_owned();
         let world = Self { sandbox, settings, environment: Vec::new(), through: Vec::new() };
         world.write_settings();
         world
     }
 
-    /// One line of the settings file, above the backend.
+    /// Adds a line to the settings file, above the backend.
     pub fn set(mut self, line: &str) -> Self {
         self.settings.push_str(&format!("{line}\n"));
         self.write_settings();
@@ -70,7 +70,7 @@ impl World {
         self
     }
 
-    /// The same boss each time, and another server.
+    /// Starts another server of the same boss.
     pub fn boss(&self) -> Boss {
         self.boss_in(&self.repo())
     }
@@ -98,9 +98,9 @@ impl World {
         command
     }
 
-    /// A command of the program, called to its end.
+    /// Runs a command of the program to its end.
     pub fn run(&self, arguments: &[&str]) -> std::process::Output {
-        self.server(&self.repo(), arguments).stdin(Stdio::null()).output().expect("it runs")
+        self.server(&self.repo(), arguments).stdin(Stdio::null()).output().expect("the program runs")
     }
 
     pub fn state(&self) -> Value {
@@ -123,7 +123,7 @@ pub fn read_json(path: &Path) -> Option<Value> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// What it settled as.
+/// Waits for the settlement, and returns the worker.
 pub fn settled(boss: &mut Boss, worker: &str) -> Value {
     let began = Instant::now();
     loop {
@@ -136,12 +136,12 @@ pub fn settled(boss: &mut Boss, worker: &str) -> Value {
     }
 }
 
-/// What a settled worker says of why.
+/// Returns the reason of a settled worker's end.
 pub fn reason(worker: &Value) -> &str {
     worker["outcome"]["run"]["message"].as_str().unwrap_or_default()
 }
 
-/// Says that a test cannot produce its fault here. In continuous integration nothing is skipped.
+/// Prints that a test cannot produce its fault on this machine. In continuous integration it fails instead.
 pub fn skip(why: &str) {
     assert!(std::env::var_os("CI").is_none(), "not skipped in CI: {why}");
     eprintln!("SKIPPED: {why}");

@@ -1,5 +1,5 @@
-//! The entry functions for fuzzing, run with real material and random damage to it: a small number of times here, more
-//! with `ORCHESTRATOR_INPUT_CASES=100000`.
+//! The entry functions for fuzzing, with randomly damaged real files. Few cases by default, more with
+//! `ORCHESTRATOR_INPUT_CASES=100000`.
 
 #[path = "../mcp/client.rs"]
 #[allow(dead_code)]
@@ -33,7 +33,7 @@ env = { A = "b" }
 stop = "terminate"
 "#;
 
-/// What tears, repeats or replaces a part of what was written.
+/// A change that cuts, repeats or replaces a part of the bytes.
 #[derive(Debug, Clone)]
 enum Damage {
     Cut(Index),
@@ -113,7 +113,7 @@ fn run_cases(usual: u32, whole: &[u8], target: impl Fn(&[u8])) {
 
 #[test]
 fn damaged_settings_cause_no_panic() {
-    assert!(toml::from_str::<orchestrator_boss::config::Settings>(SETTINGS).is_ok(), "the material is good");
+    assert!(toml::from_str::<orchestrator_boss::config::Settings>(SETTINGS).is_ok(), "valid material");
     run(SETTINGS.as_bytes(), targets::settings);
 }
 
@@ -143,7 +143,7 @@ fn damaged_streams_are_read_to_their_end() {
     }
 }
 
-/// As a real server leaves it.
+/// Returns the journal files of a real server.
 fn journal_of_a_server(copy: &Path) -> Vec<(String, Vec<u8>)> {
     let mut client = Client::initialized("test");
     let mission = |number: u32| json!({"title": format!("n {number}"), "prompt": "x", "backend": "codex", "working_directory": ".", "depends_on": []});
@@ -169,7 +169,7 @@ fn journal_of_a_server(copy: &Path) -> Vec<(String, Vec<u8>)> {
 fn damaged_journal_causes_no_panic() {
     let made = tempfile::tempdir().unwrap();
     let files = journal_of_a_server(made.path());
-    assert!(files.iter().any(|(_, bytes)| bytes.len() > 300), "the material is good");
+    assert!(files.iter().any(|(_, bytes)| bytes.len() > 300), "valid material");
     for (damaged_name, whole) in files.iter().filter(|(_, bytes)| !bytes.is_empty()) {
         run(whole, |bytes| {
             let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! One function for each kind of bytes that come from outside: it may refuse them, and it may not panic.
-//! Each takes what a coverage-guided fuzzer would give it too.
+//! One function for each kind of external bytes. It may refuse them, but must not panic. A coverage-guided fuzzer could
+//! call the same functions.
 
 use std::path::Path;
 
@@ -17,20 +17,20 @@ use orchestrator_boss::store::journal::Journal;
 use orchestrator_boss::store::state_file;
 use uuid::Uuid;
 
-/// The user's settings.
+/// Reads the user's settings.
 pub fn settings(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(settings) = Settings::parse(text) else { return };
     for custom in &settings.custom {
-        custom.check_settings().expect("what was read was checked");
+        custom.check_settings().expect("accepted settings are valid");
     }
     let backends = Backends::with_custom(settings.custom);
-    assert!(backends.names().count() >= 4, "the built-in ones are always there");
+    assert!(backends.names().count() >= 4, "the built-in backends always exist");
 }
 
-/// What a CLI prints, to its end.
+/// Decodes the whole output of a CLI.
 pub fn cli_stream(backend: &str, mission: &Mission, bytes: &[u8]) {
-    let backend = Backends::with_custom(Vec::new()).get(backend).expect("a built-in one");
+    let backend = Backends::with_custom(Vec::new()).get(backend).expect("a built-in backend");
     let turn = Turn {
         mission,
         prompt: "do it",
@@ -53,18 +53,18 @@ pub fn cli_stream(backend: &str, mission: &Mission, bytes: &[u8]) {
     decoder.end(Exit::Code(0), &String::from_utf8_lossy(bytes));
 }
 
-/// What lies where the state file shall be written: it is made way for, or refused, and never lost.
+/// Opens a folder with these bytes as its state file, which is set aside or refused, and never lost.
 pub fn state_file(folder: &Path, bytes: &[u8]) {
     let path = folder.join("orchestrator-state.json");
     std::fs::write(&path, bytes).expect("a file of the test's own");
     let aside = state_file::make_way(&path, Timestamp::UNIX_EPOCH);
     let kept = aside.ok().flatten().unwrap_or(path);
-    assert_eq!(std::fs::read(&kept).expect("it is kept"), bytes);
+    assert_eq!(std::fs::read(&kept).expect("the old file is kept"), bytes);
     std::fs::remove_file(kept).expect("a file of the test's own");
 }
 
-/// A journal that a crash, a full disk or another version left; `folder` is as a server left it, one file of it is these
-/// bytes. It is read, or refused.
+/// Opens a journal in which one file has these bytes, as after a crash, on a full disk, or of another version. It is
+/// read or refused.
 pub fn journal(folder: &Path, name: &str, bytes: &[u8]) {
     std::fs::write(folder.join(name), bytes).expect("a file of the test's own");
     let Ok(mut journal) = Journal::open(folder, ServerId::from("s-fuzz")) else { return };
@@ -76,7 +76,7 @@ pub fn journal(folder: &Path, name: &str, bytes: &[u8]) {
     }
 }
 
-/// Each file of an attempt, as its other side reads it.
+/// Reads these bytes as each file of an attempt.
 pub fn attempt(folder: &Path, bytes: &[u8]) {
     let dir = AttemptDir::at(folder.to_owned());
     for path in [dir.assignment(), dir.status(), dir.outcome_path()] {

@@ -1,4 +1,4 @@
-//! A repository with a server in which nothing ever starts, and what every answer must be.
+//! A repository with a server that never starts a worker, and the checks of every answer.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::support::git::git;
 
-/// The promised 8 kB, and what stands around them.
+/// The documented 8 kB and the envelope around them.
 const ANSWER: usize = 8_192;
 const LONG_ANSWER: usize = 40_960;
 
 pub struct Sealed {
     pub client: Client,
-    /// Nothing may ever lie here.
+    /// A folder that must stay empty.
     outside: tempfile::TempDir,
     id: i64,
 }
@@ -44,12 +44,12 @@ impl Sealed {
         self.outside.path()
     }
 
-    /// The answer to any call whatsoever: the result and its text, after it was found to be a proper one.
+    /// Calls a tool and checks the form of the answer. Returns whether it is an error, and its text.
     pub fn ask(&mut self, tool: &str, arguments: &Value) -> Result<(bool, String), String> {
         self.id += 1;
         let mut arguments = arguments.clone();
         if tool.starts_with("wait_") && arguments["timeout_seconds"].as_u64() != Some(0) && arguments.is_object() {
-            // A right wait would wait.
+            // A valid wait would block.
             arguments["timeout_seconds"] = json!(0);
         }
         self.client.send_call(self.id, tool, arguments.clone());
@@ -79,16 +79,20 @@ impl Sealed {
         }
     }
 
-    /// After all the calls: the server lives, its files are whole, and nothing was made or run where none may be.
+    /// Checks after all calls that the server runs, its files are valid, and nothing was created or run outside.
     pub fn check_the_world(&mut self) {
         let mission = json!({"title": "last", "prompt": "x", "backend": "codex"});
         let (refused, text) = self.ask("create_worker_mission", &mission).unwrap();
         assert!(!refused, "{text}");
-        assert_eq!(std::fs::read_dir(self.outside()).unwrap().count(), 0, "something was made outside, or run");
+        assert_eq!(
+            std::fs::read_dir(self.outside()).unwrap().count(),
+            0,
+            "a file was created outside, or a text was run"
+        );
         let state = self.repo().join(".orchestrator");
         for entry in std::fs::read_dir(state.join("journal")).unwrap().flatten() {
             let bytes = std::fs::read(entry.path()).unwrap();
-            // A line without its end is being written.
+            // A line without its newline is still being written.
             for line in bytes.split_inclusive(|byte| *byte == b'\n') {
                 if line.starts_with(b"{") && line.ends_with(b"\n") {
                     serde_json::from_slice::<Value>(line).expect("each line of the journal is JSON");
@@ -98,7 +102,7 @@ impl Sealed {
         let around: Vec<_> = std::fs::read_dir(self.client.home.path()).unwrap().flatten().collect();
         let known = ["around", "bin", "server.log"];
         for entry in around {
-            assert!(known.iter().any(|it| entry.file_name() == *it), "{} was made", entry.path().display());
+            assert!(known.iter().any(|it| entry.file_name() == *it), "{} was created", entry.path().display());
         }
         let log = std::fs::read_to_string(self.client.home.path().join("server.log")).unwrap();
         assert!(!log.contains("panicked"), "{log}");
@@ -110,7 +114,7 @@ impl Sealed {
     }
 }
 
-/// The first text that would do more to a terminal than begin a line.
+/// Returns the first text with control characters other than newlines.
 fn first_control(value: &Value) -> Option<&str> {
     match value {
         Value::String(text) => {

@@ -1,9 +1,9 @@
-//! Texts and values that have broken other programs, and arguments made of them by a tool's own schema.
+//! Texts and values that have broken other programs, and arguments that combine them by a tool's own schema.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-/// Wherever one of these would be run by a shell, `marks` would not stay empty.
+/// Returns shell commands. A shell that runs one of them creates a file in `marks`.
 pub fn commands(marks: &str) -> Vec<String> {
     let touch = format!("touch {marks}/ran");
     [
@@ -153,7 +153,7 @@ fn number() -> BoxedStrategy<Value> {
     prop_oneof![3 => prop::sample::select(edges), 1 => (1u64..30).prop_map(|number| json!(number))].boxed()
 }
 
-/// Any JSON, not deep.
+/// Generates any JSON value of small depth.
 fn anything(marks: &str) -> BoxedStrategy<Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -171,7 +171,7 @@ fn anything(marks: &str) -> BoxedStrategy<Value> {
     .boxed()
 }
 
-/// Mostly what the schema of this field asks for, hostile within its type; sometimes anything.
+/// Generates mostly hostile values of the type that the field's schema requires, sometimes any value.
 pub fn value(name: &str, schema: &Value, marks: &str) -> BoxedStrategy<Value> {
     let fitting = match schema["type"].as_str() {
         Some("object") => object(schema, marks),

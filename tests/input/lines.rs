@@ -1,4 +1,4 @@
-//! Lines that no careful client sends, and the one answer that each request gets.
+//! Lines that no correct client sends, and the one answer to each request.
 
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ fn duplicate_keys_get_one_answer() {
     }
     let line = r#"{"jsonrpc":"2.0","id":701,"id":702,"method":"ping"}"#;
     sealed.client.send_bytes(line.as_bytes());
-    // Which of the two counts is not said anywhere; that the server lives is.
+    // No document defines which of the two counts; the server must only survive.
     let alive = sealed.client.ask(703, "tools/list", json!({}));
     assert_eq!(alive["result"]["tools"].as_array().map(Vec::len), Some(14));
     sealed.client.others.retain(|message| message["method"] != Value::Null);

@@ -1,7 +1,7 @@
-//! Every tool with hostile and random input, through the real server: an answer that says what is wrong, or a right
-//! one; never a panic, a hang, an answer too long, a program started by a text, a file where none may be.
+//! Every tool with hostile and random input, through the real server. The answer is correct or names the error. There
+//! is never a panic, a hang, an overlong answer, a program that a text starts, or a file outside the repository.
 //!
-//! `ORCHESTRATOR_INPUT_CASES=20000` makes the random part longer; by default it takes some seconds.
+//! `ORCHESTRATOR_INPUT_CASES=20000` runs more random cases; the default takes some seconds.
 
 mod check;
 #[path = "../mcp/client.rs"]

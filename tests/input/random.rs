@@ -50,6 +50,6 @@ fn every_tool_answers_random_arguments() {
     found.unwrap_or_else(|error| panic!("{error}"));
     sealed.borrow_mut().check_the_world();
     let (refused, done) = counts.into_inner();
-    // Else it would be no test of what is behind the checks.
+    // Otherwise nothing behind the checks would be tested.
     assert!(refused > 20 && done > 20, "{refused} refused, {done} done");
 }

@@ -1,4 +1,4 @@
-//! Nothing runs through a shell but `verify_command` and what the user's settings say.
+//! Only `verify_command` and commands of the user's settings run through a shell.
 
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::mission::id::TaskId;
@@ -29,11 +29,11 @@ async fn shell_commands_in_texts_are_not_run() {
         };
         match server.create(vec![draft]).await.remove(0) {
             Ok(id) => made.push((id, command)),
-            // A branch that git does not take.
+            // Git refuses this branch name.
             Err(refusal) => assert!(refusal.contains("branch") || refusal.contains("title"), "{refusal}"),
         }
     }
-    assert!(made.len() > 8, "only {} were made", made.len());
+    assert!(made.len() > 8, "only {} were created", made.len());
     for (id, command) in &made {
         server.until(id, "completed").await;
         let request = RetryRequest { feedback: Some(command.clone()), ..RetryRequest::default() };
@@ -42,9 +42,9 @@ async fn shell_commands_in_texts_are_not_run() {
         let branch = server.orchestrator.get(id).await.unwrap().worker.mission.place.branch().unwrap().to_owned();
         let source = IntegrationSource::Branch(branch);
         let request = IntegrationRequest::of(source);
-        // Only the first changes anything; that the others are answered is enough.
+        // Only the first one has an effect; the others need only be answered.
         server.orchestrator.integrate(&server.boss, request).await.unwrap();
     }
-    assert_eq!(std::fs::read_dir(&marks).unwrap().count(), 0, "a text was run");
+    assert_eq!(std::fs::read_dir(&marks).unwrap().count(), 0, "a text was run as a command");
     server.orchestrator.shut_down().await;
 }

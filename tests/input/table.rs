@@ -1,4 +1,4 @@
-//! Input that deserves a case of its own.
+//! Individual cases of invalid input.
 
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ fn refusals_name_what_is_accepted() {
         let shown: String = arguments.to_string().chars().take(200).collect();
         match sealed.ask(tool, &arguments) {
             Ok((true, text)) => assert!(text.contains(words), "{tool} {shown}: {text}"),
-            // Removal answers for each by itself.
+            // A removal has an answer for each worker.
             Ok((false, text)) if tool == "remove_worktree" => assert!(text.contains(words), "{text}"),
             other => panic!("{tool} {shown}: {other:?}"),
         }
@@ -137,7 +137,7 @@ fn link_created_after_the_check_is_not_followed() {
     let mut sealed = Sealed::new();
     let created = sealed.ask("create_worktree", &json!({"branch": "one", "path": "places/one"})).unwrap();
     assert!(!created.0, "{}", created.1);
-    // The folder is moved away and a link to elsewhere put in its place.
+    // The folder is replaced by a link to another place.
     let places = sealed.repo().join("places");
     std::fs::rename(&places, sealed.repo().join("moved")).unwrap();
     std::os::unix::fs::symlink(sealed.outside(), &places).unwrap();

@@ -1,5 +1,5 @@
-//! Every content that was ever made in a test, and where it can still be found: in a file of a worktree, or from a ref.
-//! A reflog counts only while its worktree is there.
+//! A record of all contents created in a test. Each must still be in a file of a worktree or be reachable from a ref. A
+//! reflog counts only while its worktree exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,12 +14,12 @@ use crate::support::wait::CEILING;
 
 #[derive(Default)]
 pub struct Ledger {
-    /// By the id of its blob.
+    /// Names, by the id of the blob.
     known: BTreeMap<String, String>,
 }
 
 impl Ledger {
-    /// A content that nothing else has, and its name.
+    /// Creates a unique content, and records its name.
     pub fn make(&mut self, what: &str) -> String {
         let text = format!("{what} {}\n", self.known.len() + 1);
         let id = Oid::hash_object(ObjectType::Blob, text.as_bytes()).expect("bytes can be hashed");
@@ -27,10 +27,10 @@ impl Ledger {
         text
     }
 
-    /// The contents that can still be found in the repository with this root and the worktrees in and beside it.
+    /// Returns the contents that are still found in the repository and in the worktrees in and beside it.
     pub fn findable(&self, root: &Path) -> BTreeSet<String> {
         let mut ids = BTreeSet::new();
-        for repository in repositories_under(root.parent().expect("it lies in a folder")) {
+        for repository in repositories_under(root.parent().expect("a path with a parent")) {
             ids.extend(objects(&repository));
         }
         files_under(root, &mut |bytes| {
@@ -42,7 +42,7 @@ impl Ledger {
     }
 }
 
-/// What refs, stashes and indexes reach, and the reflogs of HEAD of the worktrees that are there.
+/// Returns the objects that refs, stashes, indexes and the HEAD reflogs of existing worktrees reach.
 fn objects(git_dir: &Path) -> BTreeSet<String> {
     let mut tips = lines(git_dir, &["reflog", "show", "--format=%H", "refs/stash"]);
     tips.extend(lines(git_dir, &["reflog", "show", "--format=%H", "HEAD"]));
@@ -60,7 +60,7 @@ fn objects(git_dir: &Path) -> BTreeSet<String> {
     text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
-/// Git fails while a worktree is half made or half removed, as a server may do beside this: then once more.
+/// Walks the objects. Repeats a failed walk, since a server may be creating or removing a worktree.
 fn walk(git_dir: &Path, tips: &str) -> String {
     let args = ["rev-list", "--objects", "--all", "--indexed-objects", "--ignore-missing", "--stdin"];
     let began = Instant::now();
@@ -68,7 +68,7 @@ fn walk(git_dir: &Path, tips: &str) -> String {
         let mut command = git(git_dir, &args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("git runs");
-        // One that has failed already reads nothing.
+        // A git process that has failed reads no input.
         let _ = child.stdin.take().expect("a pipe").write_all(tips.as_bytes());
         let output = child.wait_with_output().expect("git ends");
         if output.status.success() {
@@ -98,7 +98,7 @@ fn folders(folder: &Path) -> Vec<PathBuf> {
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
 }
 
-/// The git folders of all repositories below, submodules' included.
+/// Returns the git folders of all repositories below, including submodules.
 fn repositories_under(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for inner in folders(folder) {
@@ -114,7 +114,7 @@ fn repositories_under(folder: &Path) -> Vec<PathBuf> {
 
 fn files_under(folder: &Path, see: &mut dyn FnMut(&[u8])) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let (path, kind) = (entry.path(), entry.file_type().expect("it is there"));
+        let (path, kind) = (entry.path(), entry.file_type().expect("an existing path"));
         if kind.is_dir() && entry.file_name() != ".git" {
             files_under(&path, see);
         } else if kind.is_symlink() {

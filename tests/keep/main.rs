@@ -1,5 +1,5 @@
-//! No work is lost: whatever a worker or a user made is still there after any of our tools, in any order, with any
-//! argument. The orchestrator runs in this process; git is the real one.
+//! No work is lost: everything that a worker or a user created remains after any tool calls, in any order, with any
+//! arguments. The orchestrator runs in this process, with the real git.
 
 mod ledger;
 mod orders;
@@ -7,7 +7,7 @@ mod restore;
 #[path = "../support/mod.rs"]
 mod support;
 mod users_own;
-// The harness of the other tests with workers; not all of it is needed here.
+// Some helpers of the worker tests are unused here.
 #[allow(dead_code)]
 #[path = "../workers/world.rs"]
 mod world;

@@ -1,5 +1,5 @@
-//! Work of all kinds and our tools in random order. A failure names its seed; `KEEP_SEED=<seed>` runs that one alone,
-//! `KEEP_SEEDS=<n>` so many from the first on.
+//! All kinds of work and tool calls in random order. A failure names its seed; `KEEP_SEED=<seed>` runs that one alone,
+//! `KEEP_SEEDS=<n>` the first n seeds.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -21,7 +21,7 @@ use crate::world::{Server, World, mission};
 const SEEDS: u64 = 3;
 const STEPS: usize = 40;
 
-/// SplitMix64.
+/// A seeded random generator (SplitMix64).
 struct Chance(u64);
 
 impl Chance {
@@ -50,7 +50,7 @@ fn seeds(most: u64) -> Vec<u64> {
     }
 }
 
-/// A worker's or a user's own git: it may fail, as theirs does.
+/// Runs git as a worker or a user would. It may fail.
 fn try_git(dir: &Path, args: &[&str]) -> bool {
     run_git(dir, args).status.success()
 }
@@ -73,7 +73,7 @@ struct Run {
     server: Server,
     ledger: Ledger,
     chance: Chance,
-    /// For the message of a failure.
+    /// The actions so far, for failure messages.
     log: Vec<String>,
 }
 
@@ -113,7 +113,7 @@ impl Run {
 
     fn is_all_there(&self, before: &BTreeSet<String>) {
         let mut lost = before.clone();
-        // A worker may carry something from where was not yet looked to where was already: then once more. What is lost is
+        // A worker may move content from an unscanned place to a scanned one, so the scan is repeated. Lost content is
         // never found again.
         for _ in 0..5 {
             let found = self.ledger.findable(&self.world.repo());
@@ -125,7 +125,7 @@ impl Run {
         panic!("lost {lost:?}\n{}", self.log.join("\n"));
     }
 
-    /// What was removed names every salvage ref that came to be.
+    /// Checks that the answer names every new salvage ref.
     fn is_named(&self, before: &BTreeSet<String>, answer: &RemovalAnswer) {
         let named: BTreeSet<String> = answer.removed.iter().filter_map(|it| it.salvage_ref.clone()).collect();
         let new: BTreeSet<_> = self.salvage_refs().difference(before).cloned().collect();
@@ -140,7 +140,7 @@ impl Run {
         let (refs, contents) = (self.salvage_refs(), self.ledger.findable(&self.world.repo()));
         let answer = self.server.orchestrator.remove_worktree(&self.server.boss, request).await;
         self.log.push(format!("  {answer:?}"));
-        // A worktree whose folder the user deleted goes with the user's prune.
+        // The user's `git worktree prune` removes a worktree whose folder is deleted.
         let listed = self.world.git(&["worktree", "list", "--porcelain"]);
         if self.chance.coin() && !listed.contains("prunable") {
             self.user_cleans_up().await;
@@ -159,8 +159,8 @@ impl Run {
         if list.workers.iter().all(|view| view.worker.status.is_settled()) {
             must_git(&self.world.repo(), &["gc", "-q", "--prune=now"]);
         } else {
-            // Git's manual says that `--prune=now` breaks a repository in which somebody writes at that moment, and then
-            // a collection may fail.
+            // By git's manual, `--prune=now` may damage a repository during concurrent writes, so a collection may
+            // fail.
             try_git(&self.world.repo(), &["gc", "-q"]);
         }
     }
@@ -197,7 +197,7 @@ impl Run {
         self.is_all_there(&contents);
     }
 
-    /// Something that a worker does in its worktree. What it destroys by itself is its own affair.
+    /// Performs an action of a worker in its worktree. Content that the worker itself destroys does not count as lost.
     fn work(&mut self, dir: &Path) {
         const KINDS: [&str; 22] = [
             "untracked",
@@ -366,7 +366,7 @@ async fn random_worktree_operations_lose_nothing() {
     }
 }
 
-/// The same with real workers: what they do is done by their own CLI, while they are cancelled, told more and retried.
+/// Uses real workers, which are cancelled, receive messages and are retried while their CLIs work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_worker_operations_lose_nothing() {
     const WORKS: [&str; 8] = [

@@ -1,4 +1,4 @@
-//! What was salvaged comes back by the commands that the answer names.
+//! The commands in the answer restore salvaged work.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use orchestrator_boss::orchestrator::{RemovalRequest, RemovalTarget, WorktreeReq
 use crate::support::git::git;
 use crate::world::World;
 
-/// Files below a folder, by name: whether it can be executed, and its bytes. Links by where they lead.
+/// Returns the files below a folder: kind and content of each file, and the target of each link.
 fn files(root: &Path) -> BTreeMap<PathBuf, (char, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
@@ -52,7 +52,7 @@ async fn salvaged_files_return_with_name_mode_content() {
     fs::write(dir.join(":(glob)*"), "a pathspec\n").unwrap();
     fs::create_dir_all(dir.join("deep/er")).unwrap();
     fs::write(dir.join("deep/er/-x"), "an option\n").unwrap();
-    // Only some file systems take a name that is no UTF-8.
+    // Only some file systems accept a name that is not UTF-8.
     let _ = fs::write(dir.join(OsStr::from_bytes(b"no\xffutf8")), "name\n");
     symlink("nowhere/\u{e4}", dir.join("link")).unwrap();
     symlink("deep", dir.join("folder-link")).unwrap();
@@ -66,7 +66,7 @@ async fn salvaged_files_return_with_name_mode_content() {
     let target = RemovalTarget::Path(dir.clone());
     let request = RemovalRequest { target, repo_path: None, force: true, delete_branch: true };
     let answer = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
-    let name = answer.removed[0].salvage_ref.clone().expect("it is kept");
+    let name = answer.removed[0].salvage_ref.clone().expect("a salvage ref");
     assert!(!dir.exists() && answer.removed[0].branch_deleted, "{answer:?}");
     world.git(&["reflog", "expire", "--expire=now", "--all"]);
     world.git(&["gc", "-q", "--prune=now"]);
@@ -83,7 +83,7 @@ async fn salvaged_files_return_with_name_mode_content() {
     }
 }
 
-/// Streamed: as much memory as for a small one. `KEEP_LARGE=1` runs it; it writes 300 MB.
+/// Checks that large files are streamed. Runs only with `KEEP_LARGE=1`, since it writes 300 MB.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_file_is_salvaged_in_little_memory() {
     let megabytes = if std::env::var_os("KEEP_LARGE").is_some() { 300 } else { 40 };
@@ -96,7 +96,7 @@ async fn large_file_is_salvaged_in_little_memory() {
     let target = RemovalTarget::Path(made.path.clone());
     let request = RemovalRequest { target, repo_path: None, force: true, delete_branch: false };
     let answer = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
-    let name = answer.removed[0].salvage_ref.clone().expect("it is kept");
+    let name = answer.removed[0].salvage_ref.clone().expect("a salvage ref");
     let size = world.git(&["cat-file", "-s", &format!("{name}:large")]);
     assert_eq!(size, (megabytes << 20).to_string());
 }

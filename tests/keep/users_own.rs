@@ -1,5 +1,5 @@
-//! A directory of the user's is worked in and otherwise left alone: nothing of ours commits, resets, cleans, checks out
-//! or stashes there, however the worker ends. The index is compared byte for byte: we never refresh it.
+//! In a directory of the user only the worker makes changes: the program never commits, resets, cleans, checks out or
+//! stashes there, however the worker ends. The index must be byte-identical, since the program never refreshes it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,13 +12,14 @@ use crate::support::git::git;
 use crate::support::wait::in_time;
 use crate::world::{World, mission};
 
-/// Ours, and nobody's work: the state folder, its line in `info/exclude`, the lock beside it.
+/// Files of the program itself: the state folder, its line in `info/exclude`, and the lock beside it.
 const OURS: [&str; 3] = [".orchestrator", "exclude", "orchestrator-boss.lock"];
 
-/// Every file below, git's own included (HEAD, index, refs, reflogs, configuration, stashes).
+/// Returns all files below with their content, including git's own (HEAD, index, refs, reflogs, configuration,
+/// stashes).
 fn picture(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
-    // What another process writes beside its name goes again meanwhile.
+    // Temporary files of other processes may disappear meanwhile.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         if OURS.iter().any(|ours| name == *ours) {
@@ -39,7 +40,7 @@ fn picture(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// Work of the user's that any careless git command would touch.
+/// Creates uncommitted work of the user that a careless git command would change.
 fn make_dirty(dir: &Path) {
     fs::write(dir.join("stashed"), "s\n").unwrap();
     git(dir, &["add", "stashed"]);
@@ -48,7 +49,7 @@ fn make_dirty(dir: &Path) {
     git(dir, &["add", "staged"]);
     fs::write(dir.join("staged"), "2\n").unwrap();
     fs::write(dir.join("untracked"), "u\n").unwrap();
-    // The same content with another time: `git status` would write the index to remember that.
+    // The same content with another time, for which `git status` would update the index.
     let readme = fs::File::options().write(true).open(dir.join("README")).unwrap();
     readme.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(5_000)).unwrap();
 }
@@ -78,7 +79,7 @@ async fn user_directory_is_unchanged_after_every_ending() {
     ];
     for place in &places {
         for (script, verify, ends) in endings {
-            // It takes a while until a supervisor is given up, and it is the same everywhere.
+            // Detecting a dead supervisor takes a while and is independent of the directory.
             if ends == "lost" && *place != world.repo() {
                 continue;
             }

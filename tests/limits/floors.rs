@@ -1,4 +1,5 @@
-//! A machine that has too little left: what is queued waits, says why wherever a boss looks, and goes on by itself.
+//! A machine with too few resources: queued missions wait, every answer shows the reason, and they start later by
+//! themselves.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use crate::support::wait::until_some;
 
 fn create(server: &mut Server, mission: Value) -> String {
     let answer = server.call("create_worker_mission", mission);
-    answer["worker"]["worker_id"].as_str().expect("it is accepted").to_owned()
+    answer["worker"]["worker_id"].as_str().expect("an accepted mission").to_owned()
 }
 
 fn state(world: &World) -> Value {
@@ -22,24 +23,24 @@ fn low_memory_queues_missions_with_the_reason() {
     let world = World::new();
     let mut server = world.server("min_free_memory_mib = 1000000000");
     let id = create(&mut server, mission("t", "say done"));
-    let is_told = |text: &Value| text.as_str().is_some_and(|text| text.contains("min_free_memory_mib"));
+    let has_reason = |text: &Value| text.as_str().is_some_and(|text| text.contains("min_free_memory_mib"));
 
-    // Nothing runs and nothing may ever: the wait does not sit there until its time is up.
+    // Nothing runs and nothing may start, so the wait returns before its time limit.
     let answer = server.call("wait_for_any_worker", json!({"timeout_seconds": 100}));
     assert_eq!(answer["status"], "attention", "{answer:#}");
-    assert!(is_told(&answer["waits_for"]) && is_told(&answer["attention"][0]["waits_for"]), "{answer:#}");
-    // But only once: a boss that waits again would ask for ever.
+    assert!(has_reason(&answer["waits_for"]) && has_reason(&answer["attention"][0]["waits_for"]), "{answer:#}");
+    // But only once, since otherwise a boss would repeat its wait forever.
     let answer = server.call("wait_for_any_worker", json!({"timeout_seconds": 3}));
     assert_eq!((&answer["status"], &answer["queued"]), (&json!("still_running"), &json!(1)), "{answer:#}");
-    assert!(is_told(&answer["waits_for"]), "{answer:#}");
+    assert!(has_reason(&answer["waits_for"]), "{answer:#}");
 
     let answer = server.call("get_worker_status", json!({"worker_id": id}));
-    assert!(is_told(&answer["worker"]["waits_for"]), "{answer:#}");
+    assert!(has_reason(&answer["worker"]["waits_for"]), "{answer:#}");
     let answer = server.call("list_worker_missions", json!({}));
-    assert!(is_told(&answer["workers"][0]["waits_for"]), "{answer:#}");
+    assert!(has_reason(&answer["workers"][0]["waits_for"]), "{answer:#}");
     let answer = server.call("get_backend_status", json!({"backend": "fake"}));
-    assert!(is_told(&answer["backends"][0]["waits_for"]), "{answer:#}");
-    until_some("the reason in the state file", || is_told(&state(&world)["tasks"][0]["reason"]).then_some(()));
+    assert!(has_reason(&answer["backends"][0]["waits_for"]), "{answer:#}");
+    until_some("the reason in the state file", || has_reason(&state(&world)["tasks"][0]["reason"]).then_some(()));
     server.leave();
 }
 
@@ -48,8 +49,8 @@ fn queued_mission_starts_when_disk_space_returns() {
     let Some(disk) = small_disk() else { return };
     let world = World::new();
     let ballast = disk.path().join("ballast");
-    // With the ballast there is less than the floor, without it more; what others write there meanwhile is less than half
-    // of it. It is memory, so it must not be much.
+    // Free space is below the floor with the ballast and above it without; other writers use less than half of it. The
+    // file system is in memory, so the ballast is small.
     let free = free_mib(disk.path());
     let ballast_mib = (free / 2).min(128);
     let floor = free - ballast_mib / 2;
@@ -59,7 +60,7 @@ fn queued_mission_starts_when_disk_space_returns() {
     let id = create(&mut server, mission("t", "say done"));
     let answer = server.call("wait_for_any_worker", json!({"timeout_seconds": 100}));
     assert!(answer["waits_for"].as_str().unwrap_or_default().contains("min_free_disk_mib"), "{answer:#}");
-    std::fs::remove_file(&ballast).expect("it is there");
+    std::fs::remove_file(&ballast).expect("an existing path");
     let answer = server.call("wait_for_any_worker", json!({"timeout_seconds": 100}));
     assert_eq!(
         (&answer["settled"][0]["worker_id"], &answer["settled"][0]["status"]),
@@ -83,14 +84,14 @@ fn full_server_reports_how_many_run() {
         (waits_for(&mut server)? == "a free place: 1 of 1 workers run (max_workers)").then_some(())
     });
     std::fs::write(&gate, "").expect("a file");
-    until_some("both to settle", || {
+    until_some("both settle", || {
         let answer = server.call("list_worker_missions", json!({"status": ["completed"]}));
         (answer["counts"]["completed"] == 2).then_some(())
     });
     server.leave();
 }
 
-/// A folder on a file system in memory, of which no other test writes a part worth mentioning.
+/// Returns a folder on a file system in memory, to which other tests write almost nothing.
 fn small_disk() -> Option<tempfile::TempDir> {
     let made = tempfile::tempdir_in("/dev/shm").ok().filter(|disk| free_mib(disk.path()) >= 32);
     if made.is_none() {
@@ -101,10 +102,10 @@ fn small_disk() -> Option<tempfile::TempDir> {
 }
 
 fn free_mib(folder: &Path) -> u64 {
-    orchestrator_boss::process::free_disk_bytes(folder).expect("it is there") >> 20
+    orchestrator_boss::process::free_disk_bytes(folder).expect("an existing path") >> 20
 }
 
-/// Allocated, not only of that length.
+/// Allocates a file of this size, without holes.
 fn fill(path: &PathBuf, bytes: u64) {
     let file = std::fs::File::create(path).expect("a new file");
     rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).expect("there is room");

@@ -1,7 +1,7 @@
-//! Many workers at once and a machine that is too small for them, with the real program: everybody settles with the right
-//! outcome, what waits says why, and the server holds no more for a thousand than for one.
+//! Many workers at once and a machine that is too small for them, with the real program. Each one settles with the
+//! right outcome, queued ones have a wait reason, and the server needs no more resources for a thousand than for one.
 //!
-//! Linux only: what a process holds is read from /proc.
+//! Linux only: the resources of a process are read from /proc.
 #![cfg(target_os = "linux")]
 
 mod floors;

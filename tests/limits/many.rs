@@ -9,36 +9,36 @@ use serde_json::{Value, json};
 use crate::server::{Server, World, mission};
 use crate::support::wait::until_some;
 
-/// Sizes that a debug build on two cores does in well under a minute.
+/// Default sizes. A debug build on two cores takes well under a minute.
 const ALIVE: usize = 24;
 const BATCH: usize = 60;
-/// Of the server's own memory, for each worker that it has ever had: what the registry keeps of it. In KiB.
+/// KiB of server memory that the registry may keep for each worker.
 const KEPT_FOR_EACH: u64 = 40;
-/// What an allocator keeps after a burst of work, in KiB.
+/// KiB that an allocator may keep after a burst of work.
 const ALLOCATOR: u64 = 24 * 1024;
 
 fn size(variable: &str, default: usize) -> usize {
     std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-/// What a process holds.
+/// The resources of a process.
 #[derive(Debug)]
-struct Holds {
-    /// Its own memory, in KiB.
+struct Resources {
+    /// Private memory, in KiB.
     anonymous: u64,
     files: usize,
     watches: usize,
     threads: usize,
 }
 
-impl Holds {
+impl Resources {
     fn of(pid: u32) -> Self {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a live process");
         let number = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a known field");
             line.split_whitespace().find_map(|word| word.parse().ok()).expect("a number")
         };
-        let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("it is ours").flatten();
+        let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("a child process").flatten();
         let infos: Vec<String> = files.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default()).collect();
         Self {
             anonymous: number("RssAnon:"),
@@ -49,7 +49,7 @@ impl Holds {
     }
 }
 
-/// Zombies whose parent is this process or one below it.
+/// Returns zombies whose parent is this process or a descendant.
 fn zombies_below(pid: u32) -> Vec<String> {
     let entries = std::fs::read_dir("/proc").expect("Linux has /proc").flatten();
     let stats = entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
@@ -82,17 +82,17 @@ fn counts(server: &mut Server) -> Value {
 }
 
 fn until_settled(server: &mut Server, expected: &Value) {
-    until_some("all to settle", || {
+    until_some("all settle", || {
         let now = counts(server);
         let open = ["queued", "starting", "running", "verifying"].iter().any(|status| now.get(*status).is_some());
         (!open).then(|| assert_eq!(now, *expected))
     });
 }
 
-/// Everything that is not there for the server alone has gone.
-fn check_at_rest(before: &Holds, pid: u32, workers: usize) -> Holds {
-    let after = until_some("the server to let go of files, watches and threads", || {
-        let now = Holds::of(pid);
+/// Checks that the server has released all resources of workers.
+fn check_at_rest(before: &Resources, pid: u32, workers: usize) -> Resources {
+    let after = until_some("the server releases files, watches and threads", || {
+        let now = Resources::of(pid);
         let at_rest = now.files <= before.files + 2 && now.watches <= before.watches + 1;
         // Threads for blocking work end after 10 s without any.
         (at_rest && now.threads <= before.threads + 2 && zombies_below(pid).is_empty()).then_some(now)
@@ -109,20 +109,20 @@ fn hundreds_of_live_workers_leave_no_resources() {
     let gate = world.path("gate");
     let settings = format!("max_workers = {alive}\nmin_free_memory_mib = 0\n");
     let mut server = world.server(&settings);
-    // What a server holds that has work at all, and not what its first request makes it load.
+    // Measures after a first worker, so that one-time allocations do not count.
     create(&mut server, vec![mission("first", "say hello")]);
     until_settled(&mut server, &json!({"completed": 1}));
-    let before = Holds::of(server.pid());
+    let before = Resources::of(server.pid());
 
-    // Each in its own way; half are alive until the gate opens, and there is one for each kind of end.
+    // Workers of all kinds of endings; half of them run until the gate opens.
     let wait = format!("wait-file {} 600", gate.display());
     let ends = ["say done", "exit 3", "write a.txt x\ncommit a", "daemon 300\nsay done"];
     let missions = (0..alive).map(|n| mission(&format!("w{n}"), &format!("{wait}\n{}", ends[n % 4]))).collect();
     let began = Instant::now();
     create(&mut server, missions);
-    until_some("all to be alive", || (counts(&mut server)["running"] == alive).then_some(()));
+    until_some("all are alive", || (counts(&mut server)["running"] == alive).then_some(()));
     let started = began.elapsed();
-    let busy = Holds::of(server.pid());
+    let busy = Resources::of(server.pid());
     std::fs::write(&gate, "").expect("a file");
     let failed = (0..alive).filter(|n| n % 4 == 1).count();
     until_settled(&mut server, &json!({"completed": 1 + alive - failed, "failed": failed}));
@@ -141,22 +141,22 @@ fn large_batch_settles_with_little_server_memory() {
     let mut server = world.server("max_workers = 8\n");
     create(&mut server, vec![mission("first", "say hello")]);
     until_settled(&mut server, &json!({"completed": 1}));
-    let before = Holds::of(server.pid());
+    let before = Resources::of(server.pid());
     let began = Instant::now();
     create(&mut server, (0..batch).map(|n| mission(&format!("w{n}"), "say done")).collect());
     let answered = began.elapsed();
-    let mut told = 0;
-    // The first worker is told too.
-    while told < batch + 1 {
+    let mut reported = 0;
+    // The first worker is reported too.
+    while reported < batch + 1 {
         let answer = server.call("wait_for_any_worker", json!({"timeout_seconds": 60}));
         assert_eq!(answer["status"], "settled", "{answer:#}");
-        told += answer["settled"].as_array().expect("a list").len();
+        reported += answer["settled"].as_array().expect("a list").len();
     }
     let settled = began.elapsed();
     assert_eq!(counts(&mut server), json!({"completed": batch + 1}));
     let after = check_at_rest(&before, server.pid(), batch);
     println!(
-        "{batch} in a batch, answered after {answered:.1?}, settled and told after {settled:.1?}\n  before {before:?}\n  after {after:?}"
+        "{batch} in a batch, answered after {answered:.1?}, settled and reported after {settled:.1?}\n  before {before:?}\n  after {after:?}"
     );
     server.leave();
 }
@@ -170,10 +170,10 @@ fn workers_settle_despite_few_descriptors() {
     let mut server = world.start(&shell, &format!("max_workers = {alive}\nmin_free_memory_mib = 0\n"));
     let script = format!("wait-file {} 600\nsay done", gate.display());
     create(&mut server, (0..alive).map(|n| mission(&format!("w{n}"), &script)).collect());
-    // Not all need be alive at once: those that could not start wait.
-    until_some("many to be alive", || (counts(&mut server)["running"].as_u64()? >= alive as u64 / 3).then_some(()));
+    // Not all run at once: workers that cannot start stay queued.
+    until_some("many are alive", || (counts(&mut server)["running"].as_u64()? >= alive as u64 / 3).then_some(()));
     std::fs::write(&gate, "").expect("a file");
-    until_some("all to settle", || {
+    until_some("all settle", || {
         let now = counts(&mut server);
         let open = ["queued", "starting", "running", "verifying"].iter().any(|status| now.get(*status).is_some());
         (!open).then(|| assert_eq!(now, json!({"completed": alive}), "{}", world.log()))

@@ -1,4 +1,4 @@
-//! A world of its own for each test, and the real server in it, spoken to in JSON lines.
+//! A separate world for each test, and a real server in it that is called over JSON lines.
 
 use std::io::{BufRead, BufReader, Write};
 use std::ops::Deref;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 pub use crate::support::sandbox::mission;
 use crate::support::sandbox::{PROGRAM, Sandbox};
 
-/// No answer takes this long, with hundreds of workers alive.
+/// The longest wait for an answer, with hundreds of workers alive.
 const CEILING: Duration = Duration::from_secs(120);
 
 pub struct World {
@@ -31,12 +31,12 @@ impl World {
         Self { sandbox: Sandbox::new() }
     }
 
-    /// A server with these settings; the fake CLI is its backend `fake`.
+    /// Starts a server with these settings; the fake CLI is its backend `fake`.
     pub fn server(&self, settings: &str) -> Server {
         self.start("exec \"$0\" \"$@\"", settings)
     }
 
-    /// The same, started by a shell that may set limits before.
+    /// Starts a server by a shell, which may set limits first.
     pub fn start(&self, shell: &str, settings: &str) -> Server {
         self.write_settings(settings, &["fake"]);
         let mut server = self.command("/bin/sh");
@@ -49,7 +49,7 @@ impl World {
             .spawn()
             .expect("the server starts");
         let (sender, output) = channel();
-        let lines = BufReader::new(server.stdout.take().expect("it is piped")).lines();
+        let lines = BufReader::new(server.stdout.take().expect("a piped stream")).lines();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let input = server.stdin.take();
         let mut server = Server { process: server, input, output, next_id: 0 };
@@ -72,7 +72,7 @@ impl Server {
         self.process.id()
     }
 
-    /// The structured answer of a tool that succeeds.
+    /// Returns the structured answer of a call that must succeed.
     pub fn call(&mut self, tool: &str, arguments: Value) -> Value {
         let answer = self.request("tools/call", &json!({"name": tool, "arguments": arguments}));
         assert_eq!(answer["result"]["isError"], Value::from(false), "{tool}: {answer}");
@@ -92,11 +92,11 @@ impl Server {
     }
 
     fn send(&mut self, message: &Value) {
-        let input = self.input.as_mut().expect("it is open");
+        let input = self.input.as_mut().expect("an open input");
         writeln!(input, "{message}").expect("the server reads");
     }
 
-    /// Closes its input, and waits for its end.
+    /// Closes the server's stdin and waits for its exit.
     pub fn leave(mut self) {
         self.input = None;
         let _ = self.process.wait();

@@ -1,4 +1,4 @@
-//! A git configuration that changed while workers ran: shown, nothing merged, nothing run, until a person mends it.
+//! A git configuration that changed while workers ran is shown. Nothing is merged or run until the user has checked it.
 
 use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::orchestrator::{IntegrationAnswer, IntegrationRequest, IntegrationSource};
@@ -14,7 +14,7 @@ async fn integrate(server: &Server, worker: &str, dry_run: bool) -> Result<Integ
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changed_git_configuration_blocks_integration_until_accepted() {
     let world = World::new();
-    // What the user had before stays in use: the leftovers below are committed in capitals.
+    // The user's earlier filter stays in use: the uncommitted changes below are committed in capitals.
     world.git(&["config", "filter.shout.clean", "tr a-z A-Z"]);
     std::fs::create_dir_all(world.repo().join(".git/info")).unwrap();
     std::fs::write(world.repo().join(".git/info/attributes"), "*.loud filter=shout\n").unwrap();
@@ -47,12 +47,12 @@ async fn changed_git_configuration_blocks_integration_until_accepted() {
     }
     assert_eq!(world.git(&["rev-parse", "main"]), before);
 
-    // Undone: it goes on.
+    // After the change is undone, the integration continues.
     world.git(&["config", "--remove-section", "filter.evil"]);
     world.git(&["config", "--unset", "alias.status"]);
     assert_eq!(integrate(&server, &other, false).await.unwrap().status.as_str(), "merged");
 
-    // Accepted: it goes on too, and what is there counts from now on.
+    // After the change is accepted, the integration continues too, with the new configuration as recorded.
     world.git(&["config", "core.pager", "less"]);
     let refusal = integrate(&server, &first, false).await.unwrap_err();
     let file = world.repo().join(".orchestrator/git-configuration.json");
@@ -60,7 +60,7 @@ async fn changed_git_configuration_blocks_integration_until_accepted() {
     std::fs::remove_file(&file).unwrap();
     assert_eq!(integrate(&server, &first, false).await.unwrap().status.as_str(), "merged");
     assert!(file.exists());
-    assert!(!ran.exists(), "something that a worker configured was run");
+    assert!(!ran.exists(), "a program that a worker configured was run");
     server.orchestrator.shut_down().await;
 }
 
@@ -79,6 +79,6 @@ async fn replaced_worktree_repository_runs_nothing() {
     let id = server.create_one(mission("swaps", &script)).await;
     let waited = server.wait(&[&id], crate::support::wait::CEILING).await;
     assert_eq!(waited.settled.len(), 1);
-    assert!(!ran.exists(), "what a worker configured in a repository of its own was run");
+    assert!(!ran.exists(), "a program configured in the worker's repository was run");
     server.orchestrator.shut_down().await;
 }

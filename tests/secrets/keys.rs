@@ -1,4 +1,4 @@
-//! A whole day of a server and its workers with planted keys; afterwards we look everywhere for them.
+//! A full session of a server and its workers with planted keys, and then a search for the keys in all places.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::support::git::git;
 use crate::support::sandbox::fake_cli;
 
-/// Names of variables as users have them; each gets a value of its own.
+/// Typical variables of users; each gets its own value.
 const PLANTED: [&str; 14] = [
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_AUTH_TOKEN",
@@ -27,13 +27,13 @@ const PLANTED: [&str; 14] = [
     "SSH_AUTH_SOCK",
     "MY_LOGIN",
 ];
-/// In every planted value.
+/// A part of every planted value.
 const MARK: &str = "planted-q7x-";
-/// What one CLI prints itself.
+/// A value that one CLI prints itself.
 const PRINTED: &str = "printed-by-itself";
 
 fn every_file(folder: &Path, found: &mut Vec<PathBuf>) {
-    // What a server writes beside its name goes again meanwhile.
+    // Temporary files of a server may disappear meanwhile.
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         found.push(path.clone());
@@ -116,7 +116,7 @@ fn planted_keys_leak_nowhere_and_files_are_private() {
     std::fs::write(root.join(".gitconfig"), user).unwrap();
     git(&repo, &["init", "-q", "-b", "main"]);
     git(&repo, &["-c", "user.name=T", "-c", "user.email=t@localhost", "commit", "-q", "--allow-empty", "-m", "first"]);
-    // A worker's change of the configuration is told too, without its value.
+    // A worker's change of the configuration is reported too, without the value.
     git(&repo, &["config", "http.proxy", &format!("{MARK}proxy")]);
 
     let path = |name: &str| root.join(name).to_string_lossy().into_owned();
@@ -167,21 +167,21 @@ fn planted_keys_leak_nowhere_and_files_are_private() {
     day.call("get_backend_status", json!({}));
     day.call("wait_for_any_worker", json!({"timeout_seconds": 0}));
 
-    // What the user's settings give to a CLI arrives there, and so do its keys.
-    let told = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
-    assert_eq!((told("given"), told("key")), (format!("set {MARK}settings\n"), format!("set {MARK}my_login\n")));
+    // The CLI receives the variables of the user's settings, and its keys.
+    let written = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    assert_eq!((written("given"), written("key")), (format!("set {MARK}settings\n"), format!("set {MARK}my_login\n")));
     let seen = std::fs::read_to_string(&seen_by_verify).unwrap();
     for name in PLANTED.iter().filter(|name| !["HARMLESS_LOOKING", "DATABASE_URL"].contains(name)) {
         assert!(!seen.contains(&format!("{name}=")), "verify_command sees {name}");
     }
     assert!(!seen.contains("GIT_INDEX_FILE") && !seen.contains("ORCHESTRATOR_BACKEND_ENV"), "{seen}");
     assert!(seen.contains("SEEN_BY_TESTS=yes") && seen.contains("PATH="), "{seen}");
-    // What was told to tests on purpose is no more needed.
+    // Removes the files that were written for the checks above.
     for file in ["given", "key", "verify-environment"] {
         std::fs::remove_file(root.join(file)).unwrap();
     }
 
-    // What the CLI printed itself (a command's output) is in its raw log, and what we quote of it is its own words.
+    // Values that the CLI printed itself are in its raw log, and may be quoted from there.
     assert!(!holds(day.answers.as_bytes(), MARK), "an answer holds a planted value");
     look_everywhere(&root, &says);
     let objects = std::process::Command::new("git")
@@ -196,7 +196,7 @@ fn planted_keys_leak_nowhere_and_files_are_private() {
 }
 
 fn look_everywhere(root: &Path, says: &str) {
-    // Where the user put them, and the raw log of the one CLI that prints one.
+    // Allowed places: the user's own files, and the raw log of the CLI that prints a value.
     let theirs = [".netrc", ".gitconfig", ".config/orchestrator-boss/config.toml", "repo/.git/config"];
     let raw = root.join("repo/.orchestrator/workers").join(says);
     let mut files = Vec::new();
@@ -210,14 +210,14 @@ fn look_everywhere(root: &Path, says: &str) {
     }
     assert!(looked > 50, "only {looked} files were found");
     let log = std::fs::metadata(root.join("server.log")).unwrap();
-    assert!(log.len() > 1_000, "the server was to tell everything");
+    assert!(log.len() > 1_000, "the server logs everything");
 }
 
 fn all_is_private(state: &Path, runtime: &Path) {
     for top in [state, runtime] {
         let mut files = Vec::new();
         every_file(top, &mut files);
-        // What is in a worktree is the user's, as the umask wants it; that nobody gets there is the folders' doing.
+        // Files in worktrees follow the user's umask; private folders protect them.
         let ours = files.iter().filter(|file| !file.starts_with(state.join("worktrees")));
         for file in ours.filter(|file| !file.is_symlink()) {
             let Ok(metadata) = file.metadata() else {

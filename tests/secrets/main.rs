@@ -1,5 +1,5 @@
-//! What nobody else may see, and what a repository may not do: keys stay where the user put them, our files are ours
-//! alone, and nothing that lies in a repository configures us or is run by us.
+//! Keys stay where the user put them, files of the program are private, and no file of a repository configures the
+//! program or is run by it.
 
 #[path = "../mcp/client.rs"]
 #[allow(dead_code)]

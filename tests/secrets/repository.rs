@@ -1,4 +1,4 @@
-//! Files that lie in a repository: none of them configures the server, makes it run something, or leads it elsewhere.
+//! Files of a repository neither configure the server, nor make it run a program, nor redirect its state.
 
 use std::path::Path;
 
@@ -61,7 +61,7 @@ fn linked_state_folder_is_refused() {
         let mission = json!({"title": "x", "prompt": "x", "backend": "codex"});
         let text = client.refused(1, "create_worker_mission", mission);
         assert!(text.contains("symbolic link") && text.contains("--state-dir"), "{text}");
-        assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0, "something was written elsewhere");
+        assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0, "a file was written elsewhere");
     }
 }
 

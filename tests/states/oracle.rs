@@ -175,7 +175,7 @@ impl<'a> Seen<'a> {
             let (kind, path) = record.split_once('\t').expect("a path");
             let known = self.world.first_files.contains(path) || brought.contains(&path);
             let written = self.marks.iter().any(|mark| mark.path == path);
-            assert!(known || written, "{path} came into {target}, and nobody wrote it for it");
+            assert!(known || written, "{path} came into {target}, but was not written for it");
             let is_link = kind.starts_with("160000");
             assert!(!is_link || self.world.first_files.contains(path), "{path} is a dangling link in {target}");
         }

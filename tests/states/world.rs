@@ -31,7 +31,7 @@ pub struct World {
 impl World {
     pub fn new(case: &Case) -> Self {
         let folder = tempfile::Builder::new().prefix("states-").tempdir().expect("a temporary folder");
-        let root = folder.path().canonicalize().expect("it is there");
+        let root = folder.path().canonicalize().expect("an existing path");
         let seed = root.join("seed");
         make_seed(&seed, case);
         let (boss, checkout, integration) = lay_out(&root, &seed, case);
@@ -47,7 +47,7 @@ impl World {
     }
 
     pub fn root(&self) -> PathBuf {
-        self.folder.path().canonicalize().expect("it is there")
+        self.folder.path().canonicalize().expect("an existing path")
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
