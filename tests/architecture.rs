@@ -1,5 +1,5 @@
-//! Dependencies point down. Single crates drift into import cycles unless a test checks: this reads the imports in the
-//! sources. It fails on an arrow between rooms that is not drawn here, and on a circle between the files of a room.
+//! Dependencies between rooms point down, and the files of a room have no import cycle. The test reads the imports in
+//! the sources, and fails on a dependency that is not in [`ARROWS`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ fn no_room_uses_one_above_or_beside_it() {
             }
         }
     }
-    assert!(wrong.is_empty(), "arrows that are not in the picture:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "dependencies that are not in ARROWS:\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -57,28 +57,28 @@ fn map_has_every_room_and_no_cycle() {
     let arrows: BTreeMap<&str, &[&str]> = ARROWS.into_iter().collect();
     let rooms: BTreeSet<String> = sources(Path::new("src")).iter().map(|file| room_of(file)).collect();
     for room in rooms.iter().filter(|room| !["main", "lib", "crash_point"].contains(&room.as_str())) {
-        assert!(arrows.contains_key(room.as_str()), "{room} is not drawn");
+        assert!(arrows.contains_key(room.as_str()), "{room} is not in ARROWS");
     }
-    // Drawn in such an order that each uses only what stands before it.
+    // In the order of ARROWS, each room uses only earlier ones.
     for (at, (room, uses)) in ARROWS.iter().enumerate() {
         for used in *uses {
-            assert!(ARROWS[..at].iter().any(|(before, _)| before == used), "{room} uses {used}, which stands after it");
+            assert!(ARROWS[..at].iter().any(|(before, _)| before == used), "{room} uses {used}, which is after it");
         }
     }
 }
 
-/// A module and its own submodules may import each other.
+/// Checks that no files import each other in a cycle, except a module and its own submodules.
 #[test]
 fn files_of_a_room_form_no_cycle() {
-    let mut circles = Vec::new();
+    let mut cycles = Vec::new();
     for (room, _) in ARROWS {
         let modules = Modules::of(room);
-        circles.extend(modules.circle().map(|circle| circle.join(" -> ")));
+        cycles.extend(modules.cycle().map(|cycle| cycle.join(" -> ")));
     }
-    assert!(circles.is_empty(), "files that import each other:\n{}", circles.join("\n"));
+    assert!(cycles.is_empty(), "files that import each other:\n{}", cycles.join("\n"));
 }
 
-/// The modules of one room by path (`backend::codex::stream`), each with the paths that it imports.
+/// The modules of one room by path (`backend::codex::stream`), each with its imports.
 struct Modules {
     imports: BTreeMap<String, Vec<Import>>,
 }
@@ -99,12 +99,12 @@ impl Modules {
         Self { imports: modules.collect() }
     }
 
-    /// Returns the modules of one circle, if there is any.
-    fn circle(&self) -> Option<Vec<String>> {
+    /// Returns the modules of one import cycle, if there is any.
+    fn cycle(&self) -> Option<Vec<String>> {
         let arrows: BTreeMap<&str, BTreeSet<String>> =
             self.imports.keys().map(|module| (module.as_str(), self.imported_by(module))).collect();
         let mut finished = BTreeSet::new();
-        arrows.keys().find_map(|module| circle_from(module, &arrows, &mut Vec::new(), &mut finished))
+        arrows.keys().find_map(|module| cycle_from(module, &arrows, &mut Vec::new(), &mut finished))
     }
 
     fn imported_by(&self, module: &str) -> BTreeSet<String> {
@@ -153,7 +153,7 @@ fn absolute_path(module: &str, path: &str) -> String {
     start.join("::")
 }
 
-fn circle_from(
+fn cycle_from(
     module: &str,
     arrows: &BTreeMap<&str, BTreeSet<String>>,
     path: &mut Vec<String>,
@@ -166,13 +166,13 @@ fn circle_from(
         return None;
     }
     path.push(module.to_owned());
-    let circle = arrows[module].iter().find_map(|next| circle_from(next, arrows, path, finished));
+    let cycle = arrows[module].iter().find_map(|next| cycle_from(next, arrows, path, finished));
     path.pop();
     finished.insert(module.to_owned());
-    circle
+    cycle
 }
 
-/// `src/git/facts.rs` is `git::facts`, and `src/git/mod.rs` is `git`.
+/// Returns the module of a file: `src/git/facts.rs` is `git::facts`, and `src/git/mod.rs` is `git`.
 fn module_of(file: &Path) -> String {
     let path = file.with_extension("");
     let names: Vec<_> = path.components().skip(1).map(|name| name.as_os_str().to_string_lossy()).collect();
@@ -232,7 +232,7 @@ fn paths_in(tree: &str) -> Vec<String> {
 #[test]
 fn only_the_protocol_room_names_the_protocol_library() {
     for file in sources(Path::new("src")) {
-        // The demo plays a boss, and so is a client.
+        // The demo acts as a boss, and so is a client.
         if ["mcp", "cli"].contains(&room_of(&file).as_str()) {
             continue;
         }
@@ -249,13 +249,13 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// `src/git/facts.rs` and `src/git.rs` are both of the room `git`.
+/// Returns the room of a file: `src/git/facts.rs` and `src/git.rs` are both in the room `git`.
 fn room_of(file: &Path) -> String {
     let first = file.components().nth(1).expect("a path in src").as_os_str().to_string_lossy().into_owned();
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// The names that follow `crate::`, also within braces.
+/// Returns the names that follow `crate::`, also within braces.
 fn rooms_in(text: &str) -> BTreeSet<String> {
     let mut rooms = BTreeSet::new();
     for rest in text.split("crate::").skip(1) {
@@ -273,10 +273,10 @@ fn rooms_in(text: &str) -> BTreeSet<String> {
     rooms
 }
 
-/// A text of a mission must never become a command. The demo's project is a script of its own.
+/// Checks that texts of a mission never become commands. The demo's project is its own script.
 #[test]
 fn only_verify_command_runs_through_a_shell() {
-    // OpenCode calls a tool of its own "bash".
+    // OpenCode has a tool with the name "bash".
     let shells = ["\"sh\"", "/bin/sh\"", "/bin/bash\"", "/bin/env\"", "\"zsh\"", "new(\"bash\")", "program: \"bash\""];
     let mut found = Vec::new();
     for file in sources(Path::new("src")) {
@@ -293,12 +293,12 @@ fn only_verify_command_runs_through_a_shell() {
     assert_eq!(found, ["src/supervisor/verify.rs"]);
 }
 
-/// A worker can change what a repository configures, so git runs with the trust that a repository carries.
+/// Checks that git runs with the trust that a repository carries, since a worker can change its configuration.
 #[test]
 fn git_runs_without_trust_only_in_named_places() {
     let doctor = ["src/cli/doctor/git.rs", "src/cli/doctor/mod.rs"];
     let places: [(&str, &[&str]); 3] = [
-        // The demo's project and its agent are a user's own.
+        // The demo's project and its agent belong to the user.
         ("Command::new(\"git\")", &["src/cli/demo/project.rs", "src/cli/demo_agent.rs", "src/git/command.rs"]),
         (
             "Git::without_trust(",

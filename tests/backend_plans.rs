@@ -172,7 +172,7 @@ fn plain(backend: &str) -> Mission {
     Mission { model: None, effort: None, max_cost_usd: None, ..mission(backend, Permissions::Edit) }
 }
 
-/// With every wish that the backend can fulfil.
+/// Returns a mission with all fields that the backend supports.
 fn mission(backend: &str, permissions: Permissions) -> Mission {
     let (model, effort, max_cost_usd) = match backend {
         "codex" => ("gpt-5.5", Some("high"), None),

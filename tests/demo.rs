@@ -1,4 +1,4 @@
-//! The demo, as the README tells people to run it, on a machine where nothing is set up.
+//! The demo as in the README, on a machine without any setup.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -44,7 +44,7 @@ fn demo_merges_its_work_and_prints_the_path() {
         assert!(greetings.contains(greeting), "{greeting} is not in: {greetings}");
     }
     assert_eq!(git(repository, &["status", "--porcelain"]), "");
-    // The mistake and its correction are both there: a retry goes on where the first attempt ended.
+    // The mistake and its correction are both present, since a retry continues where the first attempt ended.
     assert_eq!(
         git(repository, &["log", "--format=%s", "--no-merges", "--grep=french"]).matches("Greet in french").count(),
         2
@@ -52,7 +52,7 @@ fn demo_merges_its_work_and_prints_the_path() {
     for row in ["greet-in-french", "shout-in-english", "cancelled"] {
         assert!(printed.contains(row), "{row} is not in: {printed}");
     }
-    // The first commands that a user tries there need no option.
+    // The first commands of a user there need no option.
     for args in [["retry", "w-4"], ["wait", "w-4"]] {
         let ended = run(&home, repository, &args);
         assert!(ended.status.success(), "{args:?}: {ended:?}");

@@ -189,7 +189,7 @@ fn type_of(name: &str, setting: &Value, definition: Option<&Value>) -> String {
     }
 }
 
-/// A text is in quotes, as in the file, unless it is one of several names.
+/// Returns the default of a setting. A text is in quotes, as in the file, unless it is one of several names.
 fn default_of(value: &Value, is_name: bool) -> String {
     match value {
         Value::Null => "none".to_owned(),

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// A repository in which the session `leader` has a mission.
+/// Creates a repository in which the session `leader` has a mission.
 fn repository() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let git = Command::new("git").args(["init", "-q"]).current_dir(folder.path()).status().expect("git runs");
@@ -18,7 +18,7 @@ fn repository() -> tempfile::TempDir {
     folder
 }
 
-/// What the hook prints for an edit of this file by this session.
+/// Returns the hook's output for an edit of this file by this session.
 fn decision(folder: &Path, session: &str, file: &Path, environment: &[(&str, &str)]) -> String {
     let call = json!({"session_id": session, "cwd": folder, "hook_event_name": "PreToolUse", "tool_name": "Edit",
                       "tool_input": {"file_path": file, "old_string": "a", "new_string": "b"}});
@@ -29,12 +29,12 @@ fn asked(call: &str, environment: &[(&str, &str)]) -> String {
     let mut guard = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
     guard.arg("guard").env_remove(orchestrator_boss::process::TAG_VARIABLE).env_remove("ORCHESTRATOR_STATE_DIR");
     guard.env("HOME", std::env::temp_dir()).envs(environment.iter().copied());
-    let mut guard = guard.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
-    // It may not want to read what it will not judge.
-    let _ = guard.stdin.take().expect("it is piped").write_all(call.as_bytes());
-    let output = guard.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "a hook that fails holds up its user's work");
-    String::from_utf8(output.stdout).expect("it prints text")
+    let mut guard = guard.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts");
+    // The hook may exit without reading its input.
+    let _ = guard.stdin.take().expect("a piped stream").write_all(call.as_bytes());
+    let output = guard.wait_with_output().expect("the program exits");
+    assert!(output.status.success(), "a failing hook blocks the user's work");
+    String::from_utf8(output.stdout).expect("text output")
 }
 
 const ON: (&str, &str) = ("CLAUDE_PLUGIN_OPTION_GUARD", "true");

@@ -1,4 +1,4 @@
-//! The scripted model itself: markers, the order of answers, and where a conversation stands.
+//! The scripted model: markers, the order of answers, and the position in a conversation.
 
 #[path = "support/model_server/mod.rs"]
 mod model_server;
@@ -55,10 +55,10 @@ fn call_is_repeated_until_its_result_matches() {
 
 #[test]
 fn ids_are_taken_from_earlier_results() {
-    let told = [r#"{"worker_id":"w-12-add-it","branch":"b/w-12-add-it"}, "w-13-it""#];
+    let results = [r#"{"worker_id":"w-12-add-it","branch":"b/w-12-add-it"}, "w-13-it""#];
     let arguments = json!({"worker_ids": ["{worker:it}", "w-1"], "worker_id": "{worker:add-it}", "dry_run": true});
     let expected = json!({"worker_ids": ["w-13-it", "w-1"], "worker_id": "w-12-add-it", "dry_run": true});
-    assert_eq!(with_ids(&arguments, &told), expected);
+    assert_eq!(with_ids(&arguments, &results), expected);
 }
 
 #[test]

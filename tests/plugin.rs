@@ -55,7 +55,7 @@ impl Plugin {
             .expect("a shell starts");
         // The program may exit without reading its input.
         let _ = child.stdin.take().expect("a piped stdin").write_all(input.as_bytes());
-        child.wait_with_output().expect("it ends")
+        child.wait_with_output().expect("the program exits")
     }
 
     fn serve(&self, input: &str) -> Output {

@@ -1,4 +1,4 @@
-//! The skill installs with `npx skills add`, and all four CLIs tell their model of it. What it says is in `skill.rs`.
+//! `npx skills add` installs the skill, and all four CLIs offer it to their models. `skill.rs` checks its content.
 
 #[path = "support/model_server/mod.rs"]
 mod model_server;
@@ -14,15 +14,16 @@ use model_server::ModelServer;
 use real_cli::{Cli, ScratchHome, run_to_end, skipped};
 
 const CEILING: Duration = Duration::from_secs(90);
-/// A part of the skill's description that no program says by itself.
-const SHOP_WINDOW: &str = "Lead many coding agents at once through the orchestrator-boss MCP server";
+/// A part of the skill's description that comes from no other text.
+const DESCRIPTION: &str = "Lead many coding agents at once through the orchestrator-boss MCP server";
 
 fn own_repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn skill() -> String {
-    fs::read_to_string(own_repository().join("skills/orchestrator-boss/SKILL.md")).expect("our own skill")
+    fs::read_to_string(own_repository().join("skills/orchestrator-boss/SKILL.md"))
+        .expect("the skill of this repository")
 }
 
 #[test]
@@ -35,11 +36,11 @@ fn installed_skill_reaches_every_model() {
         let installed = fs::read_to_string(project.path().join(place).join("orchestrator-boss/SKILL.md"));
         assert_eq!(installed.expect("the skill is installed"), skill(), "in {place}");
     }
-    let told = Cli::ALL.map(|cli| (cli, project.tells_its_model(cli)));
-    assert_eq!(told, Cli::ALL.map(|cli| (cli, true)));
+    let found = Cli::ALL.map(|cli| (cli, project.reaches_model(cli)));
+    assert_eq!(found, Cli::ALL.map(|cli| (cli, true)));
 }
 
-/// A repository in a scratch home, into which the skill was installed.
+/// A repository in a scratch home with the installed skill.
 struct Project {
     model: ModelServer,
     home: ScratchHome,
@@ -72,8 +73,8 @@ impl Project {
         assert!(ended.status.success(), "{command:?}: {ended:?}");
     }
 
-    /// Whether the skill's description is in what this CLI sends when it is asked something.
-    fn tells_its_model(&self, cli: Cli) -> bool {
+    /// Returns whether a request of this CLI to its model has the skill's description.
+    fn reaches_model(&self, cli: Cli) -> bool {
         let before = self.model.requests().len();
         let mut command = self.home.command(cli.path());
         match cli {
@@ -83,6 +84,6 @@ impl Project {
             Cli::OpenCode => command.args(["run", "-m", cli.model(), "--title", "T"]),
         };
         self.run(&mut command, "Hello");
-        self.model.requests()[before..].iter().any(|request| request.body.to_string().contains(SHOP_WINDOW))
+        self.model.requests()[before..].iter().any(|request| request.body.to_string().contains(DESCRIPTION))
     }
 }

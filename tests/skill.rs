@@ -1,4 +1,4 @@
-//! What the skill teaches is what the server offers.
+//! The skill describes exactly what the server offers.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 const SKILL: &str = include_str!("../skills/orchestrator-boss/SKILL.md");
 
-/// The tools by name, each with the schema of its arguments.
+/// Returns the tools, each with the schema of its arguments.
 fn tools() -> Vec<Value> {
     let surface = surface();
     let tools = surface.get("tools").unwrap_or(&surface);
@@ -18,7 +18,7 @@ fn names(tools: &[Value]) -> BTreeSet<&str> {
     tools.iter().map(|tool| tool["name"].as_str().expect("a name")).collect()
 }
 
-/// What stands between backticks, outside of blocks of code.
+/// Returns the words in backticks, outside of code blocks.
 fn code_words() -> impl Iterator<Item = &'static str> {
     SKILL.lines().filter(|line| !line.starts_with("```")).flat_map(|line| line.split('`').skip(1).step_by(2))
 }
@@ -28,9 +28,9 @@ fn skill_name_and_size_fit_the_clis() {
     let front = SKILL.strip_prefix("---\n").and_then(|rest| rest.split_once("\n---\n")).expect("a front matter").0;
     let fields: Vec<(&str, &str)> = front.lines().filter_map(|line| line.split_once(": ")).collect();
     let [("name", "orchestrator-boss"), ("description", description)] = fields[..] else {
-        panic!("another front matter than name and description: {front}");
+        panic!("a front matter with other fields than name and description: {front}");
     };
-    // A colon and a blank would begin another field for a strict reader.
+    // A strict parser would read a colon and a blank as another field.
     assert!(description.len() <= 1024 && !description.contains(": "), "{description}");
 }
 

@@ -1,5 +1,4 @@
-//! What this program is when it is not the benchmark: the agent whose first instruction is looked for, and the floors
-//! that must be programs.
+//! Other roles of this program: the agent whose first instruction is measured, and floors that must be programs.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,17 +12,17 @@ use std::time::Duration;
 
 use crate::clock;
 
-/// Nothing here takes this long; what does hangs.
+/// The longest wait for anything; whatever takes longer hangs.
 const CEILING: Duration = Duration::from_secs(120);
 
-/// The agent's part: says when it began and where, then does what it is told, and ends when nobody is there any more.
+/// Runs the agent: it reports when and where it began, follows commands, and exits when the benchmark is gone.
 ///
-/// `began` is when its first instruction ran.
+/// `began` is the time of its first instruction.
 pub fn run(began: u64, mut arguments: impl Iterator<Item = OsString>) {
     let socket = arguments.next().expect("the socket to call at");
     let mut stream = UnixStream::connect(socket).expect("the benchmark listens");
-    let directory = env::current_dir().expect("it has one");
-    writeln!(stream, "{began} {}", directory.display()).expect("the benchmark hears");
+    let directory = env::current_dir().expect("a working directory");
+    writeln!(stream, "{began} {}", directory.display()).expect("the benchmark reads");
     for line in BufReader::new(stream.try_clone().expect("one more")).lines().map_while(Result::ok) {
         let mut words = line.split(' ');
         match words.next() {
@@ -39,7 +38,7 @@ pub fn run(began: u64, mut arguments: impl Iterator<Item = OsString>) {
     let _ = writeln!(stream, "{}", clock::now());
 }
 
-/// A line of so many bytes every so often, each with the time at which it was printed.
+/// Prints lines of this many bytes at this interval, each with its time.
 fn talk(pause: Duration, bytes: usize) {
     let mut out = std::io::stdout().lock();
     loop {
@@ -52,12 +51,12 @@ fn talk(pause: Duration, bytes: usize) {
     }
 }
 
-/// A file that is written to at its end.
+/// Opens a file for appending.
 pub fn appended(path: &Path) -> File {
     File::options().create(true).append(true).open(path).expect("a file")
 }
 
-/// Where agents call when they have begun.
+/// A socket to which agents connect when they begin.
 pub struct Bell {
     agents: Receiver<Agent>,
     path: PathBuf,
@@ -75,28 +74,28 @@ impl Bell {
         &self.path
     }
 
-    /// The next one that has begun.
+    /// Waits for the next agent.
     pub fn answer(&self) -> Agent {
         self.agents.recv_timeout(CEILING).expect("an agent calls")
     }
 
-    /// Starts one without anything around it.
+    /// Starts an agent without a supervisor.
     pub fn start_bare(&self, directory: &Path) -> Child {
         self.start_into(directory, &self.path.with_extension("log"))
     }
 
-    /// The same, with a file to print to.
+    /// Starts an agent without a supervisor, with a file for its output.
     pub fn start_into(&self, directory: &Path, log: &Path) -> Child {
         let mut command = Command::new(program());
         command.arg("agent").arg(&self.path).current_dir(directory).stdin(Stdio::null());
         command.stdout(appended(log)).stderr(appended(log));
-        command.spawn().expect("it starts")
+        command.spawn().expect("the program starts")
     }
 }
 
-/// One that works.
+/// A running agent.
 pub struct Agent {
-    /// When its first instruction ran.
+    /// The time of its first instruction.
     pub began: u64,
     pub directory: PathBuf,
     stream: BufReader<UnixStream>,
@@ -111,23 +110,23 @@ impl Agent {
         Self { began: began.parse().expect("a number"), directory: directory.into(), stream }
     }
 
-    /// Ends it; when its last instruction ran.
+    /// Ends the agent. Returns the time of its last instruction.
     pub fn exit(mut self) -> u64 {
-        self.tell("exit");
+        self.send("exit");
         self.stamp()
     }
 
-    /// The next moment that it tells of.
+    /// Returns the next time that the agent reports.
     pub fn stamp(&mut self) -> u64 {
         read_line(&mut self.stream).parse().expect("a number")
     }
 
-    /// Has it print a line of so many bytes every so often, until it ends.
+    /// Makes the agent print lines of this many bytes at this interval until its end.
     pub fn talk(&mut self, pause: Duration, bytes: usize) {
-        self.tell(&format!("talk {} {bytes}", pause.as_micros()));
+        self.send(&format!("talk {} {bytes}", pause.as_micros()));
     }
 
-    fn tell(&mut self, what: &str) {
+    fn send(&mut self, what: &str) {
         writeln!(self.stream.get_mut(), "{what}").expect("it listens");
     }
 }
@@ -138,7 +137,7 @@ fn read_line(stream: &mut BufReader<UnixStream>) -> String {
     line.trim_end().to_owned()
 }
 
-/// This program.
+/// Returns the path of this program.
 pub fn program() -> PathBuf {
     env::current_exe().expect("this program has a path")
 }

@@ -1,8 +1,8 @@
-//! The peer, CLI Agent Orchestrator (CAO), in a sealed world: its server, its own tmux, and its HTTP API, which its MCP
-//! tools `assign` and `handoff` call as well.
+//! The peer, CLI Agent Orchestrator (CAO), in a sealed world: its server, its own tmux, and the HTTP API that its MCP
+//! tools `assign` and `handoff` call.
 //!
-//! Its workers are of its provider `mock_cli`, made for tests without a real CLI. It waits for nothing but the shell and
-//! the CLI's prompt, so none of its providers starts sooner.
+//! Its workers use the provider `mock_cli` for tests without a real CLI. It waits only for the shell and the CLI's
+//! prompt, so no other provider starts sooner.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,38 +19,38 @@ use serde_json::{Value, json};
 use crate::agent::{Bell, program};
 use crate::clock;
 
-/// Nothing takes this long; what does hangs.
+/// The longest wait for anything; whatever takes longer hangs.
 const CEILING: Duration = Duration::from_secs(120);
 const SESSION: &str = "cao-bench";
 
-/// The CLI of both sides: it tells when it began, when it has read its mission, and when it has ended its turn, which it
-/// does when it is told to. When nobody is there to tell it, it dies in the middle of its turn.
+/// Runs the CLI of both sides: it reports when it began, when it has read its mission, and when it has ended its turn
+/// on command. If the benchmark disconnects, it dies during its turn.
 pub fn run_cli(began: u64, socket: &Path) {
     let mut stream = UnixStream::connect(socket).expect("the benchmark listens");
-    let directory = std::env::current_dir().expect("it has one");
-    writeln!(stream, "{began} {}", directory.display()).expect("the benchmark hears");
+    let directory = std::env::current_dir().expect("a working directory");
+    writeln!(stream, "{began} {}", directory.display()).expect("the benchmark reads");
     print!("❯ ");
-    std::io::stdout().flush().expect("somebody reads");
+    std::io::stdout().flush().expect("a reader");
     let mut typed = std::io::stdin().lines().map_while(Result::ok);
     if !typed.any(|line| !line.trim().is_empty()) {
         return;
     }
-    writeln!(stream, "{}", clock::now()).expect("the benchmark hears");
+    writeln!(stream, "{}", clock::now()).expect("the benchmark reads");
     let mut words = BufReader::new(stream.try_clone().expect("one more")).lines().map_while(Result::ok);
     if words.next().is_none() {
         std::process::exit(1);
     }
     let ended = clock::now();
     print!("> MOCK: done\n❯ ");
-    std::io::stdout().flush().expect("somebody reads");
-    writeln!(stream, "{ended}").expect("the benchmark hears");
-    // In a terminal it stays, until it is asked to go; a pipe is at its end.
+    std::io::stdout().flush().expect("a reader");
+    writeln!(stream, "{ended}").expect("the benchmark reads");
+    // In a terminal it stays until it is asked to exit; a pipe is at its end.
     typed.any(|line| line.contains("/exit"));
 }
 
 pub struct Cao {
     server: Child,
-    /// Ends all of this with us, in whatever way we end.
+    /// Ends all processes at any end of this one.
     guard: Child,
     port: u16,
     bin: PathBuf,
@@ -60,7 +60,7 @@ pub struct Cao {
 }
 
 impl Cao {
-    /// `bin` is where its programs are. `home` does not exist yet; all that it writes goes there.
+    /// Starts CAO from the programs in `bin`. It writes only to `home`, which does not exist yet.
     pub fn start(bin: &Path, home: &Path, bell: &Bell) -> Self {
         let programs = home.join("programs");
         for folder in [&programs, &home.join("tmux")] {
@@ -68,7 +68,7 @@ impl Cao {
         }
         let cli = programs.join("mock_cli");
         fs::write(&cli, format!("#!/bin/sh\nexec {:?} agent {:?}\n", program(), bell.path())).expect("a script");
-        fs::set_permissions(&cli, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        fs::set_permissions(&cli, fs::Permissions::from_mode(0o755)).expect("a writable file");
         // The shells in its terminals are login shells.
         fs::write(home.join(".profile"), format!("PATH={programs:?}:$PATH\n")).expect("a file");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
@@ -91,21 +91,21 @@ impl Cao {
         cao
     }
 
-    /// A terminal with a CLI in it; its id.
+    /// Creates a terminal with a CLI, and returns its id.
     fn create(&self, path: &str, folder: &Path, body: &Value) -> String {
         let what = "provider=mock_cli&agent_profile=developer";
         let path = format!("{path}&{what}&working_directory={}", folder.display());
         self.request("POST", &path, body)["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Does what `assign` does, and tells the terminal's id.
+    /// Does the same as `assign`, and returns the terminal's id.
     pub fn assign(&self, folder: &Path) -> String {
         let path = format!("/sessions/{SESSION}/terminals?caller_id={}&defer_init=true", self.boss);
         let mission = json!({"initial_message": "Do it.", "initial_message_orchestration_type": "assign"});
         self.create(&path, folder, &mission)
     }
 
-    /// Does what `handoff` does: returns when the worker has ended its turn and its terminal is gone.
+    /// Does the same as `handoff`: returns when the worker has ended its turn and its terminal is gone.
     pub fn hand_off(&self, folder: &Path) {
         let step = json!({
             "provider": "mock_cli", "agent": "developer", "prompt": "Do it.", "teardown": true, "timeout": 120,
@@ -115,7 +115,7 @@ impl Cao {
         assert_eq!(answer["status"], "completed", "{answer}");
     }
 
-    /// Asks for a worker's status every 10 ms until it is this, or until the time is up; what it is then.
+    /// Polls a worker's status every 10 ms until it is this one or the time is up, and returns the last status.
     pub fn until(&self, terminal: &str, status: &str, ceiling: Duration) -> String {
         let began = Instant::now();
         loop {
@@ -132,7 +132,7 @@ impl Cao {
         self.request("DELETE", &format!("/terminals/{terminal}"), &Value::Null);
     }
 
-    /// The MCP server that its built-in profiles start in each terminal.
+    /// Returns the command of the MCP server that CAO's built-in profiles start in each terminal.
     pub fn mcp_server(&self) -> Command {
         let mut command = sealed(self.bin.join("cao-mcp-server"), &self.home, self.port);
         command.env("CAO_TERMINAL_ID", &self.boss).stderr(Stdio::null());
@@ -165,7 +165,7 @@ impl Drop for Cao {
     }
 }
 
-/// A command that sees nothing of the user's own configuration, nor of another tmux.
+/// Returns a command without the user's configuration and without another tmux.
 fn sealed(program: impl AsRef<std::ffi::OsStr>, home: &Path, port: u16) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", home).current_dir(home);

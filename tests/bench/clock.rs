@@ -2,17 +2,17 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// CLOCK_MONOTONIC in nanoseconds, the same in every process.
+/// Returns CLOCK_MONOTONIC in nanoseconds, which is the same in every process.
 pub fn now() -> u64 {
     nanoseconds(ClockId::Monotonic)
 }
 
-/// Nanoseconds since 1970, to compare with what is written into logs.
+/// Returns nanoseconds since 1970, for comparison with logs.
 pub fn wall() -> u64 {
     nanoseconds(ClockId::Realtime)
 }
 
-/// From a stamp to a later one, in milliseconds.
+/// Returns the milliseconds between two times.
 pub fn between(from: u64, to: u64) -> f64 {
     (to as f64 - from as f64) / 1e6
 }

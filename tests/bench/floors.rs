@@ -1,8 +1,9 @@
-//! How fast it is, as ratios to what nobody can be faster than: `cargo bench --bench floors [-- ROW…]`.
+//! Speed as ratios to lower bounds ("floors"): `cargo bench --bench floors [-- ROW…]`.
 //!
-//! Each row measures our side and a floor beside it in turns, in one run, since figures of two runs or two machines
-//! cannot be compared. The floors are programs and system calls that do the same without us. What misses its target is
-//! marked; the exit status tells only whether everything could be measured. Linux only: memory and CPU are read from /proc.
+//! Each row measures the program and a floor alternately in one run, since figures of different runs or machines cannot
+//! be compared. The floors are programs and system calls that do the same without this program. Missed targets are
+//! marked; the exit status shows only whether everything could be measured. Linux only: memory and CPU are read from
+//! /proc.
 
 mod agent;
 mod clock;
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
         Some("stamp") => println!("{began}"),
         Some("spawner") => rows::spawn_on_demand(number(arguments)),
         Some("serve-nothing") => rows::serve_nothing(),
-        // Somebody asks what the backend `bench` is.
+        // The server checks the version of the backend `bench`.
         Some("--version") => println!("bench 1"),
         _ => return measure(&env::args().skip(1).filter(|word| !word.starts_with('-')).collect::<Vec<_>>()),
     }
@@ -43,7 +44,7 @@ fn number(mut arguments: impl Iterator<Item = OsString>) -> usize {
     word.and_then(|word| word.parse().ok()).expect("a number")
 }
 
-/// Rows are chosen by number, or by words in their names; none chosen means all.
+/// Measures the rows with these numbers or with these words in their names, or all rows if none is named.
 fn measure(chosen: &[String]) -> ExitCode {
     if !cfg!(target_os = "linux") {
         println!("memory and CPU are read from /proc, so this is measured on Linux only");

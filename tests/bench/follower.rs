@@ -1,5 +1,5 @@
-//! The floor of following, a program: woken by what was appended to a file, it reads that and writes it to another one.
-//! Of lines, of what they mean, of time and of an end it knows nothing.
+//! The floor of following output: a program that copies what is appended to a file into another file. It parses nothing
+//! and has no end.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,8 +19,8 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) {
     inotify::add_watch(&inotify, &path, inotify::WatchFlags::MODIFY).expect("one more");
     let (mut events, mut chunk, mut at) = ([0_u8; 256], vec![0; 64 * 1024], 0);
     loop {
-        rustix::io::read(&inotify, &mut events).expect("it tells");
-        let count = file.read_at(&mut chunk, at).expect("it can be read");
+        rustix::io::read(&inotify, &mut events).expect("an inotify event");
+        let count = file.read_at(&mut chunk, at).expect("a readable file");
         log.write_all(&chunk[..count]).expect("it can be written");
         at += count as u64;
     }

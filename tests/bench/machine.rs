@@ -1,9 +1,9 @@
-//! What it is measured on.
+//! A description of the machine.
 
 use std::ffi::OsStr;
 use std::process::Command;
 
-/// Cores, file system of the temporary folder, versions of Linux and git.
+/// Returns the cores, the file system of the temporary folder, and the versions of Linux and git.
 pub fn describe() -> String {
     let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -12,8 +12,8 @@ pub fn describe() -> String {
     format!("{cores} cores, {files}, Linux {}, {git}", kernel.trim())
 }
 
-/// What a program prints.
+/// Returns the output of a program.
 pub fn said(program: impl AsRef<OsStr>, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().expect("it runs");
+    let output = Command::new(program).args(arguments).output().expect("the program runs");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

@@ -1,10 +1,10 @@
-//! Beside another orchestrator that starts CLIs in tmux, CAO (the Python package `cli-agent-orchestrator`):
+//! Comparison with CAO, an orchestrator that starts CLIs in tmux (the Python package `cli-agent-orchestrator`):
 //! `cargo bench --bench peer -- --cao FOLDER [ROW…]`.
 //!
-//! Both sides run the same CLI in the same folders, in turns and in one run. Of each side the quickest way that it
-//! documents is measured. Linux only: memory is read from /proc.
+//! Both sides run the same CLI in the same folders, alternately in one run. Each side uses its fastest documented way.
+//! Linux only: memory is read from /proc.
 
-// What only the other benchmark uses is dead here.
+// Some helpers are used only by the other benchmark.
 #[expect(dead_code)]
 mod agent;
 mod cao;
@@ -34,13 +34,13 @@ const HOW_TO_INSTALL: &str = "Say where the peer's programs are. To install them
     python3 -m venv FOLDER && FOLDER/bin/pip install cli-agent-orchestrator==2.5.4
     cargo bench --bench peer -- --cao FOLDER/bin";
 
-/// As many as are started at once.
+/// Number of workers that are started at once.
 const BATCH: usize = 16;
-/// CAO makes sure twice a second that a mission has arrived, and tells of no end before.
+/// Shortest turn. CAO checks twice a second that a mission has arrived, and reports no end before.
 const SHORT_TURN: Duration = Duration::from_millis(1_200);
-/// How long to look for the end of a CLI that has died.
+/// Time limit for detecting the end of a CLI that has died.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Threads for blocking work end after 10 s without any.
+/// Pause before measuring. Threads for blocking work end after 10 s without work.
 const SETTLE_DOWN: Duration = Duration::from_secs(12);
 
 type Row = (&'static str, fn(&mut Both));
@@ -52,10 +52,10 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["agent", socket] => cao::run_cli(began, Path::new(socket)),
-        // Somebody asks what the backend `bench` is.
+        // The server checks the version of the backend `bench`.
         ["--version"] => println!("bench 1"),
         ["--cao", bin, ref chosen @ ..] if cfg!(target_os = "linux") && Path::new(bin).join("cao-server").exists() => {
-            measure(&fs::canonicalize(bin).expect("it is there"), chosen);
+            measure(&fs::canonicalize(bin).expect("an existing path"), chosen);
         }
         _ => {
             eprintln!("{HOW_TO_INSTALL}");
@@ -75,7 +75,7 @@ fn measure(bin: &Path, chosen: &[&str]) {
     println!("\nmedian (5th to 95th percentile)");
 }
 
-/// Both sides, with one bell and the same folders to work in.
+/// Both sides, with one bell and the same working directories.
 struct Both {
     server: Server,
     cao: Cao,
@@ -97,13 +97,13 @@ impl Both {
         (0..number).map(|_| self.world.bell.answer()).collect()
     }
 
-    /// From the end of one of ours to the answer of a wait for it, and its status then.
+    /// Returns the time from a worker's end to the answer of a wait for it, and its status.
     fn wait(&mut self, worker: &str, end: impl FnOnce() -> u64) -> (f64, String) {
         let wait = self.server.begin("wait_for_any_worker", json!({"worker_ids": [worker], "timeout_seconds": 50}));
         rest();
         let ended = end();
         let (at, answer) = self.server.end(wait);
-        (clock::between(ended, at), answer["settled"][0]["status"].as_str().expect("it has settled").to_owned())
+        (clock::between(ended, at), answer["settled"][0]["status"].as_str().expect("a settled worker").to_owned())
     }
 
     /// Prints a line for each of these, measured in turns.
@@ -121,7 +121,7 @@ impl Both {
             rest();
             took.push((ours, theirs(self, round)));
         }
-        // The first of each side loads programs from the disk.
+        // The first run of each side loads programs from the disk.
         let took = &took[1..];
         for (number, what) in what.into_iter().enumerate() {
             let ours: Samples = took.iter().map(|(ours, _)| ours[number]).collect();
@@ -151,7 +151,7 @@ fn start(both: &mut Both) {
     });
 }
 
-/// One of ours from the request to its end.
+/// Runs one worker of this program from the request to its end.
 fn turn(both: &mut Both, round: u64) -> [f64; 3] {
     let mission = mission_in(&round.to_string(), &both.world.place("given"));
     let began = clock::now();
@@ -175,7 +175,7 @@ fn hand_off(both: &mut Both) {
             });
             let mut agent = both.world.bell.answer();
             agent.stamp();
-            // It looks once a second; the ends are spread over this second.
+            // CAO polls once a second, so the ends are spread over a second.
             std::thread::sleep(SHORT_TURN + Duration::from_millis(110 * round));
             let ended = agent.exit();
             [clock::between(ended, call.join().expect("it returns"))]
@@ -212,7 +212,7 @@ fn missions(both: &Both) -> Vec<Value> {
     both.places().iter().enumerate().map(|(number, place)| mission_in(&number.to_string(), place)).collect()
 }
 
-/// The first instruction of the last one, and when the last one had read its mission; ends them all.
+/// Returns the time to the last first instruction and to the last read mission, and ends all agents.
 fn last(both: &Both, began: u64) -> [f64; 2] {
     let mut agents = both.begun(BATCH);
     let first = agents.iter().map(|agent| agent.began).max().expect("there are some");
@@ -266,7 +266,7 @@ fn memory(both: &mut Both) {
     drop((agents, boss, others));
 }
 
-/// What all processes hold whose home is this folder, but CLIs, in MB; pages that several share are divided among them.
+/// Returns the memory, in MB, of all processes except CLIs with this home. Shared pages are divided among processes.
 fn held_at(home: &Path) -> f64 {
     let home = format!("HOME={}", home.display());
     let is_one = |process: &PathBuf| {

@@ -1,4 +1,4 @@
-//! A server spoken to in JSON lines, with the moment at which each answer came.
+//! A server that is called over JSON lines, with the time of each answer.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::clock;
 
-/// Nothing takes this long; what does hangs.
+/// The longest wait for anything; whatever takes longer hangs.
 const CEILING: Duration = Duration::from_secs(120);
 
 pub struct Server {
@@ -23,7 +23,7 @@ impl Server {
     pub fn start(mut command: Command) -> Self {
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the server starts");
         let (sender, output) = channel();
-        let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+        let lines = BufReader::new(process.stdout.take().expect("a piped stream")).lines();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send((clock::now(), line))));
         let input = process.stdin.take();
         let mut server = Self { process, input, output, next_id: 0 };
@@ -39,25 +39,25 @@ impl Server {
         self.process.id()
     }
 
-    /// The structured answer of a tool that succeeds.
+    /// Returns the structured answer of a call that must succeed.
     pub fn call(&mut self, tool: &str, arguments: Value) -> Value {
         let id = self.begin(tool, arguments);
         self.end(id).1
     }
 
-    /// How long a call takes, in milliseconds.
+    /// Returns the duration of a call, in milliseconds.
     pub fn time(&mut self, tool: &str, arguments: Value) -> f64 {
         let began = clock::now();
         let id = self.begin(tool, arguments);
         clock::between(began, self.end(id).0)
     }
 
-    /// Sends a call and does not wait for its answer.
+    /// Sends a call without waiting for its answer.
     pub fn begin(&mut self, tool: &str, arguments: Value) -> u64 {
         self.send_request("tools/call", &json!({"name": tool, "arguments": arguments}))
     }
 
-    /// When the answer of a call that succeeds came, and the answer.
+    /// Returns the time of the answer to a call that must succeed, and the answer.
     pub fn end(&mut self, id: u64) -> (u64, Value) {
         let (at, answer) = self.answer(id);
         assert_ne!(answer["result"]["isError"], true, "{answer}");
@@ -65,7 +65,7 @@ impl Server {
         (at, answer["result"]["structuredContent"].clone())
     }
 
-    /// The answer, whatever it says. Those to other calls that come before it are lost.
+    /// Returns the answer to a call, with its time. Earlier answers to other calls are discarded.
     pub fn answer(&mut self, id: u64) -> (u64, Value) {
         loop {
             let (at, line) = self.output.recv_timeout(CEILING).expect("the server answers");
@@ -76,7 +76,7 @@ impl Server {
         }
     }
 
-    /// The answers to all of these, in the order in which they come, with when that was.
+    /// Returns the answers to all of these calls in order of arrival, with their times.
     pub fn answers(&mut self, ids: &[u64]) -> Vec<(u64, Value)> {
         let mut found = Vec::new();
         while found.len() < ids.len() {
@@ -107,13 +107,13 @@ impl Server {
         input.write_all(line.as_bytes()).expect("the server reads");
     }
 
-    /// Closes its input, and waits for its end.
+    /// Closes the server's stdin and waits for its exit.
     pub fn leave(mut self) {
         self.input = None;
         let _ = self.process.wait();
     }
 
-    /// As if the power failed.
+    /// Kills the server as in a power failure.
     pub fn kill(mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();

@@ -1,4 +1,4 @@
-//! Samples of one side of a row, in the order in which they were taken.
+//! Samples of one side of a row, in order of measurement.
 
 #[derive(Debug, Clone, Default)]
 pub struct Samples(Vec<f64>);
@@ -20,12 +20,12 @@ impl Samples {
         self.at(1.0)
     }
 
-    /// Median, and in brackets what nine samples of ten lie between, in milliseconds.
+    /// Formats the median, and in brackets the range of nine samples of ten, in milliseconds.
     pub fn show(&self) -> String {
         format!("{} ({}–{}) ms", number(self.median()), number(self.at(0.05)), number(self.p95()))
     }
 
-    /// The nearest sample, none made up between two.
+    /// Returns the nearest sample, without interpolation.
     fn at(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -39,7 +39,7 @@ impl FromIterator<f64> for Samples {
     }
 }
 
-/// Three digits are enough to compare by.
+/// Formats a number with three digits.
 pub fn number(value: f64) -> String {
     match value.abs() {
         small if small < 1.0 => format!("{value:.3}"),

@@ -1,8 +1,8 @@
-//! What is printed: a line of the table for each comparison, as Markdown.
+//! The Markdown output: a line of the table for each comparison.
 
 use crate::stats::{Samples, number};
 
-/// One line. What misses its target says so.
+/// One line of the table. A missed target is marked.
 pub struct Line {
     what: String,
     floor: String,
@@ -12,7 +12,7 @@ pub struct Line {
     reached: bool,
 }
 
-/// Both sides, measured in turns.
+/// Both sides, measured alternately.
 #[derive(Default)]
 pub struct Sides {
     pub ours: Samples,
@@ -20,13 +20,13 @@ pub struct Sides {
 }
 
 impl Sides {
-    /// The median of ours is at most so many times that of the floor.
+    /// Returns a line whose target is a maximum ratio of the medians.
     pub fn times(&self, what: &str, floor: &str, most: f64) -> Line {
         let ratio = self.ours.median() / self.floor.median();
         self.line(what, floor, format!("{ratio:.2} ×"), format!("{most} ×"), ratio <= most)
     }
 
-    /// So many milliseconds more at the median, and at the 95th percentile.
+    /// Returns a line whose targets are milliseconds above the floor, at the median and at the 95th percentile.
     pub fn plus(&self, what: &str, floor: &str, median: f64, p95: f64) -> Line {
         let more = self.ours.median() - self.floor.median();
         let more_p95 = self.ours.p95() - self.floor.p95();
@@ -42,23 +42,23 @@ impl Sides {
 }
 
 impl Line {
-    /// A figure without a floor.
+    /// Returns a line without a floor.
     pub fn alone(what: &str, ours: String, relation: String, target: &str, reached: bool) -> Self {
         let (what, floor) = (what.to_owned(), "–".to_owned());
         Self { what, floor, ours, relation, target: target.to_owned(), reached }
     }
 
-    /// Shows it with a floor beside it.
+    /// Adds the figure of a floor.
     pub fn beside(self, floor: String) -> Self {
         Self { floor, ..self }
     }
 
-    /// Milliseconds that the median must not exceed.
+    /// Returns a line whose target is a maximum median, in milliseconds.
     pub fn at_most(what: &str, samples: &Samples, most: f64) -> Self {
         Self::alone(what, samples.show(), "–".to_owned(), &format!("{most} ms"), samples.median() <= most)
     }
 
-    /// Seconds of CPU.
+    /// Returns a line with CPU seconds.
     pub fn seconds(what: &str, took: f64, most: f64) -> Self {
         Self::alone(what, format!("{took:.2} s"), "–".to_owned(), &format!("{most} s"), took < most)
     }

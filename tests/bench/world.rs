@@ -1,5 +1,5 @@
-//! A sealed world for one row: a folder with a repository or without, and servers in it whose backend `bench` is the
-//! agent of [`crate::agent`].
+//! A sealed world for one row: a folder with or without a repository, and servers whose backend `bench` is the agent of
+//! [`crate::agent`].
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,37 +13,37 @@ use crate::server::Server;
 
 pub struct World {
     pub bell: Bell,
-    /// `Some` until it is dropped.
+    /// `Some` until the world is dropped.
     folder: Option<tempfile::TempDir>,
 }
 
-/// Folders of worlds that are not needed any more. To remove thousands of files makes the next ones that are made several
-/// times slower for minutes (ext4 without a journal looks for other inodes than those), on either side.
+/// Folders of finished worlds, which are removed at the end. Removing thousands of files makes later creations several
+/// times slower for minutes (ext4 without a journal avoids recently freed inodes), on both sides.
 static USED: Mutex<Vec<tempfile::TempDir>> = Mutex::new(Vec::new());
 
 impl Drop for World {
     fn drop(&mut self) {
-        USED.lock().expect("nobody panics with it").extend(self.folder.take());
+        USED.lock().expect("an unpoisoned lock").extend(self.folder.take());
     }
 }
 
-/// When nothing is measured any more.
+/// Removes the folders of all finished worlds, after all measurements.
 pub fn remove_all() {
-    USED.lock().expect("nobody panics with it").clear();
+    USED.lock().expect("an unpoisoned lock").clear();
 }
 
 impl World {
-    /// Without a repository.
+    /// Creates a world without a repository.
     pub fn plain() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().canonicalize().expect("it is there");
+        let path = folder.path().canonicalize().expect("an existing path");
         for name in ["repo", "run", "work"] {
             std::fs::create_dir(path.join(name)).expect("a folder");
         }
         Self { bell: Bell::hang(path.join("bell")), folder: Some(folder) }
     }
 
-    /// With a repository of so many files of some kilobytes each, thirty in a folder.
+    /// Creates a world with a repository of this many files of some kilobytes each, thirty in a folder.
     pub fn with_repository(files: usize) -> Self {
         let world = Self::plain();
         world.git(&["init", "-q", "-b", "main"]);
@@ -51,12 +51,12 @@ impl World {
         world.git(&["config", "user.email", "bench@localhost"]);
         for number in 0..files {
             let path = world.repo().join(file(number));
-            std::fs::create_dir_all(path.parent().expect("it has one")).expect("a folder");
+            std::fs::create_dir_all(path.parent().expect("a path with a parent")).expect("a folder");
             std::fs::write(path, text(number, 80)).expect("a file");
         }
         world.git(&["add", "."]);
         world.git(&["commit", "-q", "--allow-empty", "-m", "first"]);
-        // A repository that is worked in is packed, and its index is not younger than its files.
+        // A repository in use is packed, and its index is not newer than its files.
         world.git(&["gc", "-q"]);
         std::thread::sleep(Duration::from_millis(1_100));
         world.git(&["update-index", "-q", "--refresh"]);
@@ -64,16 +64,16 @@ impl World {
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        let folder = self.folder.as_ref().expect("it is there while the world is");
-        folder.path().canonicalize().expect("it is there").join(name)
+        let folder = self.folder.as_ref().expect("a folder until the drop");
+        folder.path().canonicalize().expect("an existing path").join(name)
     }
 
-    /// The folder that servers are started in.
+    /// Returns the folder in which servers are started.
     pub fn repo(&self) -> PathBuf {
         self.path("repo")
     }
 
-    /// A new folder to work in.
+    /// Creates a working directory.
     pub fn place(&self, name: &str) -> PathBuf {
         let place = self.path("work").join(name);
         std::fs::create_dir_all(&place).expect("a folder");
@@ -90,7 +90,7 @@ impl World {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// A command that sees nothing of the user's own configuration.
+    /// Returns a command without the user's configuration.
     pub fn sealed(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env("HOME", self.path("")).env("XDG_RUNTIME_DIR", self.path("run")).current_dir(self.repo());
@@ -99,7 +99,7 @@ impl World {
         command
     }
 
-    /// A server that lets so many workers live at once.
+    /// Starts a server that allows this many workers at once.
     pub fn server(&self, max_workers: usize) -> Server {
         let (program, bell) = (program(), self.bell.path());
         let settings = format!(
@@ -116,7 +116,7 @@ impl World {
     }
 }
 
-/// Ends a worker's agent and waits until the worker has settled as it should.
+/// Waits until these workers have settled as expected.
 pub fn until_settled(server: &mut Server, workers: &[String]) {
     let mut left = workers.to_vec();
     while !left.is_empty() {
@@ -128,32 +128,32 @@ pub fn until_settled(server: &mut Server, workers: &[String]) {
     }
 }
 
-/// A mission in a worktree of its own.
+/// Returns a mission in its own worktree.
 pub fn mission(title: &str) -> Value {
     json!({"title": title, "prompt": "Do it.", "backend": "bench"})
 }
 
-/// A mission in this folder.
+/// Returns a mission in this folder.
 pub fn mission_in(title: &str, folder: &Path) -> Value {
     json!({"title": title, "prompt": "Do it.", "backend": "bench", "working_directory": folder})
 }
 
-/// The id of the worker that a call created.
+/// Returns the id of the worker that a call created.
 pub fn created(answer: &Value) -> String {
-    answer["worker"]["worker_id"].as_str().expect("it was accepted").to_owned()
+    answer["worker"]["worker_id"].as_str().expect("an accepted mission").to_owned()
 }
 
-/// Path of a file of the repository.
+/// Returns the path of a file of the repository.
 pub fn file(number: usize) -> String {
     format!("folder-{}/file-{number}.txt", number / 30)
 }
 
-/// So many lines that no other file has.
+/// Returns this many unique lines.
 pub fn text(seed: usize, lines: usize) -> String {
     (0..lines).map(|line| format!("line {line} of the text with the number {seed}\n")).collect()
 }
 
-/// Lets what was asked for before come to rest, so that it is not measured with what comes next.
+/// Waits until earlier work has finished, so that it does not affect the next measurement.
 pub fn rest() {
     std::thread::sleep(Duration::from_millis(150));
 }

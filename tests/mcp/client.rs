@@ -1,4 +1,4 @@
-//! A client that speaks raw JSON lines to the real program, so that it can also speak wrongly.
+//! A client that sends raw JSON lines to the real program, so that it can also send invalid ones.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Nothing here takes this long unless it hangs.
+/// The longest wait for anything; whatever takes longer hangs.
 const CEILING: Duration = Duration::from_secs(60);
 
 pub struct Client {
     server: Child,
     input: Option<ChildStdin>,
     output: Receiver<Value>,
-    /// Came while another answer was waited for.
+    /// Messages that arrived during the wait for another one.
     pub others: Vec<Value>,
     pub home: TempDir,
 }
@@ -27,12 +27,12 @@ impl Client {
         Self::start_with(&[])
     }
 
-    /// Starts a server in a sealed environment in which no worker starts: what is created stays queued.
+    /// Starts a server in a sealed environment in which no worker starts: created workers stay queued.
     pub fn start_with(environment: &[(&str, &str)]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), "", environment)
     }
 
-    /// Starts a server in a home that the test has prepared, in a directory below it or elsewhere. The umask is 000,
+    /// Starts a server in a home that the test has prepared, in any directory. The umask is 000,
     /// since the server must keep its files private under any umask. Its stderr goes to `server.log`.
     pub fn start_in(home: TempDir, directory: impl AsRef<Path>, environment: &[(&str, &str)]) -> Self {
         Self::start_program(Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")), home, directory, environment)
@@ -78,7 +78,7 @@ impl Client {
         Self { server, input, output, others: Vec::new(), home }
     }
 
-    /// A session of the older era.
+    /// Starts a server, and opens a session of the older era.
     pub fn initialized(name: &str) -> Self {
         let mut client = Self::start();
         client.initialize(name, "2025-06-18");
@@ -106,7 +106,7 @@ impl Client {
         self.send(&json!({"jsonrpc": "2.0", "id": id.into(), "method": method, "params": params}));
     }
 
-    /// The next message with this id; what comes before it is kept in `others`.
+    /// Returns the next message with this id; earlier messages are kept in `others`.
     pub fn answer(&mut self, id: impl Into<Value>) -> Value {
         let id = id.into();
         loop {
@@ -118,7 +118,7 @@ impl Client {
         }
     }
 
-    /// The next message that was meant, also of those that came before.
+    /// Returns the next message that matches, also among the kept ones.
     pub fn next(&mut self, meant: impl Fn(&Value) -> bool) -> Value {
         if let Some(at) = self.others.iter().position(&meant) {
             return self.others.remove(at);
@@ -141,7 +141,7 @@ impl Client {
         self.send_request(id, "tools/call", json!({"name": tool, "arguments": arguments}));
     }
 
-    /// The result of a tool call.
+    /// Calls a tool, and returns the result.
     pub fn call(&mut self, id: i64, tool: &str, arguments: Value) -> Value {
         self.send_call(id, tool, arguments);
         let answer = self.answer(id);
@@ -149,21 +149,21 @@ impl Client {
         answer["result"].clone()
     }
 
-    /// The structured part of a call that succeeds.
+    /// Returns the structured answer of a call that must succeed.
     pub fn succeed(&mut self, id: i64, tool: &str, arguments: Value) -> Value {
         let result = self.call(id, tool, arguments);
         assert_ne!(result["isError"], true, "{result}");
         result["structuredContent"].clone()
     }
 
-    /// The text of a call that fails as a tool, not as a protocol.
+    /// Returns the text of a call that must fail with a tool error, not with a protocol error.
     pub fn refused(&mut self, id: i64, tool: &str, arguments: Value) -> String {
         let result = self.call(id, tool, arguments);
         assert_eq!(result["isError"], true, "{result}");
         result["content"][0]["text"].as_str().unwrap().to_owned()
     }
 
-    /// A worker that stays queued.
+    /// Creates a worker that stays queued, and returns its id.
     pub fn create_queued(&mut self, id: i64) -> String {
         let mission = json!({
             "title": "Stay queued", "prompt": "Nothing.", "backend": "codex", "working_directory": self.home.path()
@@ -173,18 +173,18 @@ impl Client {
         answer["worker"]["worker_id"].as_str().unwrap().to_owned()
     }
 
-    /// What a wait tells when it has something to tell, however long that takes. The client is patient for 20 s.
-    pub fn told(&mut self, id: i64) -> Value {
+    /// Repeats a wait until it has something to report. Each wait lasts up to 20 s.
+    pub fn next_report(&mut self, id: i64) -> Value {
         let began = Instant::now();
         loop {
-            let told = self.succeed(id, "wait_for_any_worker", json!({"timeout_seconds": 18}));
-            if told["status"] != "still_running" || began.elapsed() > 3 * CEILING {
-                return told;
+            let answer = self.succeed(id, "wait_for_any_worker", json!({"timeout_seconds": 18}));
+            if answer["status"] != "still_running" || began.elapsed() > 3 * CEILING {
+                return answer;
             }
         }
     }
 
-    /// A script where the server looks for CLIs.
+    /// Installs a script in the folder in which the server searches for CLIs.
     pub fn install(&self, program: &str, text: &str) {
         script(&self.home.path().join("bin").join(program), text);
     }
@@ -193,27 +193,27 @@ impl Client {
         self.server.id()
     }
 
-    /// Closes the input and says how long the server took to end.
+    /// Closes the input. Returns the exit status and the time until the server's exit.
     pub fn close(&mut self) -> (ExitStatus, Duration) {
         drop(self.input.take());
         self.end()
     }
 
-    /// Ends the server as if the power failed; its home stays.
+    /// Kills the server as in a power failure, and returns its home.
     pub fn kill(mut self) -> TempDir {
         let _ = self.server.kill();
         let _ = self.server.wait();
         std::mem::replace(&mut self.home, tempfile::tempdir().unwrap())
     }
 
-    /// Waits for the server to end.
+    /// Waits for the server's exit.
     pub fn end(&mut self) -> (ExitStatus, Duration) {
         let start = Instant::now();
         loop {
             if let Some(status) = self.server.try_wait().unwrap() {
                 return (status, start.elapsed());
             }
-            assert!(start.elapsed() < CEILING, "the server does not end");
+            assert!(start.elapsed() < CEILING, "the server does not exit");
             std::thread::yield_now();
         }
     }
@@ -227,7 +227,7 @@ impl Drop for Client {
     }
 }
 
-/// Writes just enough of a CLI to be found and asked for its version.
+/// Writes a minimal CLI that can be found and reports its version.
 fn fake_codex(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     script(&folder.join("codex"), "#!/bin/sh\necho codex-cli 0.169.0\n");

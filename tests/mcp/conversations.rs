@@ -1,4 +1,4 @@
-//! Which boss a session of Claude Code is when what its servers are started with is not its conversation.
+//! Sessions of Claude Code whose servers were started with another session id than that of the conversation.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ fn continued_conversation_with_new_id_keeps_workers() {
     let worker = create(&mut first, 1, "toolu_1");
     let home = take_home(first);
 
-    // As `claude -p --continue` does: an id that no conversation has.
+    // `claude -p --continue` starts the server with an id that no conversation has.
     let mut second = start(home, "b");
     open_call(second.home.path(), "a", "toolu_2");
     assert_eq!(workers(&call(&mut second, 1, "toolu_2", "list_worker_missions")), [worker]);
@@ -68,7 +68,7 @@ fn take_home(mut client: Client) -> TempDir {
     std::mem::replace(&mut client.home, tempfile::tempdir().unwrap())
 }
 
-/// As Claude Code writes it before the call has its answer.
+/// Writes a transcript with an open call, as Claude Code does before it has the answer.
 fn open_call(home: &Path, session: &str, call: &str) {
     let name: String = home.join("repository").to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     let folder: PathBuf = home.join(".claude/projects").join(name);
@@ -90,7 +90,7 @@ fn call(client: &mut Client, id: i64, call: &str, tool: &str) -> Value {
     call_with(client, id, call, tool, json!({}))
 }
 
-/// A worker that stays queued.
+/// Creates a worker that stays queued, and returns its id.
 fn create(client: &mut Client, id: i64, call: &str) -> String {
     let mission = json!({"title": "Stay", "prompt": "Nothing.", "backend": "codex", "permissions": "read_only", "working_directory": client.home.path()});
     let answer = call_with(client, id, call, "create_worker_mission", mission);

@@ -1,4 +1,4 @@
-//! A server that is started below a worker: it leads nobody unless the user's settings say so, and leaves no trace.
+//! A server below a worker: it refuses missions unless the user's settings allow them, and leaves no trace.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::client::Client;
 
 const TAG: &str = "ORCHESTRATOR_WORKER_TAG";
 
-/// Tells under which tag it works.
+/// A CLI that reports its worker tag.
 const CODEX: &str = r#"#!/bin/sh
 case "$*" in --version | "login status") echo 1.0; exit ;; esac
 cat > /dev/null
@@ -22,7 +22,7 @@ fn server_below_a_worker_refuses_missions() {
     let mut worker = Client::start_with(&[(TAG, "w-1-x.1.0123")]);
     worker.initialize("claude-code", "2025-11-25");
     let tools = worker.ask(1, "tools/list", json!({}))["result"]["tools"].as_array().unwrap().len();
-    assert_eq!(tools, 14, "it answers as ever");
+    assert_eq!(tools, 14, "it answers as usual");
     for (id, tool) in [(2, "list_worker_missions"), (3, "get_backend_status"), (4, "wait_for_any_worker")] {
         let refused = worker.refused(id, tool, json!({}));
         assert!(refused.contains("w-1-x.1.0123") && refused.contains("max_depth is 1"), "{refused}");
@@ -38,8 +38,8 @@ fn worker_leads_to_the_configured_depth() {
         "title": "Below", "prompt": "x", "backend": "codex", "working_directory": ".", "permissions": "read_only",
     });
     worker.succeed(1, "create_worker_mission", mission);
-    let told = worker.told(2);
-    assert_eq!(told["settled"][0]["status"], "completed", "{told:#}");
+    let answer = worker.next_report(2);
+    assert_eq!(answer["settled"][0]["status"], "completed", "{answer:#}");
     let tag = fs::read_to_string(worker.home.path().join("tag")).unwrap();
 
     let mut below = deep(tag.trim());
@@ -47,7 +47,7 @@ fn worker_leads_to_the_configured_depth() {
     assert!(refused.contains("max_depth is 2"), "{tag}: {refused}");
 }
 
-/// A server below a worker with this tag, whose user allows workers of workers.
+/// Starts a server below a worker with this tag, whose user allows workers of workers.
 fn deep(tag: &str) -> Client {
     let home = tempfile::tempdir().unwrap();
     let settings = home.path().join(".config/orchestrator-boss");

@@ -1,4 +1,4 @@
-//! What clients do wrong, and what the server does about it: the right answer or none, and the connection lives.
+//! Errors of clients. The server sends the right answer or none, and the connection survives.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 
-/// Left to itself the library waits 5 s for a call that is not answered yet.
+/// By default the library waits 5 s for an unanswered call.
 const PROMPTLY: Duration = Duration::from_secs(5);
 
-/// The connection lives, and nothing but this answer comes.
-fn lives(client: &mut Client) {
+/// Checks that the connection is alive, and that the server sends nothing but this answer.
+fn check_alive(client: &mut Client) {
     client.others.clear();
     let answer = client.ask("alive", "tools/list", json!({}));
     assert_eq!(answer["result"]["tools"].as_array().unwrap().len(), 14);
@@ -25,7 +25,7 @@ fn notifications_before_the_first_request_are_ignored() {
     client.send(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}}));
     client.send(&json!({"jsonrpc": "2.0", "id": 3, "result": {}}));
     client.initialize("test", "2025-06-18");
-    lives(&mut client);
+    check_alive(&mut client);
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn cancelled_discovery_does_not_end_the_server() {
     client.ask("probe", "server/discover", json!({"_meta": meta}));
     client.send(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "probe"}}));
     client.initialize("test", "2025-11-25");
-    lives(&mut client);
+    check_alive(&mut client);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn invalid_json_is_ignored() {
         client.send_bytes(line);
     }
     client.send_bytes(b"{\"jsonrpc\":\"2.0\",\"id\":5,\"method\":\"ping\",\"x\":\"\xff\"}");
-    lives(&mut client);
+    check_alive(&mut client);
 }
 
 #[test]
@@ -57,10 +57,10 @@ fn invalid_message_is_refused_with_its_id() {
     client.send(&json!([{"jsonrpc": "2.0", "id": 1, "method": "ping"}]));
     client.send(&json!({"id": 2, "method": "ping"}));
     assert_eq!(client.answer(2)["error"]["code"], -32600);
-    // Refusals are written as they come, so the batch's may follow the other's. It has no id.
+    // Refusals have no fixed order, so that of the batch, which has no id, may follow the other one.
     let batch = client.next(|message| message.get("id").is_none_or(Value::is_null));
     assert!(batch["error"]["message"].as_str().unwrap().contains("one message a line"), "{batch}");
-    lives(&mut client);
+    check_alive(&mut client);
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn malformed_call_names_the_error() {
     client.send(&json!({"jsonrpc": "2.0", "id": 9, "method": "tools/call"}));
     assert_eq!(client.answer(9)["error"]["code"], -32602);
     assert_eq!(client.ask(10, "tools/destroy", json!({}))["error"]["code"], -32601);
-    lives(&mut client);
+    check_alive(&mut client);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn unknown_tool_lists_known_ones() {
     assert_eq!(error["code"], -32602);
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("spawn_agent") && message.contains("batch_create_workers"), "{message}");
-    lives(&mut client);
+    check_alive(&mut client);
 }
 
 #[test]
@@ -102,13 +102,13 @@ fn overlong_line_is_refused() {
     );
     client.send_bytes(format!(r#"{{"jsonrpc":"2.0","id":1,{call}}}"#).as_bytes());
     client.send_bytes(format!(r#"{{{call},"jsonrpc":"2.0","id":"last"}}"#).as_bytes());
-    // The line was dropped while it was read, and its id with it.
+    // The line was discarded while it was read, including its id.
     for _ in 0..2 {
         let error = client.next(|message| message.get("id").is_none_or(Value::is_null))["error"].clone();
         assert_eq!(error["code"], -32600);
         assert!(error["message"].as_str().unwrap().contains("put long material into a file"), "{error}");
     }
-    lives(&mut client);
+    check_alive(&mut client);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn repeated_id_runs_one_call() {
     assert_eq!(answer["result"]["structuredContent"]["status"], "still_running", "{answer}");
     let list = client.succeed(6, "list_worker_missions", json!({}));
     assert_eq!(list["counts"]["queued"], 1, "{list}");
-    lives(&mut client);
+    check_alive(&mut client);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn cancelled_wait_has_no_answer_and_consumes_nothing() {
     let wait = client.succeed(4, "wait_for_any_worker", json!({}));
     assert_eq!(wait["settled"][0]["worker_id"], worker, "{wait}");
     assert!(client.others.iter().all(|message| message["id"] != 2), "{:?}", client.others);
-    lives(&mut client);
+    check_alive(&mut client);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn cancelling_finished_or_unknown_calls_changes_nothing() {
     for id in [json!(1), json!(99), json!("x"), Value::Null] {
         client.send(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}}));
     }
-    lives(&mut client);
+    check_alive(&mut client);
 }
 
 #[test]

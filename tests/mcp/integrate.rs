@@ -46,7 +46,7 @@ fn repeated_call_joins_an_integration_still_running() {
     let running = boss.succeed(1, "integrate_worker", arguments.clone());
     assert_eq!(running["status"], "running", "{running}");
     assert!(running["next_step"].as_str().unwrap().contains("same arguments"));
-    until("it is verified", || here.exists());
+    until("the verification runs", || here.exists());
     assert_eq!(boss.succeed(2, "integrate_worker", arguments.clone())["status"], "running");
     std::fs::write(gate, "").unwrap();
     let mut id = 2;
@@ -74,20 +74,20 @@ fn killed_server_leaves_no_verification() {
     let (here, gate, arguments) = gated(home.path());
     let mut first = start(home);
     assert_eq!(first.succeed(1, "integrate_worker", arguments.clone())["status"], "running");
-    until("it is verified", || here.exists());
+    until("the verification runs", || here.exists());
     let before = git(&repo, &["rev-parse", "main"]);
     let home = first.kill();
-    until("all is taken away", || !repo.join(".orchestrator/integrations").exists());
+    until("everything is removed", || !repo.join(".orchestrator/integrations").exists());
     assert_eq!(git(&repo, &["worktree", "list"]).lines().count(), 1);
     assert_eq!(git(&repo, &["rev-parse", "main"]), before);
-    // The supervisor names the folder that it has just taken away.
-    until("it has gone", || working_in(&repo).is_empty());
+    // The command line of the supervisor has the folder, which it has just removed.
+    until("it has exited", || working_in(&repo).is_empty());
     std::fs::write(gate, "").unwrap();
     let mut second = start(home);
     assert_eq!(second.succeed(1, "integrate_worker", arguments)["status"], "merged");
 }
 
-/// Processes that work in the folder or name it.
+/// Returns the processes that work in the folder or name it.
 fn working_in(folder: &Path) -> Vec<String> {
     let listed = Command::new("ps").args(["-A", "-o", "args="]).output().unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();

@@ -1,4 +1,4 @@
-//! A login that expires while workers are queued stops that queue and no more, until it is back.
+//! A login that expires while workers are queued stops only that queue, until it is renewed.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::support::wait::until;
 
-/// It believes in a login that the service does not know any more.
+/// A CLI whose login seems valid but is rejected by the service.
 const CODEX: &str = r#"#!/bin/sh
 case "$*" in
   --version) echo codex-cli 0.168.0; exit ;;
@@ -53,7 +53,7 @@ fn lost_login_stops_only_its_queue() {
     ];
     boss.succeed(1, "batch_create_workers", json!({"workers": workers}));
 
-    // One tells of it, one goes to its fallback, one waits and says for what.
+    // One worker fails, one moves to its fallback, one waits with a reason.
     let (mut settled, mut call) = (Vec::new(), 2);
     while settled.len() < 2 {
         settled.extend(wait(&mut boss, &mut call));
@@ -78,21 +78,21 @@ fn lost_login_stops_only_its_queue() {
     assert!(status["backends"][0]["held_until"].is_null(), "{status:#}");
 }
 
-/// What settled, with its backend and the reason of its end.
+/// Returns the settled workers, each with its backend and the reason of its end.
 fn wait(boss: &mut Client, call: &mut i64) -> Vec<String> {
     *call += 1;
-    let told = boss.told(*call);
-    assert_eq!(told["status"], "settled", "{told:#}");
+    let answer = boss.next_report(*call);
+    assert_eq!(answer["status"], "settled", "{answer:#}");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let told = told["settled"].as_array().unwrap().iter().map(|worker| {
+    let settled = answer["settled"].as_array().unwrap().iter().map(|worker| {
         let reason = text(&worker["outcome"]["run"]["reason"]);
         format!("{} {} {reason}", text(&worker["worker_id"]), text(&worker["backend"]))
     });
-    told.collect()
+    settled.collect()
 }
 
-/// Before the batch was taken, and then when its login was found to be lost.
+/// Waits until the login was checked this many times: before the batch, and after the failure.
 fn until_asked(boss: &Client, times: usize) {
     let asked = boss.home.path().join("asked");
-    until("it is asked again", || fs::read_to_string(&asked).unwrap_or_default().lines().count() >= times);
+    until("the login is checked again", || fs::read_to_string(&asked).unwrap_or_default().lines().count() >= times);
 }

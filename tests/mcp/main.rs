@@ -1,4 +1,4 @@
-//! The server as its clients meet it: the real program, raw JSON lines in and out.
+//! The server as its clients see it: the real program over raw JSON lines.
 
 mod client;
 mod conversations;

@@ -1,4 +1,4 @@
-//! Where a boss may be: in a folder of a repository, in a linked worktree, at odd paths, in a bare repository, in none.
+//! Places of a boss: a subfolder, a linked worktree, odd paths, a bare repository, and no repository.
 
 use std::fs;
 use std::path::PathBuf;
@@ -58,28 +58,28 @@ fn boss_leads_outside_a_repository() {
     let refused = boss.refused(1, "create_worker_mission", mission(json!({})));
     assert!(refused.contains("working_directory"), "{refused}");
     boss.succeed(2, "create_worker_mission", mission(json!({"working_directory": "."})));
-    let told = boss.told(3);
-    assert_eq!(told["settled"][0]["status"], "completed", "{told:#}");
+    let answer = boss.next_report(3);
+    assert_eq!(answer["settled"][0]["status"], "completed", "{answer:#}");
     assert_eq!(fs::read_to_string(boss.home.path().join("plain/it.txt")).unwrap().trim(), "here");
-    // It follows the journal, and so what was answered, within 100 ms.
+    // The state file follows the journal, and thus the answers, within 100 ms.
     let state_file = boss.home.path().join("plain/.orchestrator/orchestrator-state.json");
-    until("there is a state file", || state_file.exists());
+    until("the state file exists", || state_file.exists());
 }
 
-/// From the start of a worker to its merge into main, which nobody but the main worktree has checked out.
+/// Leads a worker from its start to its merge into main, which only the main worktree has checked out.
 fn lead(home: TempDir, folder: &str) -> TempDir {
     let mut boss = boss(home, folder);
     let created = boss.succeed(1, "create_worker_mission", mission(json!({})));
     assert_eq!(created["worker"]["worker_id"], "w-1-make-it", "{created:#}");
-    let told = boss.told(2);
-    let worker = &told["settled"][0];
-    assert_eq!(worker["status"], "completed", "{folder:?}: {told:#}");
-    assert_eq!(worker["outcome"]["changes"]["files"], json!(["it.txt"]), "{folder:?}: {told:#}");
+    let answer = boss.next_report(2);
+    let worker = &answer["settled"][0];
+    assert_eq!(worker["status"], "completed", "{folder:?}: {answer:#}");
+    assert_eq!(worker["outcome"]["changes"]["files"], json!(["it.txt"]), "{folder:?}: {answer:#}");
     let merged = boss.succeed(3, "integrate_worker", json!({"worker_id": "w-1", "into": "main"}));
     assert_eq!(merged["status"], "merged", "{folder:?}: {merged:#}");
     let removed = boss.succeed(4, "remove_worktree", json!({"worker_id": "w-1"}));
     assert_eq!(removed["removed"].as_array().map(Vec::len), Some(1), "{folder:?}: {removed:#}");
-    // The state file may come a moment after the answer; a server that leaves has written it.
+    // The state file may follow the answer; a server writes it before its exit.
     boss.close();
     std::mem::replace(&mut boss.home, tempfile::tempdir().unwrap())
 }
@@ -96,7 +96,7 @@ fn boss(home: TempDir, folder: &str) -> Client {
     boss
 }
 
-/// A home with the fake CLI as a backend and a repository of this name.
+/// Creates a home with the fake CLI as a backend and a repository of this name.
 fn home(repository: &str) -> TempDir {
     let home = tempfile::tempdir().unwrap();
     let settings = home.path().join(".config/orchestrator-boss");

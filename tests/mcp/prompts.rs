@@ -46,7 +46,7 @@ fn prompts_are_served_in_both_eras() {
     }
 }
 
-/// Every tool that a prompt names is there.
+/// Checks that every tool that a prompt names exists.
 #[test]
 fn prompts_name_existing_tools() {
     let mut client = Client::initialized("test");

@@ -1,4 +1,4 @@
-//! What can be read by its address, in both eras: what is listed, every page of it, changes, and what is not there.
+//! Resources in both eras: lists, all pages, notifications of changes, and unknown addresses.
 
 use std::cell::RefCell;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::session::modern;
 use crate::support::wait::until;
 
-/// Says, runs and edits something, a lot of it, and commits nothing.
+/// A CLI with long output: messages, commands and edits, and no commit.
 const CODEX: &str = r#"#!/bin/sh
 case "$*" in --version | "login status") echo 1.0; exit ;; esac
 cat > /dev/null
@@ -31,7 +31,7 @@ echo '{"type":"turn.completed","usage":{"input_tokens":1,"cached_input_tokens":0
 
 struct Reader {
     client: Client,
-    /// What every request bears in the modern era.
+    /// The metadata of every request of the modern era.
     meta: Option<Value>,
     next: i64,
 }
@@ -60,7 +60,7 @@ impl Reader {
         answer["result"]["structuredContent"].clone()
     }
 
-    /// The text of one page.
+    /// Returns the text of one page.
     fn read(&mut self, uri: &str) -> String {
         let answer = self.ask("resources/read", json!({"uri": uri}));
         let contents = &answer["result"]["contents"][0];
@@ -70,7 +70,7 @@ impl Reader {
         contents["text"].as_str().unwrap().to_owned()
     }
 
-    /// All pages of a text that is read forwards, put together.
+    /// Returns all pages of a text that is read forwards.
     fn read_all(&mut self, uri: &str) -> (String, usize) {
         let (mut uri, mut whole, mut pages) = (uri.to_owned(), String::new(), 0);
         loop {
@@ -117,11 +117,11 @@ fn resources_of_a_worker_are_paged() {
         let mut reader = Reader::of(repository(), era);
         let mission = json!({"title": "Fix parser", "prompt": "Fix {it} properly.", "backend": "codex"});
         let id = reader.call("create_worker_mission", mission)["worker"]["worker_id"].as_str().unwrap().to_owned();
-        let mut told = json!({"status": "still_running"});
-        while told["status"] == "still_running" {
-            told = reader.call("wait_for_worker", json!({"worker_id": id, "timeout_seconds": 18}));
+        let mut answer = json!({"status": "still_running"});
+        while answer["status"] == "still_running" {
+            answer = reader.call("wait_for_worker", json!({"worker_id": id, "timeout_seconds": 18}));
         }
-        assert_eq!(told["settled"][0]["status"], "completed", "{told:#}");
+        assert_eq!(answer["settled"][0]["status"], "completed", "{answer:#}");
 
         let uri = |part: &str| format!("orchestrator://workers/{id}/{part}");
         let expected: Vec<String> = ["log", "diff", "transcript", "prompt"].map(uri).into_iter().collect();
@@ -132,7 +132,7 @@ fn resources_of_a_worker_are_paged() {
         assert!(prompt.starts_with("Fix {it} properly.\n") && prompt.contains("You are a worker"), "{prompt}");
 
         let (transcript, pages) = reader.read_all(&uri("transcript"));
-        assert!(pages > 1, "it is long");
+        assert!(pages > 1, "the text is long");
         for part in
             ["== attempt 1 ==", "said: I look around first.", "cargo test", "exit 1: 1 failed", "== completed =="]
         {
@@ -146,7 +146,7 @@ fn resources_of_a_worker_are_paged() {
         assert!(pages > 1 && diff.starts_with("diff --git"), "{pages}");
         assert_eq!(diff.lines().filter(|line| line.starts_with("+line ")).count(), 3_000);
 
-        // The log is read from its end backwards.
+        // The log is read backwards from its end.
         let mut next = Some(uri("log"));
         let (mut lines, mut pages) = (Vec::new(), 0);
         while let Some(uri) = next {
@@ -159,15 +159,15 @@ fn resources_of_a_worker_are_paged() {
         assert!(pages > 1 && lines.iter().rev().take(4).any(|line| line.contains("All done.")), "{:?}", lines.last());
         assert_eq!(lines.iter().filter(|line| line.contains("said: step ")).count(), 600);
 
-        // It follows within 100 ms.
+        // The state file follows within 100 ms.
         let reader = RefCell::new(reader);
-        until("the state tells of it", || {
+        until("the state file has the worker", || {
             let (state, _) = reader.borrow_mut().read_all("orchestrator://state");
             let state: Value = serde_json::from_str(&state).unwrap();
             state["completed_tasks"].to_string().contains(&id)
         });
         let mut reader = reader.into_inner();
-        // By number alone too, as everywhere.
+        // A number alone is accepted too.
         assert!(reader.read("orchestrator://workers/w-1/prompt").starts_with("Fix {it}"));
     }
 }
@@ -183,17 +183,17 @@ fn unknown_resource_has_the_error_of_the_era() {
             ("file:///etc/passwd", "orchestrator://state"),
             ("orchestrator://workers/../../log", "orchestrator://state"),
         ];
-        for (uri, mend) in cases {
+        for (uri, fix) in cases {
             let error = &reader.ask("resources/read", json!({ "uri": uri }))["error"];
             assert_eq!(error["code"], code, "{era} {uri}: {error}");
-            assert!(error["message"].as_str().unwrap().contains(mend), "{error}");
+            assert!(error["message"].as_str().unwrap().contains(fix), "{error}");
         }
         let templates = reader.ask("resources/templates/list", json!({}));
         let templates = templates["result"]["resourceTemplates"].as_array().unwrap().clone();
         let templates: Vec<&str> = templates.iter().map(|it| it["uriTemplate"].as_str().unwrap()).collect();
         assert_eq!(templates[0], "orchestrator://workers/{id}/log{?cursor}");
         assert_eq!(templates.len(), 4);
-        // A queued one has its prompt, and nothing else yet.
+        // A queued worker has only its prompt.
         assert_eq!(reader.listed()[1..], [format!("orchestrator://workers/{worker}/prompt")]);
         assert_eq!(reader.read(&format!("orchestrator://workers/{worker}/prompt")), "Nothing.");
     }
@@ -233,14 +233,14 @@ fn modern_era_notifies_listeners() {
     let began = reader.client.next(|message| message["method"] == "notifications/subscriptions/acknowledged");
     assert_eq!(began["params"]["notifications"]["resourceSubscriptions"], json!([uri]), "{began}");
     let is_updated = |message: &Value| message["method"] == "notifications/resources/updated";
-    // The first says where it stands; the second that it changed.
+    // The first notification confirms the subscription; the second one reports the change.
     reader.client.next(is_updated);
     reader.client_queued();
     let note = reader.client.next(is_updated);
     assert_eq!(note["params"]["uri"], uri);
     assert_eq!(note["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 7, "{note}");
     reader.client.send(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}}));
-    assert!(reader.ask("tools/list", json!({})).get("result").is_some(), "the connection lives");
+    assert!(reader.ask("tools/list", json!({})).get("result").is_some(), "the connection is alive");
     let (status, _) = reader.client.close();
     assert!(status.success());
 }
@@ -269,7 +269,7 @@ fn resources_list_only_own_workers() {
         listed["result"]["resources"].as_array().unwrap().len()
     };
     assert_eq!((count(2, "a"), count(3, "b")), (2, 1));
-    // By its id it can be read all the same, as with get_worker_status.
+    // It can be read by its id, as with get_worker_status.
     let read = client.ask(4, "resources/read", as_session(json!({"uri": "orchestrator://workers/w-1/prompt"}), "b"));
     assert_eq!(read["result"]["contents"][0]["text"], "p");
 }

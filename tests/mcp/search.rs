@@ -1,5 +1,5 @@
-//! Models find our tools by search: Codex by BM25 over names, descriptions and parameters, Claude Code by words in names and
-//! descriptions. The words that a model would type lead to the right tool first.
+//! Models find tools by search: Codex by BM25 over names, descriptions and parameters, Claude Code by words in names
+//! and descriptions. Typical queries must find the right tool first.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,13 @@ use serde_json::Value;
 const K1: f64 = 1.2;
 const B: f64 = 0.75;
 
-/// Lower-cased, split at whatever is neither a letter nor a digit. No stemming: "agents" does not find "agent".
+/// Splits lower-cased text at all characters but letters and digits. No stemming: "agents" does not find "agent".
 fn tokens(text: &str) -> Vec<String> {
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     words.map(str::to_lowercase).collect()
 }
 
-/// As Codex indexes a tool: its name (whole, and in words), its description, and its parameters with theirs.
+/// Returns a tool as Codex indexes it: its name (whole, and in words), its description, and its parameters.
 fn document(tool: &Value) -> Vec<String> {
     let mut text = format!("{} {}", tool["name"].as_str().unwrap(), tool["description"].as_str().unwrap());
     parameters(&tool["inputSchema"], &mut text);
@@ -29,7 +29,7 @@ fn parameters(schema: &Value, text: &mut String) {
     }
 }
 
-/// Names in order of their score; those without any of the words are left out.
+/// Returns the matching tools in order of their score.
 fn search<'a>(documents: &'a [(String, Vec<String>)], query: &str) -> Vec<(&'a str, f64)> {
     let count = documents.len() as f64;
     let average = documents.iter().map(|(_, words)| words.len()).sum::<usize>() as f64 / count;

@@ -1,4 +1,4 @@
-//! Both eras of the protocol, and what a boss meets in the first calls.
+//! Both eras of the protocol, and the first calls of a boss.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -47,8 +47,8 @@ fn older_era_opens_with_initialize() {
     }
 }
 
-/// The best of several, since the machine may be busy with other tests. On a slow one, it is measured against what the
-/// program takes there to start and to say its version.
+/// Takes the best of several runs, since the machine may be busy. On a slow machine the limit depends on the time that
+/// the program takes to print its version.
 #[test]
 fn first_request_is_answered_within_50_ms() {
     let best = |run: fn()| (0..10).map(|_| timed(run)).min().unwrap();
@@ -168,9 +168,9 @@ fn wrong_arguments_get_a_hint() {
         ("create_worktree", json!({"branch": ""}), "branch is empty"),
         ("get_backend_status", json!({"backend": "gpt"}), "there are only claudecode, codex, gemini, opencode"),
     ];
-    for (id, (tool, arguments, mend)) in cases.into_iter().enumerate() {
+    for (id, (tool, arguments, fix)) in cases.into_iter().enumerate() {
         let text = client.refused(id as i64 + 1, tool, arguments.clone());
-        assert!(text.starts_with("ERROR: ") && text.contains(mend), "{tool} {arguments}: {text}");
+        assert!(text.starts_with("ERROR: ") && text.contains(fix), "{tool} {arguments}: {text}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! No answer is too long, whatever is in it, and each says first what the boss decides by.
+//! No answer is too long, whatever its content, and each begins with the facts for the boss's decision.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ const ANSWER: usize = 8_000;
 const LONG_ANSWER: usize = 40_000;
 const WORKERS: usize = 1_000;
 
-/// As long as a title may be, in characters that JSON writes longer.
+/// Returns a title of the maximum length, in characters that JSON escapes.
 fn title(number: usize) -> String {
     format!("{number} {}", "\"\\".repeat(95))
 }
@@ -23,8 +23,8 @@ fn missions(client: &Client, count: usize) -> Vec<Value> {
     (0..count).map(mission).collect()
 }
 
-/// The first keys of an answer.
-fn begins(answer: &Value, keys: &[&str]) {
+/// Checks the first keys of an answer.
+fn check_first_keys(answer: &Value, keys: &[&str]) {
     let first: Vec<&String> = answer.as_object().unwrap().keys().take(keys.len()).collect();
     assert_eq!(first, keys, "{answer:.300}");
 }
@@ -34,7 +34,7 @@ fn answers_about_1000_workers_keep_their_limit() {
     let mut client = Client::initialized("test");
     let created = client.succeed(1, "batch_create_workers", json!({"workers": missions(&client, WORKERS)}));
     assert_eq!(created["created"], WORKERS, "{created:.500}");
-    begins(&created, &["created", "failed", "next_step"]);
+    check_first_keys(&created, &["created", "failed", "next_step"]);
     let bad: Vec<Value> = (0..WORKERS).map(|n| json!({"title": title(n), "backend": "\"".repeat(150)})).collect();
     let refused = client.refused(2, "batch_create_workers", json!({ "workers": bad }));
     assert!(refused.len() <= ANSWER, "{}", refused.len());
@@ -63,7 +63,7 @@ fn answers_about_1000_workers_keep_their_limit() {
     check(&mut client, calls);
 }
 
-/// Fewer, since each is ended by itself.
+/// Uses fewer workers, since each is cancelled individually.
 #[test]
 fn answers_about_many_settlements_keep_their_limit() {
     let mut client = Client::initialized("test");
@@ -81,17 +81,17 @@ fn answers_about_many_settlements_keep_their_limit() {
     check(&mut client, calls);
 }
 
-/// Each call succeeds, keeps to its size, and begins as it should.
+/// Checks that each call succeeds, keeps its size limit, and begins with the expected keys.
 fn check<'a>(client: &mut Client, calls: impl IntoIterator<Item = (&'a str, Value, usize, &'a [&'a str])>) {
     for (id, (tool, arguments, most, first)) in calls.into_iter().enumerate() {
         let answer = client.succeed(id as i64 + 100, tool, arguments);
         let size = answer.to_string().len();
         println!("{tool}: {size} bytes");
         assert!(size <= most, "{tool}: {size} bytes");
-        begins(&answer, first);
+        check_first_keys(&answer, first);
         for worker in answer["settled"].as_array().into_iter().flatten() {
-            begins(worker, &["worker_id", "status", "outcome", "next_step"]);
-            begins(&worker["outcome"], &["run", "verification", "changes"]);
+            check_first_keys(worker, &["worker_id", "status", "outcome", "next_step"]);
+            check_first_keys(&worker["outcome"], &["run", "verification", "changes"]);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The tool surface as a whole: one snapshot, portable schemas, the table in `src/docs/tools.md`.
+//! All tools: one snapshot, portable schemas, and the table in `src/docs/tools.md`.
 //!
 //! `ORCHESTRATOR_BLESS=1 cargo test --test mcp` rewrites the snapshot and the table.
 
@@ -71,7 +71,7 @@ fn schemas_are_portable() {
     }
 }
 
-/// Only what all clients' models accept.
+/// Checks that a schema has only keywords that the models of all clients accept.
 fn walk(schema: &Value, at: &str) {
     const ACCEPTED: [&str; 7] =
         ["type", "description", "properties", "required", "additionalProperties", "items", "enum"];
@@ -89,7 +89,7 @@ fn walk(schema: &Value, at: &str) {
     }
 }
 
-/// Every parameter says what it is for.
+/// Checks that every parameter has a description.
 fn described(schema: &Value, at: &str) {
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let at = format!("{at}.{name}");
@@ -110,11 +110,11 @@ fn descriptions_are_short_and_searchable() {
         all.push_str(description);
     }
     for word in ["spawn", "agent", "delegate", "parallel", "stop", "kill", "cancel", "status", "merge", "message"] {
-        assert!(all.contains(word), "no description says {word}");
+        assert!(all.contains(word), "no description has {word}");
     }
 }
 
-/// Codex's code mode gives a script 30 s unless it begins so, and then asks again and again.
+/// Checks the advice for Codex's code mode, which ends a script after 30 s unless it begins this way.
 #[test]
 fn wait_tools_explain_code_mode() {
     for tool in tools() {
@@ -138,7 +138,7 @@ fn annotations_are_correct() {
     }
 }
 
-/// As much of JSON Schema as our schemas use.
+/// Checks a value against a schema, for the part of JSON Schema that the tools use.
 pub fn matches_schema(value: &Value, schema: &Value, at: &str) {
     let matches = match schema["type"].as_str().unwrap() {
         "object" => value.is_object(),
@@ -156,10 +156,11 @@ pub fn matches_schema(value: &Value, schema: &Value, at: &str) {
     for required in schema["required"].as_array().into_iter().flatten() {
         assert!(value.get(required.as_str().unwrap()).is_some(), "{at} lacks {required}: {value}");
     }
-    // Without properties it is any object: it is described elsewhere.
+    // A schema without properties accepts any object.
     let described = value.as_object().filter(|_| schema.get("properties").is_some());
     for (name, field) in described.into_iter().flatten() {
-        let property = schema["properties"].get(name).unwrap_or_else(|| panic!("{at} has {name}, the schema has not"));
+        let property =
+            schema["properties"].get(name).unwrap_or_else(|| panic!("{at} has {name}, which is not in the schema"));
         matches_schema(field, property, &format!("{at}.{name}"));
     }
     for item in value.as_array().into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! Arguments in the form that real clients send, and all names by which a worker is found.
+//! Arguments in the forms that real clients send, and all names of a worker.
 
 use serde_json::{Value, json};
 

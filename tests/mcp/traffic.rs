@@ -1,6 +1,6 @@
-//! What a whole run costs the boss: eight workers from the first look at the backends to the last merge, through the real
-//! server, with titles, prompts, outputs and diffs as they are in practice. Counted is what its model reads and writes: the
-//! arguments of each call, and each answer as clients show it, which is its structured content as compact JSON.
+//! The token cost of a whole run for the boss: eight workers from the backend check to the last merge, through the real
+//! server, with realistic titles, prompts, outputs and diffs. The test counts the text that the model reads and writes:
+//! the arguments of each call, and each answer as clients show it, which is its structured content as compact JSON.
 
 use std::fs;
 use std::path::Path;
@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::support::git::git;
 
-/// The rule: four bytes a token, as usual for English and JSON with words as keys; ids in hex take more, blanks less.
+/// Approximate bytes of a token in English and in JSON with words as keys. Hex ids take more tokens, blanks fewer.
 const BYTES_A_TOKEN: usize = 4;
-/// What the run may cost.
+/// Maximum cost of the run.
 const MOST_TOKENS: usize = 12_000;
 
 const MISSIONS: [(&str, &str); 8] = [
@@ -57,14 +57,14 @@ impl Boss {
         self.calls += 1;
         let asked = arguments.to_string().len();
         let answer = self.client.succeed(self.calls, tool, arguments);
-        let told = answer.to_string().len();
-        self.bytes += asked + told;
-        self.table.push_str(&format!("{tool:<22} {asked:>6} {told:>6}\n"));
+        let answered = answer.to_string().len();
+        self.bytes += asked + answered;
+        self.table.push_str(&format!("{tool:<22} {asked:>6} {answered:>6}\n"));
         answer
     }
 }
 
-/// What a boss writes for one mission, and what the fake CLI does about it.
+/// Returns a mission as a boss writes it, with the script of the fake CLI.
 fn mission(title: &str, file: &str) -> Value {
     let words = format!(
         "{title}. The code is in {file}; read its tests first. Keep the public API as it is, add tests for what you \
@@ -92,15 +92,15 @@ fn run_of_eight_workers_costs_few_tokens() {
     assert_eq!(created["created"], 8, "{created:#}");
     let mut integrated = 0;
     loop {
-        let told = boss.call("wait_for_any_worker", json!({"timeout_seconds": 18}));
-        for worker in told["settled"].as_array().unwrap() {
+        let answer = boss.call("wait_for_any_worker", json!({"timeout_seconds": 18}));
+        for worker in answer["settled"].as_array().unwrap() {
             assert_eq!(worker["status"], "completed", "{worker:#}");
             assert_eq!(worker["outcome"]["verification"]["result"], "passed");
             let merged = boss.call("integrate_worker", json!({"worker_id": worker["worker_id"]}));
             assert_eq!(merged["status"], "merged", "{merged:#}");
             integrated += 1;
         }
-        if told["status"] == "idle" {
+        if answer["status"] == "idle" {
             break;
         }
     }
@@ -108,14 +108,14 @@ fn run_of_eight_workers_costs_few_tokens() {
     boss.call("list_worker_missions", json!({}));
     let tokens = boss.bytes / BYTES_A_TOKEN;
     println!(
-        "call                    asked   told (bytes)\n{}together {} bytes, about {tokens} tokens",
+        "call                    asked answered (bytes)\n{}together {} bytes, about {tokens} tokens",
         boss.table, boss.bytes
     );
     assert!(tokens < MOST_TOKENS, "{tokens} tokens:\n{}", boss.table);
 }
 
-/// What a client loads before the first call. Models read names, descriptions and input schemas; output schemas are for
-/// clients (and for code that a model writes in Codex).
+/// Checks the size of the tool list, which a client loads first. Models read names, descriptions and input schemas;
+/// output schemas are for clients (and for code that a model writes in Codex).
 #[test]
 fn list_of_tools_is_short() {
     let tools = orchestrator_boss::mcp::surface()["tools"].as_array().unwrap().clone();

@@ -52,10 +52,10 @@ impl Installed {
     }
 
     fn completes(&mut self, id: i64, worker: &str) {
-        let told = self.boss.told(id);
-        let settled = &told["settled"][0];
-        assert_eq!((&settled["worker_id"], &settled["status"]), (&json!(worker), &json!("completed")), "{told:#}");
-        assert_eq!(settled["outcome"]["verification"]["result"], "passed", "{told:#}");
+        let answer = self.boss.next_report(id);
+        let settled = &answer["settled"][0];
+        assert_eq!((&settled["worker_id"], &settled["status"]), (&json!(worker), &json!("completed")), "{answer:#}");
+        assert_eq!(settled["outcome"]["verification"]["result"], "passed", "{answer:#}");
     }
 
     fn status(&self, worker: &str) -> Value {
@@ -65,7 +65,7 @@ impl Installed {
 }
 
 /// Checks workers from before, during and after the upgrade, then a retry and an integration with verification.
-fn works_on_after(upgrade: impl Fn(&Path)) {
+fn check_after(upgrade: impl Fn(&Path)) {
     let mut it = Installed::start();
     fs::write(it.home.join("gate"), "").unwrap();
     let first = it.create(1, "first");
@@ -80,7 +80,7 @@ fn works_on_after(upgrade: impl Fn(&Path)) {
     until("it runs", || it.status(&after)["phase"] == "running");
     let supervisor = it.status(&after)["supervisor"]["pid"].as_u64().unwrap();
     let listed = |file: &str| fs::read_to_string(format!("/proc/{supervisor}/{file}")).unwrap();
-    assert_eq!(listed("comm").trim_end(), "orchestrator-bo", "the process table names it");
+    assert_eq!(listed("comm").trim_end(), "orchestrator-bo", "the supervisor is in the process table");
     let command = listed("cmdline").replace('\0', " ");
     assert!(command.contains("versions/1/orchestrator-boss supervise "), "{command}");
     fs::write(it.home.join("gate"), "").unwrap();
@@ -88,9 +88,9 @@ fn works_on_after(upgrade: impl Fn(&Path)) {
     let mut id = 4;
     while settled.len() < 2 {
         id += 1;
-        let told = it.boss.told(id);
-        for worker in told["settled"].as_array().unwrap() {
-            assert_eq!(worker["status"], "completed", "{told:#}");
+        let answer = it.boss.next_report(id);
+        for worker in answer["settled"].as_array().unwrap() {
+            assert_eq!(worker["status"], "completed", "{answer:#}");
             settled.push(worker["worker_id"].clone());
         }
     }
@@ -112,7 +112,7 @@ fn works_on_after(upgrade: impl Fn(&Path)) {
 
 #[test]
 fn server_works_after_its_version_is_removed() {
-    works_on_after(|home| {
+    check_after(|home| {
         fs::create_dir(home.join("versions/2")).unwrap();
         fs::write(home.join("versions/2/orchestrator-boss"), "another version").unwrap();
         fs::remove_file(home.join("links/orchestrator-boss")).unwrap();
@@ -123,7 +123,7 @@ fn server_works_after_its_version_is_removed() {
 
 #[test]
 fn server_works_after_its_file_is_replaced() {
-    works_on_after(|home| {
+    check_after(|home| {
         fs::write(home.join("new"), "another version").unwrap();
         fs::rename(home.join("new"), home.join("versions/1/orchestrator-boss")).unwrap();
     });
@@ -131,7 +131,7 @@ fn server_works_after_its_file_is_replaced() {
 
 #[test]
 fn server_works_after_its_program_is_uninstalled() {
-    works_on_after(|home| {
+    check_after(|home| {
         fs::remove_dir_all(home.join("versions")).unwrap();
         fs::remove_dir_all(home.join("links")).unwrap();
     });

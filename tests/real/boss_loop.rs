@@ -1,5 +1,5 @@
-//! A whole session of each real CLI as the boss: it looks at what is there, starts workers of other CLIs, waits, tells one
-//! something, calls one off, looks at a diff and merges. The model goes on from what it was told: ids are read, not known.
+//! A whole session of each real CLI as the boss: it checks the backends, starts workers of other CLIs, waits, sends one
+//! a message, cancels one, reads a diff and merges. The model takes ids from earlier answers.
 
 use std::fs;
 use std::path::Path;
@@ -18,17 +18,17 @@ async fn boss_leads_workers_of_other_clis(world: &World) {
     lead_by(world);
     world.model.register("loop", session(world));
     let ended = run_to_end(&mut command(world), "Lead. SCRIPT:loop", CEILING);
-    let told = told(world);
-    assert!(ended.status.success(), "{ended:?}\n{told}");
-    assert!(told.contains("claudecode") && told.contains("installed"), "the backends: {told}");
-    assert!(told.contains("+heard"), "the diff: {told}");
-    assert!(!told.contains("never told"), "{told}");
+    let received = received(world);
+    assert!(ended.status.success(), "{ended:?}\n{received}");
+    assert!(received.contains("claudecode") && received.contains("installed"), "the backends: {received}");
+    assert!(received.contains("+heard"), "the diff: {received}");
+    assert!(!received.contains("never told"), "{received}");
 
     assert_eq!(world.git(&["show", "HEAD:made.txt"]), "made");
     assert_eq!(world.git(&["show", "HEAD:heard.txt"]), "heard");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
     let expected = ["Hang: cancelled, -", "Make: completed, main", "Talk: completed, main"];
-    // The state file follows within 100 ms, or at the end of its server.
+    // The state file follows within 100 ms, or at the server's exit.
     let began = Instant::now();
     while tasks(&state(world)) != expected {
         assert!(began.elapsed() < CEILING, "{:#}", state(world));
@@ -36,7 +36,7 @@ async fn boss_leads_workers_of_other_clis(world: &World) {
     }
 }
 
-/// How each task ended.
+/// Returns how each task ended.
 fn tasks(state: &Value) -> Vec<String> {
     let tasks = ["tasks", "completed_tasks", "blocked_tasks"].map(|list| state[list].as_array().expect("a list"));
     let mut tasks: Vec<_> = tasks.into_iter().flatten().map(ended_how).collect();
@@ -44,14 +44,14 @@ fn tasks(state: &Value) -> Vec<String> {
     tasks
 }
 
-/// A worker that is open has no settlement.
+/// Returns how a task ended; an open one has no ending.
 fn ended_how(task: &Value) -> String {
     let text = |key: &str| task[key].as_str().unwrap_or("-").to_owned();
     let open = if task["settled_at"].is_string() { "" } else { " (open)" };
     format!("{}: {}, {}{open}", text("description"), text("status"), text("integrated_into"))
 }
 
-/// The settled order: the real worker has ended before the others are touched.
+/// Returns the script of the session. The order is fixed: the real worker ends before the other calls.
 fn session(world: &World) -> Script {
     let make = Script::new().write("made.txt", "made\n").say("done");
     let mut make = world::mission(worker_of(world.cli), &make);
@@ -78,7 +78,7 @@ fn session(world: &World) -> Script {
         .say("all is merged")
 }
 
-/// Another real CLI that needs nothing of the environment that this boss keeps from its servers.
+/// Returns another CLI, which needs no variables that this boss withholds from its servers.
 fn worker_of(boss: Cli) -> Cli {
     match boss {
         Cli::Claude | Cli::OpenCode => Cli::Codex,
@@ -93,14 +93,14 @@ pub fn lead_by(world: &World) {
         "max_workers = 4\n[[custom]]\nname = \"fake\"\nprogram = {fake:?}\noutput = \"jsonl\"\nresume_args = [\"--resume\", \"{{session_id}}\"]\n"
     );
     write(&world.path(".config/orchestrator-boss/config.toml"), &settings);
-    // Codex hands on no variable that says where the sealed home's git settings are.
+    // Codex passes on no variable with the path of the sealed home's git settings.
     world.git(&["config", "user.name", "Test"]);
     world.git(&["config", "user.email", "test@localhost"]);
     setup(world, &[]);
 }
 
-/// All that the boss's model was sent.
-pub fn told(world: &World) -> String {
+/// Returns everything that the boss's model received.
+pub fn received(world: &World) -> String {
     world.asked().iter().map(|request| request.body.to_string()).collect::<Vec<_>>().join("\n")
 }
 

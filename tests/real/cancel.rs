@@ -1,4 +1,4 @@
-//! Nothing of a worker is left, whatever its CLI does with the commands that it started.
+//! Cancellation leaves no process of a worker, however its CLI runs commands.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::world::{World, processes};
 with_each_cli!(cancel_ends_a_sleeping_worker: Claude Codex Gemini OpenCode);
 with_each_cli!(cancel_ends_a_daemon_of_the_turn: Claude Codex Gemini OpenCode);
 
-/// Elsewhere the tests cannot look at all processes.
+/// Only on Linux can the tests read all processes.
 const NOT_LINUX: bool = cfg!(not(target_os = "linux"));
 
 async fn cancel_ends_a_sleeping_worker(world: &World) {
@@ -29,26 +29,30 @@ async fn cancel_ends_a_sleeping_worker(world: &World) {
     assert_eq!((&answer["status"], &answer["survivors"]), (&json!("cancelled"), &json!(0)), "{answer:#}");
     assert!(NOT_LINUX || answer["proof"] == "full", "{answer:#}");
 
-    // Its session is still there to go on with.
+    // The session still exists and can be resumed.
     world.call("send_message_to_worker", json!({"worker_id": worker, "message": "go on"})).await;
-    let told = world.settled(&worker).await;
-    assert_eq!((&told["status"], &told["attempt"]), (&json!("completed"), &json!(2)), "{told:#}");
-    assert_eq!(told["final_message"], "heard: go on");
-    assert!(world.asked().last().is_some_and(|it| it.body.to_string().contains("SCRIPT:")), "it has forgotten");
+    let settled = world.settled(&worker).await;
+    assert_eq!((&settled["status"], &settled["attempt"]), (&json!("completed"), &json!(2)), "{settled:#}");
+    assert_eq!(settled["final_message"], "heard: go on");
+    assert!(world.asked().last().is_some_and(|it| it.body.to_string().contains("SCRIPT:")), "the session was lost");
 }
 
 async fn cancel_ends_a_daemon_of_the_turn(world: &World) {
     let sleep = sleep_of(world);
     let daemon = format!("(setsid {sleep} >/dev/null 2>&1 </dev/null & echo started; touch started)");
     let worker = world.start(&Script::new().run(&daemon).say("it runs"), json!({})).await;
-    let told = world.settled(&worker).await;
-    assert_eq!((&told["status"], &told["final_message"]), (&json!("completed"), &json!("it runs")), "{told:#}");
+    let settled = world.settled(&worker).await;
+    assert_eq!(
+        (&settled["status"], &settled["final_message"]),
+        (&json!("completed"), &json!("it runs")),
+        "{settled:#}"
+    );
     assert!(world.worktree(&worker).join("started").exists());
     let left: Vec<_> = processes().into_iter().filter(|it| it.command.contains(&sleep)).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// No other process on this machine sleeps exactly that long.
+/// Returns a duration with which no other process on this machine sleeps.
 fn sleep_of(world: &World) -> String {
     format!("sleep 300.{}", world.model.url().rsplit(':').next().expect("an address has a port"))
 }

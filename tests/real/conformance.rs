@@ -1,17 +1,17 @@
-//! The protocol's own conformance suite finds nothing wrong. It speaks HTTP, our server speaks lines: a bridge for one
-//! session stands between, which also gives our tools the names that the suite's scenarios ask for.
+//! The conformance suite of the protocol passes. It uses HTTP and the server uses lines, so a bridge translates one
+//! session. It also gives the tools the names that the suite's scenarios need.
 //!
 //! Scenarios that do not apply:
 //!
 //! | scenarios | why |
 //! |---|---|
-//! | `tools-call-image`, `-audio`, `-embedded-resource`, `-mixed-content` | our tools answer with text and structured content alone |
-//! | `tools-call-sampling`, `-elicitation`, `elicitation-*` | we never ask the client's model or user for anything |
+//! | `tools-call-image`, `-audio`, `-embedded-resource`, `-mixed-content` | the tools answer only with text and structured content |
+//! | `tools-call-sampling`, `-elicitation`, `elicitation-*` | the server never asks the client's model or user |
 //! | `tools-call-with-logging`, `logging-set-level` | the log goes to stderr; the capability is not declared |
-//! | `tools-call-with-progress` | wants three notes at once; ours come every 10 s, `tests/mcp` holds them |
+//! | `tools-call-with-progress` | needs three reports at once; the server reports every 10 s, see `tests/mcp` |
 //! | `completion-complete` | the capability is not declared |
-//! | `json-schema-2020-12` | wants a tool whose schema has `$defs`; ours are plain, since not all clients read these |
-//! | `server-sse-*`, `dns-rebinding-protection` | about HTTP, which we do not speak |
+//! | `json-schema-2020-12` | needs a tool whose schema has `$defs`, which not all clients read |
+//! | `server-sse-*`, `dns-rebinding-protection` | about HTTP, which the server does not use |
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -25,13 +25,13 @@ use tiny_http::{Header, Method, Request, Response, Server};
 
 use crate::real_cli::{ScratchHome, run_to_end, skipped};
 
-/// The scenario, and what our server calls that which it asks for: (the suite's name, ours).
+/// The scenarios, each with the name of a tool or prompt in the suite and in this server.
 const SCENARIOS: [(&str, Option<(&str, &str)>); 5] = [
     ("server-initialize", None),
     ("ping", None),
     ("tools-list", None),
     ("tools-call-simple-text", Some(("test_simple_text", "list_worker_missions"))),
-    // It is called without the worker that it needs.
+    // The suite calls the tool without a worker.
     ("tools-call-error", Some(("test_error_handling", "get_worker_status"))),
 ];
 
@@ -53,7 +53,7 @@ fn conformance_suite_passes() {
     }
 }
 
-/// HTTP on 127.0.0.1 on the one side, our program on the other. It ends when dropped.
+/// A bridge from HTTP on 127.0.0.1 to the program. It ends when dropped.
 struct Bridge {
     http: Arc<Server>,
     passing_on: Option<JoinHandle<()>>,
@@ -66,7 +66,7 @@ impl Bridge {
         let http = Arc::new(Server::http("127.0.0.1:0").expect("a free port on 127.0.0.1"));
         let asked = Arc::clone(&http);
         let passing_on = std::thread::spawn(move || {
-            // Fails when it is unblocked at the end.
+            // Fails when the server is unblocked at the end.
             while let Ok(request) = asked.recv() {
                 pass_on(request, &mut line, renamed);
             }
@@ -89,7 +89,7 @@ impl Drop for Bridge {
 }
 
 fn pass_on(mut request: Request, line: &mut Line, renamed: Option<(&str, &str)>) {
-    // No stream of the server's own is offered, nor an end of the session.
+    // The bridge offers neither a stream of the server nor an end of the session.
     if *request.method() != Method::Post {
         let _ = request.respond(Response::empty(405));
         return;
@@ -116,7 +116,7 @@ fn pass_on(mut request: Request, line: &mut Line, renamed: Option<(&str, &str)>)
     };
 }
 
-/// Our program, spoken to in lines.
+/// The program, called over lines.
 struct Line {
     server: Child,
     input: Option<ChildStdin>,
@@ -134,11 +134,11 @@ impl Line {
 
     fn write(&mut self, message: &Value) {
         let input = self.input.as_mut().expect("open until the end");
-        // One that has ended gives no answer, which is told.
+        // A program that has exited gives no answer, which is reported.
         let _ = writeln!(input, "{message}");
     }
 
-    /// What comes before it is for nobody: the suite's scenarios here want no notifications.
+    /// Returns the answer with this id. Earlier messages are discarded, since these scenarios need no notifications.
     fn answer(&mut self, id: &Value) -> Option<Value> {
         loop {
             let mut line = String::new();

@@ -1,5 +1,5 @@
-//! A conversation of Claude Code that is gone on with keeps its workers, whatever id its servers are started with: without
-//! a terminal, and by `/resume` in a window of another conversation, which has kept its own when it is cleared.
+//! A continued conversation of Claude Code keeps its workers, whatever id its servers are started with: without a
+//! terminal, and by `/resume` in a window of another conversation. A cleared conversation keeps its workers too.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ async fn continued_conversation_keeps_its_workers(world: &World) {
         world.model.register(&script, wait_for(world));
         let ended = run_to_end(command(world).arg(&goes_on), &format!("Go on. SCRIPT:{script}"), CEILING);
         assert!(ended.status.success(), "{ended:?}");
-        assert!(told_of(world, number), "{goes_on}: {ended:?}");
+        assert!(is_reported(world, number), "{goes_on}: {ended:?}");
     }
 }
 
@@ -45,7 +45,7 @@ async fn resumed_conversation_keeps_its_workers(world: &World) {
     terminal.until_shown("Ihaveset1towork");
     type_in(&mut terminal, "Go on. SCRIPT:wait");
     terminal.until_shown("Iwastold");
-    assert!(told_of(world, 1), "{:?}", world.asked().last());
+    assert!(is_reported(world, 1), "{:?}", world.asked().last());
 
     let list = Script::new().call(&tool_name(world.cli, "list_worker_missions"), json!({})).say("I have seen");
     world.model.register("list", list);
@@ -53,7 +53,7 @@ async fn resumed_conversation_keeps_its_workers(world: &World) {
     type_in(&mut terminal, "/clear");
     let began = Instant::now();
     while transcripts(world) == before {
-        assert!(began.elapsed() < CEILING, "no conversation begins anew: {}", terminal.shown());
+        assert!(began.elapsed() < CEILING, "no new conversation begins: {}", terminal.shown());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     type_in(&mut terminal, "Look. SCRIPT:list");
@@ -67,7 +67,8 @@ async fn resumed_conversation_keeps_its_workers(world: &World) {
 
 fn transcripts(world: &World) -> usize {
     let folder = world.repo().to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-    let files = fs::read_dir(world.path(".claude/projects").join(folder)).expect("it was worked on").flatten();
+    let files =
+        fs::read_dir(world.path(".claude/projects").join(folder)).expect("a transcript of the conversation").flatten();
     files.filter(|file| file.path().extension().is_some_and(|extension| extension == "jsonl")).count()
 }
 
@@ -77,7 +78,7 @@ fn type_in(terminal: &mut Terminal, text: &str) {
     terminal.send("\r");
 }
 
-/// A session that starts a worker and ends.
+/// Runs a session that starts a worker and ends.
 fn begin(world: &World, number: u32, session: String) {
     if number == 1 {
         lead_by(world);
@@ -85,7 +86,7 @@ fn begin(world: &World, number: u32, session: String) {
     let mission = json!({"title": "Go on", "prompt": "FAKE:\nwait-file go 100\nsay I went on", "backend": "fake"});
     let script = Script::new()
         .call(&tool_name(world.cli, "create_worker_mission"), mission)
-        // What has not begun when its server goes begins with the next one.
+        // The next server starts a worker that had not started.
         .until(&tool_name(world.cli, "get_worker_status"), json!({"worker_id": worker(number)}), "status:running")
         .say(&format!("I have set {number} to work"));
     let name = format!("begin{number}");
@@ -106,12 +107,12 @@ fn wait_for(world: &World) -> Script {
     Script::new().call(&tool_name(world.cli, "wait_for_any_worker"), json!({"timeout_seconds": 60}))
 }
 
-fn told_of(world: &World, number: u32) -> bool {
-    let told = |request: &Recorded| {
+fn is_reported(world: &World, number: u32) -> bool {
+    let has_worker = |request: &Recorded| {
         let results = results(request);
         results.contains(&worker(number)) && results.contains("turn_complete")
     };
-    world.asked().iter().any(told)
+    world.asked().iter().any(has_worker)
 }
 
 fn results(request: &Recorded) -> String {

@@ -1,4 +1,4 @@
-//! What the model's service refuses settles the worker soon, with the reason in a word.
+//! An error of the model service settles the worker soon, with a reason.
 
 use serde_json::json;
 
@@ -15,7 +15,7 @@ with_each_cli!(rate_limit_backs_off_and_uses_fallbacks: Codex);
 
 async fn refused_key_ends_the_worker(world: &World) {
     fails(world, &Script::new().fail(401), "auth_error").await;
-    assert!(world.asked().len() <= 3, "it asked {} times", world.asked().len());
+    assert!(world.asked().len() <= 3, "it sent {} requests", world.asked().len());
 }
 
 async fn unknown_model_is_named(world: &World) {
@@ -37,7 +37,7 @@ async fn rate_limit_with_an_end_is_not_awaited(world: &World) {
     fails(world, &Script::new().fail_with(failure), "rate_limited").await;
 }
 
-/// Codex gives up at the first 429, so the waiting is ours.
+/// Checks the backoff of the server, since Codex gives up at the first 429.
 async fn rate_limit_backs_off_and_uses_fallbacks(world: &World) {
     fails(world, &Script::new().fail(429), "rate_limited").await;
     let elsewhere = world.start(&Script::new().say("done there"), json!({"fallback_backends": ["claudecode"]})).await;
@@ -49,19 +49,19 @@ async fn rate_limit_backs_off_and_uses_fallbacks(world: &World) {
     let why = waiting["worker"]["waits_for"].as_str().unwrap_or_default();
     assert!(why.starts_with("codex to take work again at") && why.contains("429"), "{waiting:#}");
 
-    let told = world.settled(&elsewhere).await;
-    assert_eq!((&told["status"], &told["backend"]), (&json!("completed"), &json!("claudecode")), "{told:#}");
-    assert_eq!(told["final_message"], "done there");
-    assert!(told["diverted"].as_str().unwrap_or_default().contains("instead of waiting for codex"), "{told:#}");
-    let told = world.settled(&waits).await;
-    assert_eq!((&told["status"], &told["backend"]), (&json!("completed"), &json!("codex")), "{told:#}");
+    let settled = world.settled(&elsewhere).await;
+    assert_eq!((&settled["status"], &settled["backend"]), (&json!("completed"), &json!("claudecode")), "{settled:#}");
+    assert_eq!(settled["final_message"], "done there");
+    assert!(settled["diverted"].as_str().unwrap_or_default().contains("instead of waiting for codex"), "{settled:#}");
+    let settled = world.settled(&waits).await;
+    assert_eq!((&settled["status"], &settled["backend"]), (&json!("completed"), &json!("codex")), "{settled:#}");
 }
 
 async fn fails(world: &World, script: &Script, reason: &str) {
     let worker = world.start(script, json!({})).await;
-    // Sooner than a CLI would give up that tries again and again.
-    let told = world.settled(&worker).await;
-    assert_eq!(told["status"], "failed", "{told:#}");
-    assert_eq!(told["outcome"]["run"]["reason"], reason, "{told:#}");
-    assert!(told["outcome"]["run"]["message"].is_string(), "{told:#}");
+    // The limit is shorter than the retries of a CLI take.
+    let settled = world.settled(&worker).await;
+    assert_eq!(settled["status"], "failed", "{settled:#}");
+    assert_eq!(settled["outcome"]["run"]["reason"], reason, "{settled:#}");
+    assert!(settled["outcome"]["run"]["message"].is_string(), "{settled:#}");
 }

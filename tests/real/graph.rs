@@ -1,4 +1,5 @@
-//! Three real CLIs and a task graph: what one builds on is there when it starts, and all of it lands together, verified.
+//! Three real CLIs and a task graph: dependencies are in the worktree at the start, and all work is merged and
+//! verified.
 
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ async fn builds_on_two(world: &World) {
     );
     joined["depends_on"] = json!(["one", "two"]);
     let missions = [
-        // Before what it waits for.
+        // The dependent task is created before its dependencies.
         joined,
         mission(Cli::Codex, "one", file("one.txt"), "test -f one.txt"),
         mission(Cli::Claude, "two", file("two.txt"), "test -f two.txt"),
@@ -35,20 +36,20 @@ async fn builds_on_two(world: &World) {
     let created = world.call("batch_create_workers", json!({"workers": missions})).await;
     assert_eq!((&created["created"], &created["failed"]), (&json!(3), &json!(0)), "{created:#}");
 
-    let mut told: Vec<Value> = Vec::new();
-    while told.len() < 3 {
-        let answer = world.told().await;
+    let mut reported: Vec<Value> = Vec::new();
+    while reported.len() < 3 {
+        let answer = world.next_report().await;
         assert_eq!(answer["status"], "settled", "{answer:#}");
-        told.extend(answer["settled"].as_array().expect("a list").iter().cloned());
+        reported.extend(answer["settled"].as_array().expect("a list").iter().cloned());
     }
-    for worker in &told {
+    for worker in &reported {
         assert_eq!(worker["status"], "completed", "{worker:#}");
         assert_eq!(worker["outcome"]["verification"]["result"], "passed", "{worker:#}");
     }
-    assert_eq!(told[2]["task_id"], "joined", "what waits for the others comes last: {told:#?}");
+    assert_eq!(reported[2]["task_id"], "joined", "the dependent task settles last: {reported:#?}");
 
     let ids: Vec<&Value> = ["one", "two", "joined"]
-        .map(|task| &told.iter().find(|it| it["task_id"] == task).expect("all were told")["worker_id"])
+        .map(|task| &reported.iter().find(|it| it["task_id"] == task).expect("all were reported")["worker_id"])
         .to_vec();
     let merged = world
         .call(

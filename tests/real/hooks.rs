@@ -1,4 +1,4 @@
-//! Hooks in the project's own settings, as Claude Code runs them in a worker.
+//! Hooks in the project's settings, as Claude Code runs them in a worker.
 
 use std::fs;
 
@@ -11,14 +11,18 @@ with_each_cli!(blocking_stop_hook_keeps_the_final_message: Claude);
 with_each_cli!(stop_hook_that_ends_the_turn_succeeds: Claude);
 
 async fn blocking_stop_hook_keeps_the_final_message(world: &World) {
-    let told = ends(world, json!({"decision": "block", "reason": "not yet"})).await;
-    assert_eq!(told["status"], "completed", "{told:#}");
-    assert!(!told["final_message"].as_str().unwrap_or_default().is_empty(), "{told:#}");
+    let settled = ends(world, json!({"decision": "block", "reason": "not yet"})).await;
+    assert_eq!(settled["status"], "completed", "{settled:#}");
+    assert!(!settled["final_message"].as_str().unwrap_or_default().is_empty(), "{settled:#}");
 }
 
 async fn stop_hook_that_ends_the_turn_succeeds(world: &World) {
-    let told = ends(world, json!({"continue": false, "stopReason": "enough"})).await;
-    assert_eq!((&told["status"], &told["final_message"]), (&json!("completed"), &json!("all is done")), "{told:#}");
+    let settled = ends(world, json!({"continue": false, "stopReason": "enough"})).await;
+    assert_eq!(
+        (&settled["status"], &settled["final_message"]),
+        (&json!("completed"), &json!("all is done")),
+        "{settled:#}"
+    );
 }
 
 /// Runs a worker in a project whose Stop hook always gives this answer, and returns the settled worker.

@@ -1,4 +1,4 @@
-//! The protocol's own inspector finds nothing to warn of in the tools, in both eras of the protocol.
+//! The inspector of the protocol lists the tools without a warning, in both eras.
 
 use std::path::Path;
 use std::process::Output;

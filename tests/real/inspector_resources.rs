@@ -1,4 +1,4 @@
-//! The protocol's own inspector reads the resources and prompts, in both eras of the protocol.
+//! The inspector of the protocol reads the resources and prompts, in both eras.
 
 use std::path::Path;
 use std::time::Duration;

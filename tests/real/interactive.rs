@@ -1,5 +1,5 @@
-//! Claude Code as a person uses it, in a terminal: a wait that goes on for long is moved to the background, and its return
-//! wakes the boss, which has ended its turn, with the result.
+//! Claude Code in a terminal: it moves a long wait to the background, and the result of the wait wakes the boss, which
+//! has ended its turn.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -39,7 +39,7 @@ async fn background_wait_wakes_the_boss(world: &World) {
     terminal.until_shown("SCRIPT:rest");
     terminal.send("\r");
 
-    // It has been told that the wait goes on behind it, and has ended its turn.
+    // The model knows that the wait continues in the background, and has ended its turn.
     terminal.until_shown("Irest");
     let rested = |request: &Recorded| request.body.to_string().contains("moved to the background");
     assert!(world.model.wait_for_request(CEILING, rested).is_some(), "{}", terminal.shown());
@@ -48,21 +48,22 @@ async fn background_wait_wakes_the_boss(world: &World) {
     assert!(worker.exists());
     fs::write(worker.join("go"), "").expect("the worktree is there");
 
-    // Nobody types anything: the result alone wakes it.
+    // No key is pressed: the result alone wakes the boss.
     let woken = |request: &Recorded| {
         let text = request.body.to_string();
         text.contains("(orchestrator-boss/wait_for_any_worker) completed.") && text.contains("turn_complete")
     };
     assert!(world.model.wait_for_request(CEILING, woken).is_some(), "{}", terminal.shown());
-    assert!(world.asked().len() > before, "it was asked again");
+    assert!(world.asked().len() > before, "a second request to the model");
     terminal.until_shown("scriptfinished");
     terminal.end();
 }
 
-/// Which theme, whether to trust this folder, whether to use that key.
+/// Answers the questions of the first start: the theme, trust in the folder, and use of the key.
 pub fn answer_first_questions(world: &World) {
     let path = world.path(".claude/.claude.json");
-    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).expect("it was registered")).expect("JSON");
+    let mut config: Value =
+        serde_json::from_str(&fs::read_to_string(&path).expect("a registered server")).expect("JSON");
     config["hasCompletedOnboarding"] = true.into();
     config["theme"] = "dark".into();
     config["customApiKeyResponses"] = json!({"approved": ["dummy"], "rejected": []});
@@ -71,7 +72,7 @@ pub fn answer_first_questions(world: &World) {
     write(&path, &config.to_string());
 }
 
-/// A program in a terminal of its own, and all that it has shown.
+/// A program in its own terminal, with all its output.
 pub struct Terminal {
     child: Child,
     keys: File,
@@ -81,10 +82,10 @@ pub struct Terminal {
 impl Terminal {
     pub fn start(mut command: Command) -> Self {
         let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-        grantpt(&controller).and_then(|()| unlockpt(&controller)).expect("it is ours");
-        let name = ptsname(&controller, Vec::new()).expect("it has a name");
+        grantpt(&controller).and_then(|()| unlockpt(&controller)).expect("a terminal of this process");
+        let name = ptsname(&controller, Vec::new()).expect("a name");
         let size = Winsize { ws_row: 50, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&controller, size).expect("it is ours");
+        tcsetwinsize(&controller, size).expect("a terminal of this process");
         let path = name.to_str().expect("a plain name").to_owned();
         let side = || Stdio::from(File::options().read(true).write(true).open(&path).expect("its other side"));
         command.stdin(side()).stdout(side()).stderr(side());
@@ -95,9 +96,9 @@ impl Terminal {
         let (mut screen, kept) = (keys.try_clone().expect("a second handle"), shown.clone());
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // Reading fails when the program has gone.
+            // Reading fails after the program's exit.
             while let Ok(read @ 1..) = screen.read(&mut buffer) {
-                kept.lock().expect("nobody panics with it").extend_from_slice(&buffer[..read]);
+                kept.lock().expect("an unpoisoned lock").extend_from_slice(&buffer[..read]);
             }
         });
         Self { child, keys, shown }
@@ -107,9 +108,9 @@ impl Terminal {
         self.keys.write_all(keys.as_bytes()).expect("the terminal is open");
     }
 
-    /// Without the codes that move and colour, and without spaces, which are shown by moving.
+    /// Returns the output without control codes and without spaces, which the program shows by cursor moves.
     pub fn shown(&self) -> String {
-        let bytes = self.shown.lock().expect("nobody panics with it").clone();
+        let bytes = self.shown.lock().expect("an unpoisoned lock").clone();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let mut plain = String::new();
         let mut chars = text.chars();
@@ -135,7 +136,7 @@ impl Terminal {
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::TERM);
         let began = Instant::now();
         while self.child.try_wait().expect("a child of ours").is_none() {
-            assert!(began.elapsed() < CEILING, "it does not end");
+            assert!(began.elapsed() < CEILING, "the program does not exit");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -151,7 +152,7 @@ impl Drop for Terminal {
 fn skip_code(chars: &mut std::str::Chars<'_>) {
     match chars.next() {
         Some('[') => drop(chars.find(|c| ('@'..='~').contains(c))),
-        // A title or a link ends with a bell or with a backslash after an escape.
+        // A title or a link ends with BEL, or with ESC and a backslash.
         Some(']') => drop(chars.find(|c| matches!(c, '\u{7}' | '\\'))),
         _ => {}
     }

@@ -1,5 +1,4 @@
-//! The other side: each real CLI as the boss, with this server registered by `setup`, leads a worker from its
-//! start to its merge.
+//! Each real CLI as the boss: with this server registered by `setup`, it leads a worker from its start to its merge.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +16,7 @@ async fn boss_leads_a_worker_to_its_merge(world: &World) {
     let fake = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")).with_file_name("examples/fake-cli");
     let settings = format!("[[custom]]\nname = \"fake\"\nprogram = {fake:?}\noutput = \"jsonl\"\n");
     write(&world.path(".config/orchestrator-boss/config.toml"), &settings);
-    // Codex hands on no variable that says where the sealed home's git settings are.
+    // Codex passes on no variable with the path of the sealed home's git settings.
     world.git(&["config", "user.name", "Test"]);
     world.git(&["config", "user.email", "test@localhost"]);
     setup(world, &[]);
@@ -32,14 +31,14 @@ async fn boss_leads_a_worker_to_its_merge(world: &World) {
     let ended = run_to_end(&mut command(world), &format!("Lead. {}", script.marker()), CEILING);
     assert!(ended.status.success(), "{ended:?}");
 
-    let told = world.asked().iter().map(|request| request.body.to_string()).collect::<Vec<_>>().join("\n");
+    let received = world.asked().iter().map(|request| request.body.to_string()).collect::<Vec<_>>().join("\n");
     for words in ["w-1-add-it", "completed", "merged"] {
-        assert!(told.contains(words), "the model never read {words}: {ended:?}\n{told}");
+        assert!(received.contains(words), "the model never read {words}: {ended:?}\n{received}");
     }
     assert_eq!(world.git(&["show", "HEAD:it.txt"]), "here");
 }
 
-/// As each CLI names a tool of ours to its model.
+/// Returns the name under which each CLI offers a tool of this server to its model.
 pub fn tool_name(cli: Cli, tool: &str) -> String {
     match cli {
         Cli::Claude => format!("mcp__orchestrator-boss__{tool}"),
@@ -49,16 +48,16 @@ pub fn tool_name(cli: Cli, tool: &str) -> String {
     }
 }
 
-/// As the README says.
+/// Runs `setup` as in the README.
 pub fn setup(world: &World, more: &[&str]) -> Output {
     let mut command = world.home.command(env!("CARGO_BIN_EXE_orchestrator-boss"));
     let output = command.args(["setup", world.cli.program()]).args(more).current_dir(world.repo()).output();
-    let output = output.expect("our own program");
+    let output = output.expect("the program");
     assert!(output.status.success(), "{output:?}");
     output
 }
 
-/// The boss without a terminal, allowed to use our tools.
+/// Returns the command of the boss without a terminal, with permission to use the tools.
 pub fn command(world: &World) -> std::process::Command {
     let mut command = world.home.command(world.cli.path());
     match world.cli {
@@ -74,6 +73,6 @@ pub fn command(world: &World) -> std::process::Command {
 }
 
 pub fn write(path: &Path, content: &str) {
-    fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("a new folder");
-    fs::write(path, content).expect("it is ours");
+    fs::create_dir_all(path.parent().expect("a path with a parent")).expect("a new folder");
+    fs::write(path, content).expect("a writable file");
 }

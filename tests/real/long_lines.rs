@@ -1,4 +1,4 @@
-//! Results longer than any line that is kept in memory: Claude Code repeats in its result what it refused to write.
+//! Results longer than any line kept in memory: Claude Code repeats refused writes in its result.
 
 use serde_json::json;
 
@@ -20,10 +20,10 @@ async fn long_result_with_refused_writes_ends_the_worker(world: &World) {
     mission["prompt"] = "SCRIPT:refused".into();
     let created = world.call("create_worker_mission", mission).await;
     let worker = created["worker"]["worker_id"].as_str().expect("a worker has an id").to_owned();
-    let told = world.settled(&worker).await;
-    assert_eq!(told["status"], "completed", "{told:#}");
-    assert_eq!(told["final_message"], "three were refused");
-    assert_eq!(told["outcome"]["changes"]["permission_denials"], 3, "{told:#}");
+    let settled = world.settled(&worker).await;
+    assert_eq!(settled["status"], "completed", "{settled:#}");
+    assert_eq!(settled["final_message"], "three were refused");
+    assert_eq!(settled["outcome"]["changes"]["permission_denials"], 3, "{settled:#}");
     let stdout = world.repo().join(".orchestrator/workers").join(&worker).join("attempts/1/stdout.log");
     let printed = std::fs::read_to_string(&stdout).unwrap_or_else(|error| panic!("{}: {error}", stdout.display()));
     let longest = printed.lines().map(str::len).max();
@@ -33,6 +33,10 @@ async fn long_result_with_refused_writes_ends_the_worker(world: &World) {
 async fn long_tool_output_hides_no_result(world: &World) {
     let script = Script::new().run("head -c 3000000 /dev/zero | tr '\\0' x; echo").say("it was long");
     let worker = world.start(&script, json!({})).await;
-    let told = world.settled(&worker).await;
-    assert_eq!((&told["status"], &told["final_message"]), (&json!("completed"), &json!("it was long")), "{told:#}");
+    let settled = world.settled(&worker).await;
+    assert_eq!(
+        (&settled["status"], &settled["final_message"]),
+        (&json!("completed"), &json!("it was long")),
+        "{settled:#}"
+    );
 }

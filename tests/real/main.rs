@@ -1,8 +1,8 @@
-//! The four real CLIs as workers: a boss leads them through our real server over MCP, against a scripted model.
+//! The four real CLIs as workers: a boss leads them through the real server over MCP, against a scripted model.
 //!
-//! Without the CLIs (`npm ci` in this folder) every test says SKIPPED; with `CI=true` that fails.
+//! Without the CLIs (`npm ci` in this folder) each test prints SKIPPED; with `CI=true` it fails.
 
-/// A test for each of these CLIs out of one that takes a world.
+/// Defines a test for each of these CLIs from a function that takes a world.
 macro_rules! with_each_cli {
     ($test:ident: $($cli:ident)*) => {
         mod $test {

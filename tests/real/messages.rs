@@ -1,5 +1,5 @@
-//! Messages to a worker that works: heard in the same turn where the CLI can, else at its end, or at once by interrupt.
-//! The session stays the same.
+//! Messages to a running worker: delivered during the turn if the CLI supports that, otherwise at its end, or at once
+//! by an interrupt. The session stays the same.
 
 use std::fs;
 
@@ -13,59 +13,67 @@ with_each_cli!(message_arrives_in_the_same_turn: Claude);
 with_each_cli!(message_arrives_after_the_turn: Codex Gemini OpenCode);
 with_each_cli!(message_interrupts_and_the_session_continues: Claude Codex Gemini OpenCode);
 
-/// A command that is told when to end by a file.
-fn until_told() -> Script {
-    Script::new().run("touch started; while [ ! -e told ]; do sleep 0.1; done; rm started told").say("never told")
+/// Returns a script whose command waits for a file.
+fn until_released() -> Script {
+    Script::new()
+        .run("touch started; while [ ! -e released ]; do sleep 0.1; done; rm started released")
+        .say("never released")
 }
 
 async fn message_arrives_in_the_same_turn(world: &World) {
-    let told = tell(world, "live").await;
-    assert_eq!((&told.worker["attempt"], &told.turns, &told.receipt), (&json!(1), &json!(1), &json!("received")));
+    let delivery = deliver(world, "live").await;
+    assert_eq!(
+        (&delivery.worker["attempt"], &delivery.turns, &delivery.receipt),
+        (&json!(1), &json!(1), &json!("received"))
+    );
 }
 
 async fn message_arrives_after_the_turn(world: &World) {
-    let told = tell(world, "queued").await;
-    assert_eq!((&told.worker["attempt"], &told.turns, &told.receipt), (&json!(1), &json!(2), &json!("turn")));
+    let delivery = deliver(world, "queued").await;
+    assert_eq!(
+        (&delivery.worker["attempt"], &delivery.turns, &delivery.receipt),
+        (&json!(1), &json!(2), &json!("turn"))
+    );
 }
 
 async fn message_interrupts_and_the_session_continues(world: &World) {
     let worker = world.start(&Script::new().run("sh -c 'touch started; exec sleep 300'").say("slept"), json!({})).await;
     world.until_made(&worker, "started").await;
-    let told = hears(world, &worker, "interrupt", "live").await;
-    assert_eq!((&told.worker["attempt"], &told.turns), (&json!(1), &json!(2)));
-    // Claude Code says of each message when the model has it.
+    let delivery = send_and_wait(world, &worker, "interrupt", "live").await;
+    assert_eq!((&delivery.worker["attempt"], &delivery.turns), (&json!(1), &json!(2)));
+    // Claude Code reports when the model has received a message.
     let receipt = if world.cli == Cli::Claude { "received" } else { "turn" };
-    assert_eq!(told.receipt, receipt);
+    assert_eq!(delivery.receipt, receipt);
 }
 
-/// What became of a message.
-struct Told {
+/// The fate of a message.
+struct Delivery {
     worker: Value,
     turns: Value,
     receipt: Value,
 }
 
-async fn tell(world: &World, delivered: &str) -> Told {
-    let worker = world.start(&until_told(), json!({})).await;
+async fn deliver(world: &World, delivered: &str) -> Delivery {
+    let worker = world.start(&until_released(), json!({})).await;
     world.until_made(&worker, "started").await;
-    hears(world, &worker, "when_ready", delivered).await
+    send_and_wait(world, &worker, "when_ready", delivered).await
 }
 
-async fn hears(world: &World, worker: &str, delivery: &str, delivered: &str) -> Told {
+async fn send_and_wait(world: &World, worker: &str, delivery: &str, delivered: &str) -> Delivery {
     let message = json!({"worker_id": worker, "message": "do that too", "delivery": delivery});
     let sent = world.call("send_message_to_worker", message).await;
     assert_eq!(sent["delivered"], delivered, "{sent:#}");
-    fs::write(world.worktree(worker).join("told"), "").expect("a new file in the worktree");
+    fs::write(world.worktree(worker).join("released"), "").expect("a new file in the worktree");
 
     let settled = world.settled(worker).await;
     assert_eq!(settled["status"], "completed", "{settled:#}");
     assert_eq!(settled["final_message"], "heard: do that too", "{settled:#}");
     let asked = world.asked();
-    let last = asked.last().expect("it asked its model");
-    assert!(last.body.to_string().contains("SCRIPT:"), "the session has forgotten what was before: {}", last.body);
+    let last = asked.last().expect("a request to the model");
+    assert!(last.body.to_string().contains("SCRIPT:"), "the session was lost: {}", last.body);
     let details = world.details(worker, &["messages"]).await;
     assert_eq!(details["messages"][0]["message_id"], sent["message_id"], "{details:#}");
-    Told {
+    Delivery {
         worker: settled,
         turns: world.attempt_file(worker, 1, "status.json")["turn"].clone(),
         receipt: details["messages"][0]["receipt"].clone(),

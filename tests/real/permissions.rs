@@ -1,4 +1,4 @@
-//! What a worker may not do it cannot do, where its CLI is said to enforce that.
+//! Permissions that a CLI is documented to enforce are enforced.
 
 use std::fs;
 use std::path::Path;
@@ -19,31 +19,31 @@ async fn read_only_worker_changes_nothing(world: &World) {
         .run("git commit -q --allow-empty -m 'by command'")
         .say("I could not");
     let worker = world.start(&script, json!({"permissions": "read_only"})).await;
-    let told = world.settled(&worker).await;
+    let settled = world.settled(&worker).await;
 
     let worktree = world.worktree(&worker);
     assert_eq!(world.git_in(&worktree, &["status", "--porcelain", "--ignored"]), "");
     assert_eq!(world.git_in(&worktree, &["rev-parse", "HEAD"]), world.git(&["rev-parse", "main"]));
     assert_eq!(fs::read_dir(&worktree).expect("it is kept").count(), 2, "README and .git");
-    assert_eq!(told["outcome"]["changes"]["commits"], 0);
-    assert_eq!(told["status"], "completed", "{told:#}");
-    assert_eq!(told["final_message"], "I could not", "{told:#}");
+    assert_eq!(settled["outcome"]["changes"]["commits"], 0);
+    assert_eq!(settled["status"], "completed", "{settled:#}");
+    assert_eq!(settled["final_message"], "I could not", "{settled:#}");
     let enforced = if world.cli == Cli::Codex { "sandbox" } else { "cli" };
-    assert_eq!(told["enforced"], enforced, "{told:#}");
-    // That all three were tried is seen from what came back to the model.
-    let results = world.asked().last().and_then(|it| it.conversation.clone()).expect("it asked its model");
+    assert_eq!(settled["enforced"], enforced, "{settled:#}");
+    // The results in the model's requests show that all three were tried.
+    let results = world.asked().last().and_then(|it| it.conversation.clone()).expect("a request to the model");
     assert!(results.turns.len() >= 6, "{:?}", results.turns);
 }
 
-/// Temporary folders are open to it by Codex's own rules, but for this one.
+/// Checks a sandbox. Codex allows writes to temporary folders, except to this one.
 async fn sandboxed_worker_stays_in_its_worktree(world: &World) {
-    let name = world.path("").file_name().expect("it has a name").to_string_lossy().into_owned();
+    let name = world.path("").file_name().expect("a name").to_string_lossy().into_owned();
     let outside = Path::new("/var/tmp").join(name);
     let script = Script::new().run(&format!("echo x > {}", outside.display())).run("echo x > inside.txt").say("done");
     let worker = world.start(&script, json!({})).await;
-    let told = world.settled(&worker).await;
-    assert_eq!((&told["status"], &told["enforced"]), (&json!("completed"), &json!("sandbox")), "{told:#}");
-    assert_eq!(told["outcome"]["changes"]["files"], json!(["inside.txt"]));
+    let settled = world.settled(&worker).await;
+    assert_eq!((&settled["status"], &settled["enforced"]), (&json!("completed"), &json!("sandbox")), "{settled:#}");
+    assert_eq!(settled["outcome"]["changes"]["files"], json!(["inside.txt"]));
     assert!(fs::remove_file(&outside).is_err(), "it wrote {}", outside.display());
 }
 
@@ -64,7 +64,7 @@ const PROJECT_FILES: [(&str, &str); 8] = [
 async fn files_of_the_cli_are_not_work(world: &World) {
     for (path, text) in PROJECT_FILES {
         let path = world.repo().join(path);
-        fs::create_dir_all(path.parent().expect("it lies in the repository")).expect("a folder");
+        fs::create_dir_all(path.parent().expect("a path with a parent")).expect("a folder");
         fs::write(path, text).expect("a file");
     }
     world.git(&["add", "-A"]);
@@ -74,8 +74,8 @@ async fn files_of_the_cli_are_not_work(world: &World) {
         .run("echo y > left.txt")
         .say("done");
     let worker = world.start(&script, json!({})).await;
-    let told = world.settled(&worker).await;
-    assert_eq!(told["status"], "completed", "{told:#}");
+    let settled = world.settled(&worker).await;
+    assert_eq!(settled["status"], "completed", "{settled:#}");
     let worktree = world.worktree(&worker);
     assert_eq!(world.git_in(&worktree, &["diff", "--name-only", "main", "HEAD"]), "left.txt\nmine.txt");
     assert_eq!(world.git_in(&worktree, &["status", "--porcelain"]), "");

@@ -1,5 +1,5 @@
-//! The Claude Code plugin, installed from a folder as its users install it from a repository: the server and the skill
-//! are there, and the guard holds its hand over the boss's own edits only where its user has turned it on.
+//! The Claude Code plugin, installed from a folder as users install it from a repository. It provides the server and
+//! the skill, and its guard refuses edits by the boss only if the user has enabled it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,26 +29,26 @@ async fn plugin_provides_server_and_skill(world: &World) {
     let ended = lead(world, &Script::new().say("ready").marker());
     assert!(ended.status.success(), "{ended:?}");
     let asked = world.asked();
-    let told = asked.iter().map(|request| request.body.to_string()).collect::<String>();
+    let received = asked.iter().map(|request| request.body.to_string()).collect::<String>();
     for name in [format!("{TOOLS}__batch_create_workers"), "orchestrator-boss:orchestrator-boss".to_owned()] {
-        assert!(told.contains(&name), "the model never read {name}: {told}");
+        assert!(received.contains(&name), "the model never read {name}: {received}");
     }
 }
 
 async fn guard_refuses_edits_by_the_boss(world: &World) {
     install(world, true);
-    let told = lead_and_edit(world);
-    assert!(told.contains("you do not edit its files yourself"), "{told}");
+    let received = lead_and_edit(world);
+    assert!(received.contains("you do not edit its files yourself"), "{received}");
     assert!(!world.repo().join("mine.txt").exists());
-    // The guard is for the boss: its worker has edited.
+    // The guard concerns only the boss: the worker has made its edit.
     assert_eq!(world.git(&["show", "orchestrator/w-1-edit-it:theirs.txt"]), "theirs");
 }
 
 async fn boss_may_edit_without_the_guard(world: &World) {
     install(world, false);
-    let told = lead_and_edit(world);
-    assert!(!told.contains("you do not edit its files yourself"), "{told}");
-    assert_eq!(fs::read_to_string(world.repo().join("mine.txt")).expect("it was written"), "mine");
+    let received = lead_and_edit(world);
+    assert!(!received.contains("you do not edit its files yourself"), "{received}");
+    assert_eq!(fs::read_to_string(world.repo().join("mine.txt")).expect("a written file"), "mine");
 }
 
 async fn plugin_names_installation_of_missing_program(world: &World) {
@@ -65,10 +65,10 @@ async fn plugin_names_installation_of_missing_program(world: &World) {
     let edit = Script::new().write("mine.txt", "mine").say("edited");
     let ended = run_to_end(&mut boss, &edit.marker(), CEILING);
     let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-    assert_eq!(fs::read_to_string(world.repo().join("mine.txt")).expect("it was written"), "mine");
+    assert_eq!(fs::read_to_string(world.repo().join("mine.txt")).expect("a written file"), "mine");
     for noise in ["not found", "failed", "hook error", "127"] {
-        let told = said.lines().find(|line| line.contains("hook") && line.contains(noise));
-        assert_eq!(told, None, "{noise}");
+        let received = said.lines().find(|line| line.contains("hook") && line.contains(noise));
+        assert_eq!(received, None, "{noise}");
     }
 }
 
@@ -96,7 +96,7 @@ fn lead(world: &World, prompt: &str) -> Output {
     run_to_end(&mut boss, &format!("Lead. {prompt}"), CEILING)
 }
 
-/// From a folder with what a clone of this repository has of the plugin.
+/// Installs the plugin from a folder with its files from this repository.
 fn install(world: &World, guard: bool) {
     let source = world.path("marketplace");
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -132,11 +132,11 @@ fn claude(world: &World, arguments: &[&str], directory: &Path) -> Output {
     output
 }
 
-/// Claude Code, with this program on its PATH as after `cargo install`.
+/// Returns a command for Claude Code with the program on its PATH, as after `cargo install`.
 fn command(world: &World) -> Command {
     let mut command = world.home.command(world.cli.path());
     let program = PathBuf::from(env!("CARGO_BIN_EXE_orchestrator-boss"));
-    let folder = program.parent().expect("it lies in a folder");
+    let folder = program.parent().expect("a path with a parent");
     let path = world.home.env().get("PATH").cloned().unwrap_or_default();
     command.env("PATH", format!("{}:{path}", folder.display()));
     command

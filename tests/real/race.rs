@@ -1,4 +1,4 @@
-//! Two real CLIs race for one task: the first whose work is verified wins, and nothing is left of the other.
+//! Two real CLIs race for one task: the first verified one wins, and no process of the other one is left.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ async fn first_verified_racer_wins_and_others_end() {
 }
 
 async fn one_wins(world: &World) {
-    // No other process on this machine sleeps exactly that long.
+    // No other process on this machine sleeps with this duration.
     let sleep = format!("sleep 300.{}", world.model.url().rsplit(':').next().expect("an address has a port"));
     let hang = format!("touch started; (setsid {sleep} &) ; {sleep}");
     let follow = "while [ ! -e ../w-1-slow/started ]; do sleep 0.1; done";
@@ -30,19 +30,19 @@ async fn one_wins(world: &World) {
     assert_eq!((&created["created"], &created["race_id"]), (&json!(2), &json!("race-1")), "{created:#}");
     world.until_made("w-1-slow", "started").await;
 
-    let told = world.told().await;
-    assert_eq!(told["status"], "settled", "{told:#}");
-    let winner = &told["settled"][0];
+    let answer = world.next_report().await;
+    assert_eq!(answer["status"], "settled", "{answer:#}");
+    let winner = &answer["settled"][0];
     assert_eq!((&winner["worker_id"], &winner["status"]), (&json!("w-2-fast"), &json!("completed")), "{winner:#}");
     assert_eq!(winner["outcome"]["verification"]["result"], "passed", "{winner:#}");
     assert_eq!(winner["race"]["winner"], "w-2-fast", "{winner:#}");
     let racers = winner["race"]["racers"].as_array().expect("a list");
     assert_eq!(racers.len(), 2, "{winner:#}");
     for racer in racers {
-        let is_told = ["cost_usd", "tokens"].iter().any(|known| racer[*known].is_number());
+        let has_cost = ["cost_usd", "tokens"].iter().any(|known| racer[*known].is_number());
         assert!(
-            is_told || racer["cost_unknown"] == true,
-            "what it cost is neither told nor said to be unknown: {racer:#}"
+            has_cost || racer["cost_unknown"] == true,
+            "the cost is neither reported nor marked as unknown: {racer:#}"
         );
     }
 

@@ -1,4 +1,4 @@
-//! This server is registered with the user's CLIs, since one of them is the boss. Their workers must not start it again.
+//! The server is registered with the user's CLIs, since one of them is the boss. Their workers must not start it again.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,18 +18,18 @@ with_each_cli!(worker_ignores_servers_named_by_variables: OpenCode);
 async fn worker_does_not_start_this_server(world: &World) {
     let server = Registered::with_everyone(world);
     server.run_by_itself(world);
-    // Of Codex's profiles none applies unless the command line names it, and a worker's names none.
+    // A profile of Codex applies only if the command line names it; that of a worker names none.
     let scopes: &[&str] = match world.cli {
         Cli::Claude => &["local", "plugin", "project", "user"],
         Cli::Codex | Cli::OpenCode => &["project", "user"],
         Cli::Gemini => &["extension", "project", "user"],
     };
-    assert_eq!(server.starts(), scopes, "without us the CLI starts all");
+    assert_eq!(server.starts(), scopes, "without the supervisor the CLI starts all servers");
 
     let before = world.asked().len();
     let worker = world.start(&Script::new().run("git status").say("done"), json!({})).await;
-    let told = world.settled(&worker).await;
-    assert_eq!(told["status"], "completed", "{told:#}");
+    let settled = world.settled(&worker).await;
+    assert_eq!(settled["status"], "completed", "{settled:#}");
     assert_eq!(server.starts(), [""; 0]);
     for request in &world.asked()[before..] {
         let offered = request.body.to_string();
@@ -37,8 +37,8 @@ async fn worker_does_not_start_this_server(world: &World) {
     }
 }
 
-/// Nothing in the settings says that this is our server, so it is started. It sees by its own environment, or that of the
-/// processes above it, where it is.
+/// Checks a registration that does not identify the server, so that the CLI starts it. The server recognises the worker
+/// by its own environment or that of its ancestors.
 async fn worker_does_not_lead_under_another_name(world: &World) {
     let server = Registered::by_another_name(world);
     let tool = match world.cli {
@@ -48,9 +48,13 @@ async fn worker_does_not_lead_under_another_name(world: &World) {
     let mission = json!({"title": "Recurse", "prompt": "no", "backend": crate::world::backend(world.cli)});
     let script = Script::new().call(tool, json!({"workers": [mission]})).say("I was refused");
     let worker = world.start(&script, json!({"permissions": "read_only"})).await;
-    let told = world.settled(&worker).await;
-    assert_eq!((&told["status"], &told["final_message"]), (&json!("completed"), &json!("I was refused")), "{told:#}");
-    assert_eq!(server.starts(), ["user"], "it was started, or this proves nothing");
+    let settled = world.settled(&worker).await;
+    assert_eq!(
+        (&settled["status"], &settled["final_message"]),
+        (&json!("completed"), &json!("I was refused")),
+        "{settled:#}"
+    );
+    assert_eq!(server.starts(), ["user"], "the server was started");
     let read = world.asked().iter().map(|request| request.body.to_string()).collect::<String>();
     assert!(read.contains("workers do not manage workers"), "{read}");
     let all = world.call("list_worker_missions", json!({"scope": "all"})).await;
@@ -67,16 +71,16 @@ async fn worker_ignores_servers_named_by_variables(world: &World) {
     let boss = Boss::start(command, &world.path("other-server.log")).await;
     let mission = crate::world::mission(world.cli, &Script::new().say("done"));
     boss.call("create_worker_mission", mission).await.expect("it is created");
-    let mut told = json!({});
-    while told["status"] != "settled" {
-        told = boss.call("wait_for_any_worker", json!({"timeout_seconds": 20})).await.expect("a wait is answered");
+    let mut answer = json!({});
+    while answer["status"] != "settled" {
+        answer = boss.call("wait_for_any_worker", json!({"timeout_seconds": 20})).await.expect("a wait is answered");
     }
-    assert_eq!(told["settled"][0]["status"], "completed", "{told:#}");
+    assert_eq!(answer["settled"][0]["status"], "completed", "{answer:#}");
     assert_eq!(server.starts(), [""; 0]);
     boss.leave().await;
 }
 
-/// This server as a user has registered it and as a project has, and a trace of every start of it.
+/// The server, registered by the user and by the project, with a trace of every start.
 struct Registered {
     program: PathBuf,
     trace: PathBuf,
@@ -87,7 +91,7 @@ impl Registered {
         Self::started_by(world, "bin/orchestrator-boss")
     }
 
-    /// A program of another name, which starts ours.
+    /// Creates a program with another name that starts the server.
     fn by_another_name(world: &World) -> Self {
         let server = Self::started_by(world, "bin/lead");
         let (config, name) = match world.cli {
@@ -115,7 +119,7 @@ impl Registered {
         let real = env!("CARGO_BIN_EXE_orchestrator-boss");
         let script = format!("#!/bin/sh\necho \"$1\" >> '{}'\nexec '{real}'\n", server.trace.display());
         write(&server.program, &script);
-        fs::set_permissions(&server.program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        fs::set_permissions(&server.program, fs::Permissions::from_mode(0o755)).expect("a writable file");
         server
     }
 
@@ -132,7 +136,7 @@ impl Registered {
         server
     }
 
-    /// The CLI as its user runs it: the proof that it reads what is registered.
+    /// Runs the CLI as its user does, to check that it reads the registrations.
     fn run_by_itself(&self, world: &World) {
         let mut command = world.home.command(world.cli.path());
         match world.cli {
@@ -145,7 +149,7 @@ impl Registered {
         assert!(ended.status.success(), "{ended:?}");
     }
 
-    /// Who has started it since this was asked last.
+    /// Returns the registrations that were started since the last call.
     fn starts(&self) -> Vec<String> {
         let mut starts: Vec<String> =
             fs::read_to_string(&self.trace).unwrap_or_default().lines().map(str::to_owned).collect();
@@ -219,6 +223,6 @@ fn read(path: &Path) -> String {
 }
 
 fn write(path: &Path, content: &str) {
-    fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("a new folder");
-    fs::write(path, content).expect("it is ours");
+    fs::create_dir_all(path.parent().expect("a path with a parent")).expect("a new folder");
+    fs::write(path, content).expect("a writable file");
 }

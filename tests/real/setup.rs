@@ -1,5 +1,5 @@
-//! After `setup`, each real client says by itself that it has this server, and its model can call a tool of it; after
-//! `setup --remove` the client knows nothing of it any more.
+//! After `setup`, each real client lists the server, and its model can call a tool of it. After `setup --remove` the
+//! client no longer lists it.
 
 use serde_json::json;
 
@@ -11,16 +11,16 @@ use crate::world::{CEILING, World};
 with_each_cli!(client_reaches_the_server_after_setup: Claude Codex Gemini OpenCode);
 
 async fn client_reaches_the_server_after_setup(world: &World) {
-    // A name that the model can have from the server's answer alone.
+    // A name that the model can know only from the server's answer.
     let settings = "[[custom]]\nname = \"known-to-the-server\"\nprogram = \"true\"\noutput = \"plain\"\n";
     write(&world.path(".config/orchestrator-boss/config.toml"), settings);
-    assert!(!listing(world, &["mcp", "list"]).contains("orchestrator-boss"), "there is nothing before");
+    assert!(!listing(world, &["mcp", "list"]).contains("orchestrator-boss"), "no server is listed before");
 
     setup(world, &["--skill"]);
     let shown = listing(world, &["mcp", "list"]);
     assert!(shown.contains("orchestrator-boss"), "{shown}");
     match world.cli {
-        // It starts no server to list it, but says what it has read.
+        // This client lists its configuration without starting the server.
         Cli::Codex => {
             let shown = listing(world, &["mcp", "get", "orchestrator-boss"]);
             for line in
@@ -34,21 +34,21 @@ async fn client_reaches_the_server_after_setup(world: &World) {
         Cli::OpenCode => assert!(shown.contains("✓ orchestrator-boss") && shown.contains("connected"), "{shown}"),
     }
     let again = String::from_utf8_lossy(&setup(world, &["--skill"]).stdout).into_owned();
-    assert!(again.contains("already set up"), "what the client made of its file meanwhile is as good: {again}");
+    assert!(again.contains("already set up"), "the client's own changes of the file are accepted: {again}");
 
     let script = Script::new().call(&tool_name(world.cli, "get_backend_status"), json!({})).say("seen");
     let ended = run_to_end(&mut command(world), &format!("Look. {}", script.marker()), CEILING);
     assert!(ended.status.success(), "{ended:?}");
-    let told = world.asked().iter().map(|request| request.body.to_string()).collect::<Vec<_>>().join("\n");
-    assert!(told.contains("known-to-the-server"), "the model never read the answer: {ended:?}\n{told}");
-    assert!(told.contains("Lead many coding agents at once"), "the model was never told of the skill");
+    let received = world.asked().iter().map(|request| request.body.to_string()).collect::<Vec<_>>().join("\n");
+    assert!(received.contains("known-to-the-server"), "the model never read the answer: {ended:?}\n{received}");
+    assert!(received.contains("Lead many coding agents at once"), "the model never received the skill");
 
     setup(world, &["--skill", "--remove"]);
     let shown = listing(world, &["mcp", "list"]);
     assert!(!shown.contains("orchestrator-boss"), "{shown}");
 }
 
-/// What the client prints of its servers.
+/// Returns the client's list of servers.
 fn listing(world: &World, arguments: &[&str]) -> String {
     let mut list = world.home.command(world.cli.path());
     list.args(arguments).current_dir(world.repo()).env("PWD", world.repo()).env("GEMINI_CLI_TRUST_WORKSPACE", "true");

@@ -1,5 +1,5 @@
-//! Waits of each real CLI as the boss: by what name it is known, and what becomes of a settlement when the client gives up
-//! a wait or is killed in one.
+//! Waits of each real CLI as the boss: the client's name, and the settlement when the client abandons a wait or is
+//! killed during one.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
-use crate::boss_loop::{lead_by, told};
+use crate::boss_loop::{lead_by, received};
 use crate::lead::{command, tool_name, write};
 use crate::model_server::Script;
 use crate::real_cli::{Cli, run_to_end};
@@ -22,7 +22,7 @@ with_each_cli!(abandoned_wait_loses_no_settlement: Claude Codex Gemini OpenCode)
 with_each_cli!(wait_respects_the_users_limit: Claude);
 with_each_cli!(killed_boss_continues_after_a_wait: Claude Codex Gemini OpenCode);
 
-/// The default wait goes by this name.
+/// Checks the client's name, which determines the default wait.
 async fn client_is_known_by_its_name(world: &World) {
     lead_by(world);
     let heard = world.path("heard");
@@ -41,7 +41,7 @@ async fn client_is_known_by_its_name(world: &World) {
     };
     let heard = fs::read_to_string(heard).expect("the client spoke");
     let lines = heard.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    // In the newer protocol each request says it.
+    // In the newer protocol each request has the name.
     let in_meta = "io.modelcontextprotocol/clientInfo";
     let name_in = |line: Value| {
         let params = &line["params"];
@@ -54,9 +54,9 @@ async fn client_is_known_by_its_name(world: &World) {
 
 async fn abandoned_wait_loses_no_settlement(world: &World) {
     lead_by(world);
-    be_impatient(world);
-    // Claude Code tells its model of the end of its patience up to half a second before it takes the call back: the worker
-    // goes on when that was heard.
+    set_short_timeouts(world);
+    // Claude Code reports its timeout to the model up to half a second before it cancels the call: the worker continues
+    // after the cancellation.
     let heard = world.path("heard");
     let real = env!("CARGO_BIN_EXE_orchestrator-boss");
     replace_program(world, &format!("#!/bin/sh\ntee -a '{}' | '{real}'\n", heard.display()));
@@ -74,13 +74,13 @@ async fn abandoned_wait_loses_no_settlement(world: &World) {
         boss.args(["--allowedTools", "Bash", "mcp__orchestrator-boss"]);
     }
     let ended = run_to_end(&mut boss, "Lead. SCRIPT:wait", CEILING);
-    assert!(ended.status.success(), "{ended:?}\n{}", told(world));
+    assert!(ended.status.success(), "{ended:?}\n{}", received(world));
     let results = results(world);
     assert!(results.iter().any(|result| result.to_lowercase().contains("timed out")), "{results:#?}");
-    assert_told_once(&results);
+    check_reported_once(&results);
 }
 
-/// By a variable that the client hands on: the wait comes back before the client would give it up.
+/// Checks a variable that the client passes on: the wait returns before the client's timeout.
 async fn wait_respects_the_users_limit(world: &World) {
     lead_by(world);
     let tool = |name: &str| tool_name(world.cli, name);
@@ -94,11 +94,11 @@ async fn wait_respects_the_users_limit(world: &World) {
     let mut boss = command(world);
     boss.args(["--allowedTools", "Bash", "mcp__orchestrator-boss"]).env("MCP_TOOL_TIMEOUT", "20000");
     let ended = run_to_end(&mut boss, "Lead. SCRIPT:limit", CEILING);
-    assert!(ended.status.success(), "{ended:?}\n{}", told(world));
+    assert!(ended.status.success(), "{ended:?}\n{}", received(world));
     let results = results(world);
     assert!(results[1].contains(r#""status":"still_running""#), "{results:#?}");
     assert!(!results.iter().any(|result| result.to_lowercase().contains("timed out")), "{results:#?}");
-    assert_told_once(&results);
+    check_reported_once(&results);
 }
 
 async fn killed_boss_continues_after_a_wait(world: &World) {
@@ -118,22 +118,22 @@ async fn killed_boss_continues_after_a_wait(world: &World) {
     boss.stdin(fs::File::open(prompt).expect("it was just written")).process_group(0);
     let output = |name: &str| fs::File::create(world.path(name)).expect("a new file");
     let mut boss = boss.stdout(output("out")).stderr(output("err")).spawn().expect("the CLI starts");
-    // Its model was told of the worker, and has asked for a wait, which is known to the server when it tells of progress;
-    // that it also began is not needed: a wait that never began has lost nothing.
+    // The model knows the worker and has requested a wait. Whether the wait began does not matter, since a wait that
+    // did not begin loses nothing.
     world.until_made("w-1-be-slow", "started").await;
     let asked = |request: &crate::model_server::Recorded| {
         request
             .conversation
             .as_ref()
-            .is_some_and(|it| it.tool_results().iter().any(|told| told.contains("w-1-be-slow")))
+            .is_some_and(|it| it.tool_results().iter().any(|result| result.contains("w-1-be-slow")))
     };
-    assert!(world.model.wait_for_request(CEILING, asked).is_some(), "{}", told(world));
-    kill_process_group(Pid::from_child(&boss), Signal::KILL).expect("it runs");
+    assert!(world.model.wait_for_request(CEILING, asked).is_some(), "{}", received(world));
+    kill_process_group(Pid::from_child(&boss), Signal::KILL).expect("the program runs");
     boss.wait().expect("a child of ours");
-    // Its server sees that a moment later, and until then it would answer a wait that nobody hears.
+    // The server detects the death a moment later, and until then would answer a wait without a reader.
     let began = Instant::now();
     while servers(world) > 1 {
-        assert!(began.elapsed() < CEILING, "its server stays");
+        assert!(began.elapsed() < CEILING, "the server exits");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     fs::write(world.repo().join("go"), "").expect("the repository is there");
@@ -145,39 +145,39 @@ async fn killed_boss_continues_after_a_wait(world: &World) {
     let ended = run_to_end(&mut continued(world), "Go on. SCRIPT:again", CEILING);
     assert!(ended.status.success(), "{ended:?}");
     assert!(world.asked().len() > before, "it asked its model");
-    assert_told_once(&results(world));
+    check_reported_once(&results(world));
 }
 
-/// How many servers lead here; the world's own boss has one.
+/// Returns the number of servers; one is that of the world's boss.
 fn servers(world: &World) -> usize {
     let (program, home) = (env!("CARGO_BIN_EXE_orchestrator-boss"), world.home.path().display().to_string());
     let serves = |it: &Process| it.command.starts_with(program) && !it.command.contains(" supervise ");
     processes().into_iter().filter(|it| serves(it) && it.has_in_its_environment(&home)).count()
 }
 
-/// All results of tools that the model knows of in the end.
+/// Returns all tool results that the model knows at the end.
 fn results(world: &World) -> Vec<String> {
     let asked = world.asked();
-    let last = asked.last().and_then(|request| request.conversation.as_ref()).expect("it asked its model");
+    let last = asked.last().and_then(|request| request.conversation.as_ref()).expect("a request to the model");
     last.tool_results().iter().map(|result| result.replace('\\', "")).collect()
 }
 
-fn assert_told_once(results: &[String]) {
+fn check_reported_once(results: &[String]) {
     let times = results.iter().filter(|result| result.contains(r#""status":"settled""#)).collect::<Vec<_>>();
     let unmarked = times.iter().filter(|result| !result.contains(r#""redelivered":true"#)).count();
     assert_eq!((unmarked, times.len() <= 2), (1, true), "{results:#?}");
     assert!(times[0].contains("w-1-be-slow") && times[0].contains("completed"), "{times:#?}");
 }
 
-/// It waits for a file in the repository, where every boss may write: OpenCode refuses commands that reach out of it.
+/// Returns a mission that waits for a file in the repository: OpenCode refuses commands with paths outside of it.
 fn slow_mission() -> Value {
     json!({"title": "Be slow", "prompt": "FAKE:\ntouch started\nwait-file ../../repository/go 100", "backend": "fake"})
 }
 
 const SESSION: &str = "5f0c1c1e-8d1b-4c0e-9a53-0d8f4a3c2b11";
 
-/// The session that was killed, once more. Gemini CLI and OpenCode name no session: whoever comes next in the directory
-/// goes on.
+/// Returns a command that continues the killed session. Gemini CLI and OpenCode name no session, so the next one in the
+/// directory continues it.
 fn continued(world: &World) -> Command {
     let mut boss = command(world);
     match world.cli {
@@ -195,14 +195,14 @@ fn continued(world: &World) -> Command {
     boss
 }
 
-/// 5 s for a call, by each client's own setting: before a wait tells of progress for the first time, which would make
-/// OpenCode patient.
-fn be_impatient(world: &World) {
+/// Sets each client's timeout of a call to 5 s. That is before the first progress of a wait, which would extend the
+/// timeout of OpenCode.
+fn set_short_timeouts(world: &World) {
     match world.cli {
         Cli::Claude => patience(&world.path(".claude/.claude.json"), "mcpServers"),
         Cli::Codex => {
             let config = world.path(".codex/config.toml");
-            let text = fs::read_to_string(&config).expect("it was registered");
+            let text = fs::read_to_string(&config).expect("a registered server");
             let lines = text.lines().filter(|line| !line.starts_with("tool_timeout_sec"));
             let header = "[mcp_servers.orchestrator-boss]";
             let text = lines.collect::<Vec<_>>().join("\n").replace(header, &format!("{header}\ntool_timeout_sec = 5"));
@@ -219,18 +219,18 @@ fn patience(file: &Path, key: &str) {
     write(file, &config.to_string());
 }
 
-/// Puts a script in the place of the program in what was registered.
+/// Replaces the program in the registration by a script.
 fn replace_program(world: &World, script: &str) {
     let program = world.path("bin/orchestrator-boss");
     write(&program, script);
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a writable file");
     let config = match world.cli {
         Cli::Claude => ".claude/.claude.json",
         Cli::Codex => ".codex/config.toml",
         Cli::Gemini => ".gemini/settings.json",
         Cli::OpenCode => ".config/opencode/opencode.json",
     };
-    let text = fs::read_to_string(world.path(config)).expect("it was registered");
+    let text = fs::read_to_string(world.path(config)).expect("a registered server");
     let real = env!("CARGO_BIN_EXE_orchestrator-boss");
     assert!(text.contains(real), "{text}");
     write(&world.path(config), &text.replace(real, &program.display().to_string()));

@@ -1,4 +1,4 @@
-//! One boss leads all four at once: a batch, waits until all have settled, and merges. This is the main job.
+//! One boss leads all four CLIs at once: it creates a batch, waits until all have settled, and merges.
 
 use std::collections::BTreeSet;
 
@@ -32,11 +32,14 @@ async fn leads_all_four(world: &World) {
 
     let mut workers = BTreeSet::new();
     while workers.len() < 4 {
-        let answer = world.told().await;
+        let answer = world.next_report().await;
         assert_eq!(answer["status"], "settled", "{answer:#}");
-        for told in answer["settled"].as_array().expect("a list") {
-            assert_eq!(told["status"], "completed", "{told:#}");
-            assert!(workers.insert(told["worker_id"].as_str().expect("an id").to_owned()), "told twice: {told:#}");
+        for worker in answer["settled"].as_array().expect("a list") {
+            assert_eq!(worker["status"], "completed", "{worker:#}");
+            assert!(
+                workers.insert(worker["worker_id"].as_str().expect("an id").to_owned()),
+                "reported twice: {worker:#}"
+            );
         }
     }
     assert_eq!(world.call("wait_for_any_worker", json!({"timeout_seconds": 0})).await["status"], "idle");

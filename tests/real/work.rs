@@ -1,4 +1,4 @@
-//! The main job: files are edited and committed, the facts are right, and a message later the session goes on.
+//! A worker edits and commits files, its facts are right, and a later message resumes the session.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::world::{OF_THE_BOSS, World};
 with_each_cli!(commits_and_is_resumed: Claude Codex Gemini OpenCode);
 with_each_cli!(long_prompt_arrives_whole: Claude Codex Gemini OpenCode);
 
-/// OpenCode has no variants for a provider of the user's own, and Gemini CLI no efforts.
+/// CLIs that send an effort. OpenCode has no variants for a custom provider, and Gemini CLI no efforts.
 const SENDS_EFFORT: [Cli; 2] = [Cli::Claude, Cli::Codex];
 
 async fn commits_and_is_resumed(world: &World) {
@@ -42,7 +42,7 @@ async fn commits_and_is_resumed(world: &World) {
     assert!(first["tokens"].as_u64() > Some(0), "{first:#}");
     assert_eq!(first["cost_usd"].is_number(), matches!(world.cli, Cli::Claude | Cli::OpenCode), "{first:#}");
     let session = first["session_id"].as_str().expect("it has a session");
-    let asked = world.asked().last().map(|it| it.body.to_string()).expect("it asked its model");
+    let asked = world.asked().last().map(|it| it.body.to_string()).expect("a request to the model");
     assert_eq!(asked.contains(r#""effort":"high""#), SENDS_EFFORT.contains(&world.cli), "{asked}");
     assert!(asked.contains("ORCHESTRATOR_WORKER_TAG") && !asked.contains(OF_THE_BOSS), "{asked}");
 
@@ -59,17 +59,17 @@ async fn commits_and_is_resumed(world: &World) {
     assert_eq!(second["session_id"], session);
     assert_eq!(second["outcome"]["changes"], expected, "the commit of the first attempt counts");
     let asked = world.asked();
-    let history = &asked.last().and_then(|it| it.conversation.as_ref()).expect("it asked its model").turns;
+    let history = &asked.last().and_then(|it| it.conversation.as_ref()).expect("a request to the model").turns;
     assert!(history.len() > 3 && matches!(&history[0], Turn::User(text) if text.contains("SCRIPT:")), "{history:?}");
 }
 
-/// Nearly as long as a prompt may be, and far longer than an argument.
+/// Checks a prompt of almost the maximum length, which is far longer than an argument may be.
 async fn long_prompt_arrives_whole(world: &World) {
     let long = "some line of the mission\n".repeat(40_000);
     let prompt = format!("begin {long} {}", Script::new().say("I read it all").marker());
     let worker = world.start(&Script::new(), json!({"prompt": prompt})).await;
-    let told = world.settled(&worker).await;
-    assert_eq!(told["final_message"], "I read it all", "{told:#}");
+    let settled = world.settled(&worker).await;
+    assert_eq!(settled["final_message"], "I read it all", "{settled:#}");
     let asked = world.asked();
     assert!(asked.iter().any(|it| it.user_message().starts_with(&prompt)), "it was cut");
 }

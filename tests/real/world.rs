@@ -1,5 +1,5 @@
-//! A sealed world for one CLI: a scripted model, a private home, a repository, our server, and a boss.
-//! [`World::end`] checks that nothing is left running.
+//! A sealed world for one CLI: a scripted model, a private home, a repository, the server, and a boss.
+//! [`World::end`] checks that no process is left.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::boss::Boss;
 use crate::model_server::{ModelServer, Recorded, Script};
 use crate::real_cli::{Cli, ScratchHome, skipped};
 
-/// Nothing that is waited for takes this long, also on a loaded machine.
+/// The longest wait for anything, also on a loaded machine.
 pub const CEILING: Duration = Duration::from_secs(120);
 
 /// The value of variables that no worker may have.
@@ -25,7 +25,7 @@ pub struct World {
     boss: Option<Boss>,
 }
 
-/// Runs a test in a world of its own, unless the CLIs are not installed.
+/// Runs a test in its own world, unless the CLIs are not installed.
 pub async fn with(cli: Cli, test: impl AsyncFnOnce(&World)) {
     if skipped() {
         return;
@@ -51,9 +51,9 @@ impl World {
         world
     }
 
-    /// A path in the scratch home, symlinks resolved.
+    /// Returns a path in the scratch home, with links resolved.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.home.path().canonicalize().expect("it is there").join(name)
+        self.home.path().canonicalize().expect("an existing path").join(name)
     }
 
     pub fn repo(&self) -> PathBuf {
@@ -85,7 +85,7 @@ impl World {
         created["worker"]["worker_id"].as_str().expect("a worker has an id").to_owned()
     }
 
-    /// Waits until the worker has settled, and returns what the boss is told.
+    /// Waits until the worker has settled, and returns the answer to the boss.
     pub async fn settled(&self, worker: &str) -> Value {
         let began = Instant::now();
         while began.elapsed() < CEILING {
@@ -97,8 +97,8 @@ impl World {
         panic!("{worker} did not settle: {:#}", self.details(worker, &["log"]).await);
     }
 
-    /// What a wait for any worker tells when it has something to tell.
-    pub async fn told(&self) -> Value {
+    /// Repeats a wait for any worker until it has something to report.
+    pub async fn next_report(&self) -> Value {
         let began = Instant::now();
         loop {
             let answer = self.call("wait_for_any_worker", json!({"timeout_seconds": 60})).await;
@@ -108,7 +108,7 @@ impl World {
         }
     }
 
-    /// What get_worker_status tells.
+    /// Returns the answer of get_worker_status.
     pub async fn details(&self, worker: &str, include: &[&str]) -> Value {
         self.call("get_worker_status", json!({"worker_id": worker, "include": include})).await
     }
@@ -123,25 +123,25 @@ impl World {
         requests.filter(|request| request.conversation.as_ref().is_some_and(|it| !it.tools.is_empty())).collect()
     }
 
-    /// A file of an attempt that holds one JSON object.
+    /// Returns a file of an attempt, which is one JSON object.
     pub fn attempt_file(&self, worker: &str, attempt: u32, file: &str) -> Value {
         let folder = self.repo().join(".orchestrator/workers").join(worker).join("attempts").join(attempt.to_string());
         serde_json::from_slice(&fs::read(folder.join(file)).expect("a file of the attempt")).expect("valid JSON")
     }
 
-    /// Waits until the worker has made this file in its worktree.
+    /// Waits until the worker has created this file in its worktree.
     pub async fn until_made(&self, worker: &str, file: &str) {
         let path = self.worktree(worker).join(file);
         let began = Instant::now();
         while !path.exists() {
             if began.elapsed() > CEILING {
-                panic!("{file} was never made: {:#}", self.details(worker, &["log"]).await);
+                panic!("{file} was never created: {:#}", self.details(worker, &["log"]).await);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// The boss leaves. Everything must have gone a moment later.
+    /// Ends the boss, and checks that all processes exit soon after.
     async fn end(mut self) {
         self.boss.take().expect("a world ends once").leave().await;
         let began = Instant::now();
@@ -168,7 +168,7 @@ pub fn backend(cli: Cli) -> &'static str {
     }
 }
 
-/// The other two find a model by themselves.
+/// Returns a mission. The other two CLIs find a model by themselves.
 pub fn mission(cli: Cli, script: &Script) -> Value {
     let mut mission = json!({"title": "try", "backend": backend(cli), "prompt": script.marker()});
     if matches!(cli, Cli::Gemini | Cli::OpenCode) {
@@ -177,7 +177,7 @@ pub fn mission(cli: Cli, script: &Script) -> Value {
     mission
 }
 
-/// A home whose user has a git identity there and nowhere else, and runs a boss that marks what it starts.
+/// Creates a home with the user's only git identity, and with a marker in the environment of the boss.
 fn home(model: &ModelServer) -> ScratchHome {
     let mut home = ScratchHome::new(&model.url());
     let config = home.path().join("gitconfig");
@@ -189,7 +189,7 @@ fn home(model: &ModelServer) -> ScratchHome {
     home
 }
 
-/// A test that fails leaves nothing running either.
+/// Ends all processes of a failed test.
 impl Drop for World {
     fn drop(&mut self) {
         for process in self.processes() {
@@ -212,7 +212,7 @@ impl Process {
     }
 }
 
-/// All processes that can be looked at, without zombies. Looking at others' needs Linux.
+/// Returns all readable processes without zombies. Reading processes of others needs Linux.
 pub fn processes() -> Vec<Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let processes = entries.filter_map(|entry| {

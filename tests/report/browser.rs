@@ -1,4 +1,4 @@
-//! A real browser without a window: what a page looks like, and what is in it once it is loaded.
+//! A headless browser, which renders a page and runs scripts in it.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A page takes a second or two; on a busy machine some more.
+/// The longest wait for a page, which usually takes a second or two.
 const CEILING: Duration = Duration::from_secs(90);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Scheme {
     Dark,
 }
 
-/// `None` where there is none: said, and in continuous integration a failure.
+/// Finds a browser. Without one it prints that the test is skipped; in continuous integration it fails.
 pub fn find() -> Option<PathBuf> {
     let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
     let on_path = names.iter().find_map(|name| {
@@ -43,22 +43,23 @@ impl Browser {
         Some(Self { program: find()?, profile: tempfile::tempdir().expect("a temporary folder") })
     }
 
-    /// What the script finds, as JSON: it runs in a copy of the page whose policy lets it, when all is loaded. In a frame,
-    /// since a window is never narrower than 500.
+    /// Runs a script in a copy of the page whose policy allows it, after the page is loaded, and returns its result.
+    /// The page is in a frame, since a window is never narrower than 500.
     pub fn ask(&self, html: &str, script: &str, width: u32, scheme: Scheme) -> Value {
         let policy = "default-src 'none'; style-src 'unsafe-inline'";
         assert!(html.contains(policy), "the page has its policy");
         let html = html.replacen(policy, &format!("{policy}; script-src 'unsafe-inline'"), 1);
         let probe = format!(
             "<script data-probe>addEventListener('load', () => {{ const found = (() => {{ {script} }})(); \
-             const told = parent.document.createElement('pre'); told.id = 'findings'; \
-             told.textContent = encodeURIComponent(JSON.stringify(found)); parent.document.body.append(told); }});</script></body>"
+             const result = parent.document.createElement('pre'); result.id = 'findings'; \
+             result.textContent = encodeURIComponent(JSON.stringify(found)); parent.document.body.append(result); }});</script></body>"
         );
         let page = self.framed(&html.replacen("</body>", &probe, 1), (width, 900));
         let dom = self.run(&["--dump-dom"], &page, (1400, 900), scheme);
         let findings = dom.split("<pre id=\"findings\">").nth(1).and_then(|rest| rest.split("</pre>").next());
-        let findings = findings.unwrap_or_else(|| panic!("the script told nothing: {}", &dom[dom.len().min(600)..]));
-        serde_json::from_str(&decoded(findings)).expect("it tells JSON")
+        let findings =
+            findings.unwrap_or_else(|| panic!("the script returned nothing: {}", &dom[dom.len().min(600)..]));
+        serde_json::from_str(&decoded(findings)).expect("a JSON result")
     }
 
     fn framed(&self, html: &str, (width, height): (u32, u32)) -> PathBuf {
@@ -73,7 +74,7 @@ impl Browser {
         page
     }
 
-    /// Loads a page as it is.
+    /// Loads a page unchanged.
     pub fn load(&self, page: &Path) -> String {
         self.run(&["--dump-dom"], page, (1280, 900), Scheme::Light)
     }
@@ -103,7 +104,7 @@ impl Browser {
             .spawn()
             .expect("the browser starts");
         let began = Instant::now();
-        while child.try_wait().expect("it is ours").is_none() {
+        while child.try_wait().expect("a child process").is_none() {
             if began.elapsed() > CEILING {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -111,7 +112,7 @@ impl Browser {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        std::fs::read_to_string(output.path()).expect("it prints text")
+        std::fs::read_to_string(output.path()).expect("text output")
     }
 }
 

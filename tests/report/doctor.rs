@@ -1,4 +1,4 @@
-//! `doctor`: what it finds, what it says to do about it, and that it does nothing itself.
+//! `doctor` finds problems, names their fixes, and changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +22,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// A home with a repository in it, and no CLI.
+    /// Creates a home with a repository and without any CLI.
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let machine = Self { search_path: String::new(), folder };
@@ -42,8 +42,8 @@ impl Machine {
     }
 
     fn install(&self, name: &str, script: &str) {
-        // By another process: what this one has open to write is for a moment open in what its other threads start, and
-        // cannot be started then.
+        // Another process writes it: a child of another thread could inherit the open file, and a file that is open
+        // for writing cannot be started.
         let mut writer = Command::new("sh");
         writer.args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", script]);
         assert!(writer.arg(self.path("bin").join(name)).status().unwrap().success());
@@ -55,10 +55,10 @@ impl Machine {
         command
     }
 
-    /// What it found, and its exit status.
+    /// Runs `doctor`. Returns its findings and its exit status.
     fn ask(&self) -> (Value, Option<i32>) {
         let output = self.command().arg("--json").output().unwrap();
-        assert!(!stdout(&output).contains(PLANTED_KEY), "values of the environment are told to nobody");
+        assert!(!stdout(&output).contains(PLANTED_KEY), "values of the environment are not shown");
         (serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}")), output.status.code())
     }
 }
@@ -71,7 +71,7 @@ fn check(found: &Value, topic: &str, name: &str) -> (String, String, String) {
     (check["severity"].as_str().unwrap().into(), check["message"].as_str().unwrap().into(), fixes.join("\n"))
 }
 
-/// Every file and folder, with what can be told of a change.
+/// Returns every file and folder, with properties that a change affects.
 fn seen(folder: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u32)> {
     let mut all = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -133,7 +133,7 @@ fn silent_cli_is_unknown_and_its_processes_end() {
     machine.install("codex", &format!("sleep 600 & echo $! > {}; wait", pid.display()));
     let began = Instant::now();
     let (found, code) = machine.ask();
-    assert!(began.elapsed() < Duration::from_secs(300), "it waited for it");
+    assert!(began.elapsed() < Duration::from_secs(300), "it waited for the CLI");
     let (mark, says, fix) = check(&found, "agents", "codex");
     assert!(mark == "warn" && says.contains("printed no version") && fix.ends_with("codex --version"), "{says}");
     assert_eq!((code, &found["would_work"], &found["could_work"]), (Some(3), &false.into(), &true.into()), "{found:#}");
@@ -141,12 +141,12 @@ fn silent_cli_is_unknown_and_its_processes_end() {
     let pid: i32 = fs::read_to_string(pid).unwrap().trim().parse().unwrap();
     let until = Instant::now() + CEILING;
     while is_alive(pid) {
-        assert!(Instant::now() < until, "what it started is still there");
+        assert!(Instant::now() < until, "a process of the CLI still runs");
         std::thread::yield_now();
     }
 }
 
-/// A zombie is nobody.
+/// Returns whether the process runs; a zombie does not.
 fn is_alive(pid: i32) -> bool {
     let found = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
     let state = String::from_utf8_lossy(&found.stdout).trim().to_owned();
@@ -170,12 +170,12 @@ fn obstacles_are_named_with_their_fixes() {
     let found = stopped("settings", &machine);
     let (_, says, fix) = check(&found, "place", "settings");
     assert!(says.contains("line 2") && says.contains("max_worker") && fix.contains("config.toml"), "{says} {fix}");
-    // Floors that no machine has.
+    // Floors that every machine is below.
     fs::write(&settings, "min_free_disk_mib = 99999999999\nmin_free_memory_mib = 99999999999\n").unwrap();
     let found = stopped("disk", &machine);
     assert!(check(&found, "machine", "memory").1.contains("min_free_memory_mib"), "{found:#}");
     fs::remove_file(&settings).unwrap();
-    // A state folder that cannot be ours, and one that a newer build wrote.
+    // A state folder that cannot be used, and one of a newer version.
     let state = machine.path("project/.orchestrator");
     std::os::unix::fs::symlink(machine.path("home"), &state).unwrap();
     stopped("state", &machine);
@@ -185,7 +185,7 @@ fn obstacles_are_named_with_their_fixes() {
     let found = stopped("state file", &machine);
     assert!(check(&found, "place", "state file").1.contains("newer"), "{found:#}");
     fs::remove_dir_all(&state).unwrap();
-    // No git: all else is still looked at.
+    // Without git, everything else is still checked.
     let without = Machine { search_path: machine.path("bin").display().to_string(), ..machine };
     let found = stopped("git", &without);
     assert!(check(&found, "git", "git").2.contains("install git"), "{found:#}");
@@ -423,7 +423,7 @@ fn client_entries_are_checked_to_their_program() {
     let (found, _) = machine.ask();
     let (mark, _, fix) = check(&found, "clients", "clients");
     assert!(mark == "warn" && fix.ends_with("setup codex"), "{fix}");
-    // As setup itself enters it.
+    // An entry as `setup` writes it.
     let mut setup = program(&machine.path("home"), &machine.path("project"));
     assert!(setup.args(["setup", "codex", "--yes"]).output().unwrap().status.success());
     let (found, _) = machine.ask();
@@ -439,7 +439,7 @@ fn client_entries_are_checked_to_their_program() {
     entry(&machine.path("bin/orchestrator-boss").display().to_string()).unwrap();
     let (mark, says, _) = check(&machine.ask().0, "clients", "Codex");
     assert!(mark == "warn" && says.contains("version 0.0.7"), "{says}");
-    // What a project's file names is nothing that we run.
+    // `doctor` does not run programs that a project's file names.
     let ran = machine.path("ran");
     machine.install("orchestrator-boss", &format!("touch {}", ran.display()));
     fs::remove_file(&config).unwrap();
@@ -485,7 +485,7 @@ async fn leftovers_of_ended_bosses_are_named() {
     let mut report = program(&world.path("home"), &world.repo());
     let html = stdout(&report.args(["report", "--output", "-"]).output().unwrap());
     let (running_says, queued_says) = (html.matches("▸ running").count(), html.matches("○ queued").count());
-    assert_eq!((running_says, queued_says), (4, 2), "in the table and beside each, also of those that are not done");
+    assert_eq!((running_says, queued_says), (4, 2), "in the table and for each worker, also for open ones");
     server.orchestrator.shut_down().await;
     drop(server);
 
@@ -501,7 +501,7 @@ async fn leftovers_of_ended_bosses_are_named() {
     let texts: Vec<&str> = left.iter().filter_map(|it| it["message"].as_str()).collect();
     assert!(texts.iter().any(|it| it.contains("w-2, w-3: running under a supervisor")), "{texts:?}");
     assert!(texts.iter().any(|it| it.contains("w-4: queued without a server")), "{texts:?}");
-    // A worker may have made it, with a name that a shell would run.
+    // A worker may have created it with a name that a shell would run.
     for command in ["show 'refs/orchestrator/salvage/w-9-$(x)'", "update-ref -d 'refs/orchestrator/salvage/w-9-$(x)'"] {
         assert!(commands.iter().any(|it| it.ends_with(command)), "{commands:?}");
     }

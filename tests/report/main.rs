@@ -1,5 +1,5 @@
-//! What people look at: `report` and `doctor`, by the real program, over what real supervisors and the fake CLI left. The
-//! page is looked at by a real browser.
+//! `report` and `doctor` of the real program, on the work of real supervisors and the fake CLI. A real browser loads
+//! the page.
 
 mod browser;
 mod doctor;
@@ -14,7 +14,7 @@ mod world;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// The program in a home and a directory of its own, where no CLI and no settings of the user's are seen.
+/// Returns a command for the program in this home and directory, where the user's CLIs and settings are invisible.
 pub fn program(home: &Path, directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
     command

@@ -1,4 +1,4 @@
-//! The page of a report, in a browser: complete, inert, readable on every screen.
+//! The page of a report in a browser is complete, inert, and readable on every screen.
 
 use std::fs;
 use std::io::Write;
@@ -15,24 +15,24 @@ use crate::support::wait::CEILING;
 use crate::world::{World, mission};
 use crate::{program, stderr, stdout};
 
-/// What there is of the page once it is loaded. With its details open and closed.
+/// A script that describes the loaded page, with details open and closed.
 const LOOK: &str = include_str!("look.js");
-/// In the README; made anew with ORCHESTRATOR_BLESS=1.
+/// The picture in the README; ORCHESTRATOR_BLESS=1 regenerates it.
 const PICTURE: &str = "tests/report/report.png";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn report_is_complete_and_readable_on_every_screen() {
     let bless = std::env::var_os("ORCHESTRATOR_BLESS").is_some();
-    let story = story::tell(if bless { 6.0 } else { 0.05 }).await;
+    let story = story::run(if bless { 6.0 } else { 0.05 }).await;
     let (path, html) = story.report(&[]);
-    for told in
+    for part in
         ["Round to cents, never down", "attempt 1 failed", "FAIL cents", "the messages stay in English", "ledger"]
     {
-        assert!(html.contains(told), "{told} is told");
+        assert!(html.contains(part), "{part} is in the report");
     }
-    assert!(!html.contains(PLANTED_KEY), "what stands in the settings is told to nobody");
+    assert!(!html.contains(PLANTED_KEY), "values of the settings are not shown");
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o600, "it holds what agents printed");
+    assert_eq!(mode & 0o777, 0o600, "the report may have private output");
     if let Some(browser) = Browser::find() {
         if bless {
             let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join(PICTURE);
@@ -54,7 +54,7 @@ async fn report_is_complete_and_readable_on_every_screen() {
 fn looks_right(seen: &Value, width: u32, workers: &[String]) {
     let at = format!("at {width}: {seen:#}");
     assert_eq!(seen["width"], width, "{at}");
-    assert_eq!(seen["beyond"], json!([]), "nothing stands beyond the edge {at}");
+    assert_eq!(seen["beyond"], json!([]), "nothing is beyond the edge {at}");
     assert_eq!(seen["beyond_when_open"], json!([]), "{at}");
     assert_eq!(seen["open"], 0, "all is folded at first {at}");
     assert!(seen["details"].as_u64().unwrap() >= workers.len() as u64 * 2, "{at}");
@@ -79,7 +79,7 @@ fn readme_shows_a_small_report_picture() {
     assert!(size < 150_000, "{size}");
 }
 
-/// Everything that a model can write: titles, prompts, words, commands, their output, file names, branches.
+/// Checks everything that a model can write: titles, prompts, messages, commands, their output, file names, branches.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn output_of_models_stays_text() {
     let hits = Arc::new(AtomicUsize::new(0));
@@ -105,19 +105,19 @@ async fn output_of_models_stays_text() {
     let output = program(&world.path("home"), &world.repo()).args(["report", "--output", "-"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let html = stdout(&output);
-    assert!(html.contains("&lt;script&gt;window.hostile"), "it is told, as text");
-    assert!(!html.contains("<script") && !html.contains("<img"), "and nothing else");
+    assert!(html.contains("&lt;script&gt;window.hostile"), "it is shown as text");
+    assert!(!html.contains("<script") && !html.contains("<img"), "no element comes from the text");
     let page = world.path("hostile.html");
     fs::write(&page, &html).unwrap();
     if let Some(browser) = Browser::find() {
-        // Scripts may run in this copy, so one that got through would.
+        // This copy allows scripts, so an injected one would run.
         let seen = browser.ask(&html, LOOK, 400, Scheme::Light);
         assert_eq!((&seen["hostile"], &seen["foreign"]), (&json!(0), &json!([])), "{seen:#}");
         assert_eq!(seen["beyond_when_open"], json!([]), "{seen:#}");
         browser.load(&page);
         assert_eq!(hits.load(Ordering::SeqCst), 0, "nothing is fetched");
 
-        // Should an element get through after all, the page's policy keeps it from loading anything.
+        // The page's policy also prevents an injected element from loading anything.
         let image = format!("<body><img src=\"http://{address}/through\">");
         fs::write(&page, html.replacen("<body>", &image, 1)).unwrap();
         browser.load(&page);
@@ -125,12 +125,12 @@ async fn output_of_models_stays_text() {
         let without = html.replacen("<body>", &image, 1).replace("http-equiv=\"Content-Security-Policy\"", "");
         fs::write(&page, without).unwrap();
         browser.load(&page);
-        assert!(hits.load(Ordering::SeqCst) > 0, "without it, it would have been loaded");
+        assert!(hits.load(Ordering::SeqCst) > 0, "without the policy it is loaded");
     }
     server.orchestrator.shut_down().await;
 }
 
-/// Counts who asks for anything.
+/// Starts a server that counts requests, and returns its address.
 fn listen(hits: &Arc<AtomicUsize>) -> String {
     let server = tiny_http::Server::http("127.0.0.1:0").expect("a free port");
     let address = server.server_addr().to_ip().expect("an address").to_string();
@@ -157,7 +157,7 @@ async fn large_report_is_limited_and_names_omissions() {
     assert_eq!(ended.len(), WORKERS);
     let line = |n: usize| json!({"at": "2026-11-22T12:00:00Z", "event": "said", "text": format!("{n} {}", "<word> ".repeat(80))});
     let some: String = (0..700).map(|n| format!("{}\n", line(n))).collect();
-    // As if each had written 10 MB; holes take no room on the disk.
+    // Simulates 10 MB of output each; holes need no disk space.
     for id in &ids {
         let folder = world.repo().join(format!(".orchestrator/workers/{id}/attempts/1"));
         fs::create_dir_all(&folder).unwrap();
@@ -171,10 +171,10 @@ async fn large_report_is_limited_and_names_omissions() {
     assert!(output.status.success(), "{}", stderr(&output));
     let html = stdout(&output);
     assert!(html.len() < 24 << 20, "{} bytes", html.len());
-    assert!(html.len() > 4 << 20, "much of it is there: {} bytes", html.len());
+    assert!(html.len() > 4 << 20, "most of the log is shown: {} bytes", html.len());
     assert_eq!(html.matches("<article").count(), WORKERS);
     let log = world.repo().join(format!(".orchestrator/workers/{}/attempts/1/events.jsonl", ids[7]));
-    assert!(html.contains(&*log.to_string_lossy()), "it says where the rest is");
+    assert!(html.contains(&*log.to_string_lossy()), "the path of the rest is shown");
     server.orchestrator.shut_down().await;
 }
 
@@ -203,11 +203,11 @@ async fn report_filters_and_overwrites_only_reports() {
     let (_, html, _) = run(&["--since", "1h", "--output", "-"]);
     assert_eq!(html.matches("<article").count(), 2);
 
-    let (code, told, _) = run(&["--json"]);
-    let told: Value = serde_json::from_str(&told).unwrap();
-    let path = world.repo().join(told["path"].as_str().unwrap());
-    assert!(code == Some(0) && path.is_file() && told["workers"] == 2, "{told}");
-    assert!(told["path"].as_str().unwrap().starts_with("orchestrator-report-2"), "{told}");
+    let (code, report, _) = run(&["--json"]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let path = world.repo().join(report["path"].as_str().unwrap());
+    assert!(code == Some(0) && path.is_file() && report["workers"] == 2, "{report}");
+    assert!(report["path"].as_str().unwrap().starts_with("orchestrator-report-2"), "{report}");
     assert_eq!(run(&[]).0, Some(0), "a report is written over");
     let (code, _, said) = run(&["--output", "README"]);
     assert!(code == Some(1) && said.contains("cannot overwrite README: it is not a report"), "{said}");

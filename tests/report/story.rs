@@ -1,5 +1,5 @@
-//! A day's work that a report can tell: seven workers of four agents; a failed check and its retry, a race, a message, a
-//! failure, merges. The agents are the fake CLI, which does what its prompt says.
+//! Sample work for a report: seven workers of four agents, with a failed check and its retry, a race, a message, a
+//! failure and merges. The agents are the fake CLI.
 
 use std::path::PathBuf;
 
@@ -15,12 +15,12 @@ use crate::world::{Server, World, mission, until_exists};
 
 pub struct Story {
     pub world: World,
-    /// In order of creation.
+    /// Workers in order of creation.
     pub workers: Vec<String>,
     server: Server,
 }
 
-/// A key of an agent's, which stands in the settings and must stand nowhere else.
+/// A key of an agent, which may be only in the settings.
 pub const PLANTED_KEY: &str = "sk-planted-4f9d27c1";
 
 fn settings() -> Settings {
@@ -35,7 +35,7 @@ fn settings() -> Settings {
     toml::from_str(&format!("max_workers = 4\n{agents}")).expect("valid settings")
 }
 
-/// `pace`: how long a second of the story lasts.
+/// The real duration of a second of the story.
 struct Pace(f64);
 
 impl Pace {
@@ -55,7 +55,7 @@ fn lines(script: &[&str]) -> Vec<String> {
 
 const CHECK: &str = "sh check.sh";
 
-/// A retry asks for rounding; the check knows whether it is there.
+/// Creates a project whose check fails until the amounts are rounded.
 fn project(world: &World, pace: &Pace) {
     let write = |path: &str, text: &str| {
         let path = world.repo().join(path);
@@ -79,8 +79,8 @@ fn project(world: &World, pace: &Pace) {
     world.git(&["commit", "-q", "-m", "Books in plain text"]);
 }
 
-/// `seconds` is how long a second of it lasts: as short as can be in a test, and longer in a picture.
-pub async fn tell(seconds: f64) -> Story {
+/// Runs the story. `seconds` is the real duration of a second of it: short in a test, longer for a picture.
+pub async fn run(seconds: f64) -> Story {
     let pace = Pace(seconds);
     let world = World::named("ledger");
     project(&world, &pace);
@@ -88,15 +88,15 @@ pub async fn tell(seconds: f64) -> Story {
     let mut workers = Vec::new();
     workers.extend(server.create(first_wave(&pace, &world)).await);
     workers.extend(server.create_race(race(&pace)).await);
-    let workers: Vec<String> = workers.into_iter().map(|made| made.expect("it is accepted")).collect();
+    let workers: Vec<String> = workers.into_iter().map(|made| made.expect("an accepted mission")).collect();
     steer(&server, &world, &workers).await;
     server.wait(&[], CEILING).await;
     for worker in &workers {
         until_settled(&server, worker).await;
     }
-    // The check of the second failed: it is told so, and goes on where it was.
+    // The check of the second worker failed: its boss sends feedback, and its session continues.
     let retry = RetryRequest { feedback: Some(second_try(&pace)), ..RetryRequest::default() };
-    server.orchestrator.retry(&server.boss, &workers[1], retry).await.expect("it is tried again");
+    server.orchestrator.retry(&server.boss, &workers[1], retry).await.expect("a retry");
     server.until(&workers[1], "completed").await;
     let after = draft(
         "Change to the new date library",
@@ -118,7 +118,7 @@ pub async fn tell(seconds: f64) -> Story {
     let winner = if is_completed(&server, &workers[4]).await { 4 } else { 5 };
     for worker in [0, 1, 2, winner] {
         let request = IntegrationRequest::of(IntegrationSource::Worker(workers[worker].clone()));
-        let merged = server.orchestrator.integrate(&server.boss, request).await.expect("it is answered");
+        let merged = server.orchestrator.integrate(&server.boss, request).await.expect("an answer");
         assert_eq!(merged.status.as_str(), "merged", "{}: {:?}", workers[worker], merged.left_out);
     }
     let workers = workers.into_iter().chain([last]).collect();
@@ -126,7 +126,7 @@ pub async fn tell(seconds: f64) -> Story {
 }
 
 fn first_wave(pace: &Pace, world: &World) -> Vec<Draft> {
-    let told = world.path("told").display().to_string();
+    let release = world.path("released").display().to_string();
     let separators = draft(
         "Accept thousands separators",
         "codex-fast",
@@ -167,7 +167,7 @@ fn first_wave(pace: &Pace, world: &World) -> Vec<Draft> {
         "Write the section \"Format\" of the README: columns, encoding, dates.",
         &[
             lines(&["session s-3", "say Reading the importer to describe what it takes."]),
-            vec![format!("touch {told}.ready"), format!("wait-file {told}"), pace.work(2.0)],
+            vec![format!("touch {release}.ready"), format!("wait-file {release}"), pace.work(2.0)],
             lines(&[
                 "append README \\n## Format",
                 "append README Three columns: date, account, amount.",
@@ -195,7 +195,7 @@ fn first_wave(pace: &Pace, world: &World) -> Vec<Draft> {
     vec![separators, checked(cents), readme, translate]
 }
 
-/// What its boss says when the check has failed.
+/// Returns the boss's feedback after the failed check.
 fn second_try(pace: &Pace) -> String {
     let script = [
         lines(&["session s-2", "say Right: a comment rounds nothing. Decimal does."]),
@@ -213,7 +213,7 @@ fn second_try(pace: &Pace) -> String {
     format!("The check failed: cents(\"1.15\") is still 114. Use decimal arithmetic.\n\nFAKE:\n{}", script.join("\n"))
 }
 
-/// Two racers with one prompt; what each does depends on where it is.
+/// Returns two racers with one prompt. Their actions depend on their worktrees.
 fn race(pace: &Pace) -> Vec<Draft> {
     let script = [
         lines(&["say Measuring first.", "run wc -l src/import_csv.py"]),
@@ -235,38 +235,43 @@ fn race(pace: &Pace) -> Vec<Draft> {
         .collect()
 }
 
-/// A message for the one that writes, and the end of the one that nobody needs any more.
+/// Sends a message to the worker that writes, and cancels the one that is no longer needed.
 async fn steer(server: &Server, world: &World, workers: &[String]) {
-    until_exists(&world.path("told.ready")).await;
+    until_exists(&world.path("released.ready")).await;
     let message = NewMessage {
         text: "Add an example of three lines, please.\n\nFAKE:\nappend README 2026-01-31, rent, 950.00\ncommit Show an example\n\
                say The README has a section about the format now, with an example."
             .into(),
         delivery: Delivery::WhenReady,
     };
-    server.orchestrator.send_message(&server.boss, &workers[2], message).await.expect("it is told");
-    std::fs::write(world.path("told"), "").expect("a file");
+    server.orchestrator.send_message(&server.boss, &workers[2], message).await.expect("a message");
+    std::fs::write(world.path("released"), "").expect("a file");
     server.until(&workers[0], "completed").await;
-    server.orchestrator.cancel(&server.boss, &workers[3], "the messages stay in English").await.expect("it ends");
+    server
+        .orchestrator
+        .cancel(&server.boss, &workers[3], "the messages stay in English")
+        .await
+        .expect("a cancelled worker");
 }
 
 async fn until_settled(server: &Server, worker: &str) {
-    let settled = async || server.orchestrator.get(worker).await.expect("it is known").worker.status.is_settled();
+    let settled = async || server.orchestrator.get(worker).await.expect("a known worker").worker.status.is_settled();
     assert!(crate::support::wait::in_time(async || settled().await).await, "{worker} never settled");
 }
 
 async fn is_completed(server: &Server, worker: &str) -> bool {
-    server.orchestrator.get(worker).await.expect("it is known").worker.status.as_str() == "completed"
+    server.orchestrator.get(worker).await.expect("a known worker").worker.status.as_str() == "completed"
 }
 
 impl Story {
-    /// The report, as it is written.
+    /// Writes the report. Returns its path and its text.
     pub fn report(&self, arguments: &[&str]) -> (PathBuf, String) {
         let path = self.world.path("report.html");
         let mut command = program(&self.world.path("home"), &self.world.repo());
-        let output = command.args(["report", "--output"]).arg(&path).args(arguments).output().expect("it starts");
+        let output =
+            command.args(["report", "--output"]).arg(&path).args(arguments).output().expect("the program starts");
         assert!(output.status.success(), "{}", crate::stderr(&output));
-        let html = std::fs::read_to_string(&path).expect("it is written");
+        let html = std::fs::read_to_string(&path).expect("a written file");
         (path, html)
     }
 

@@ -47,7 +47,7 @@ fn tab_completes(shell: &str, arguments: &[&str], ready: &str) {
     boss.succeed("wait_for_worker", json!({"worker_id": "w-1", "timeout_seconds": 60}));
     std::fs::write(world.repo().join("some-file"), "").expect("a file");
 
-    let program = Path::new(World::program()).parent().expect("it lies in a folder");
+    let program = Path::new(World::program()).parent().expect("a path with a parent");
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin:/opt/homebrew/bin", program.display());
     let command: Vec<String> = [shell].iter().chain(arguments).map(|it| (*it).to_owned()).collect();
     let terminal = Terminal::open(&world, (100, 30), &command, &[("PATH", &path), ("PS1", "$ ")]);

@@ -1,5 +1,5 @@
-//! The screens in a real terminal (tmux), with the real program, servers and supervisors, and the fake CLI. Tests
-//! beside the code check the contents of the screens; these tests check that a terminal shows them and is restored.
+//! The screens in a real terminal (tmux), with the real program, servers and supervisors, and the fake CLI. Unit tests
+//! check the content of the screens; these tests check that a terminal shows them and is restored.
 
 mod completion;
 mod status;

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::terminal::{Terminal, skipped};
 use crate::world::{World, mission};
 
-/// A running worker that says something, one that is done and one that failed its check.
+/// Creates a running worker with output, a completed one, and one whose check failed.
 fn three_workers(world: &World) -> crate::support::json_lines::Boss {
     let mut boss = world.boss("6f1c2f3a-1111");
     let mut bad = mission("Speed up the lexer", "write l.rs x\ncommit lexer\nusage 20000 1000 0.11");
@@ -23,7 +23,7 @@ fn three_workers(world: &World) -> crate::support::json_lines::Boss {
     boss.succeed("batch_create_workers", json!({"workers": workers}));
     boss.succeed("wait_for_worker", json!({"worker_id": "w-2", "timeout_seconds": 60}));
     boss.succeed("wait_for_worker", json!({"worker_id": "w-3", "timeout_seconds": 60}));
-    crate::world::until("the first one speaks", || {
+    crate::world::until("output of the first worker", || {
         let workers = world.json(&["status", "--json"])["bosses"][0]["workers"].clone();
         workers[0]["last_activity"].as_str().is_some_and(|said| said.contains("I look at"))
     });
@@ -46,7 +46,7 @@ fn status_shows_all_workers_at_any_width() {
     {
         assert!(screen.contains(says), "{says:?} is missing in\n{screen}");
     }
-    // Nothing was wrapped: one line for each, and the rest.
+    // No line is wrapped: there is one line for each worker.
     assert_eq!(screen.trim_end().lines().count(), 9, "{screen}");
     assert!(narrow.coloured().contains("\u{1b}[32m✓ completed"), "{}", narrow.coloured());
 
@@ -72,9 +72,9 @@ fn status_shows_all_workers_at_any_width() {
 fn status_has_json_and_details() {
     let world = World::new();
     let mut boss = three_workers(&world);
-    let told = world.json(&["status", "--json"]);
-    assert_eq!(told["counts"], json!({"completed": 1, "failed": 1, "running": 1}));
-    let workers = told["bosses"][0]["workers"].as_array().unwrap();
+    let answer = world.json(&["status", "--json"]);
+    assert_eq!(answer["counts"], json!({"completed": 1, "failed": 1, "running": 1}));
+    let workers = answer["bosses"][0]["workers"].as_array().unwrap();
     assert_eq!(workers[0]["title"], "Fix the parser, 日本語も");
     for worker in workers {
         let id = worker["worker_id"].as_str().unwrap();
@@ -112,7 +112,7 @@ fn workers_of_dead_server_are_marked() {
     boss.kill_server();
     let said = world.says(&["status"]);
     assert!(said.contains("away") && said.contains("its server has ended") && said.contains("no server"), "{said}");
-    let told = world.json(&["status", "--json"]);
-    let led: Vec<_> = told["bosses"][0]["workers"].as_array().unwrap().iter().map(|it| it["led"] == true).collect();
+    let answer = world.json(&["status", "--json"]);
+    let led: Vec<_> = answer["bosses"][0]["workers"].as_array().unwrap().iter().map(|it| it["led"] == true).collect();
     assert_eq!(led, [false, false, true, true]);
 }

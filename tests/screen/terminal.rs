@@ -1,4 +1,4 @@
-//! A terminal of a given size in which the program runs: a window of tmux, of a server of its own that `Drop` ends.
+//! A terminal of a given size in which the program runs: a window of a separate tmux server, which `Drop` ends.
 
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ pub struct Terminal {
     folder: std::path::PathBuf,
 }
 
-/// Whether the test must be skipped because tmux is missing. Says so; where `CI` is set it fails instead.
+/// Returns whether tmux is missing, and prints that the test is skipped. Fails if `CI` is set.
 pub fn skipped() -> bool {
     if Command::new("tmux").arg("-V").output().is_ok() {
         return false;
@@ -22,11 +22,11 @@ pub fn skipped() -> bool {
 }
 
 impl Terminal {
-    /// Runs the program with these arguments; when it ends, its exit status is shown (`ended with 0`) and what is typed
-    /// is echoed.
+    /// Runs the program with these arguments. After its exit the terminal shows the exit status (`ended with 0`) and
+    /// echoes input.
     pub fn start(world: &World, size: (u16, u16), args: &[&str], environment: &[(&str, &str)]) -> Self {
-        let told = "\"$0\" \"$@\"; echo \"ended with $?\"; exec cat";
-        let mut command: Vec<String> = ["/bin/sh", "-c", told, World::program()].map(str::to_owned).to_vec();
+        let script = "\"$0\" \"$@\"; echo \"ended with $?\"; exec cat";
+        let mut command: Vec<String> = ["/bin/sh", "-c", script, World::program()].map(str::to_owned).to_vec();
         command.extend(world.arguments(args));
         Self::open(world, size, &command, environment)
     }
@@ -51,7 +51,7 @@ impl Terminal {
 
     fn tmux(&self) -> Command {
         let mut command = Command::new("tmux");
-        // Its socket lies in the test's own folder.
+        // Its socket is in the test's own folder.
         command.env_remove("TMUX").env("TMUX_TMPDIR", &self.folder).args(["-u", "-L", &self.socket]);
         command
     }
@@ -60,12 +60,12 @@ impl Terminal {
         self.tmux().args(args).output().expect("tmux runs")
     }
 
-    /// What is on the screen.
+    /// Returns the text of the screen.
     pub fn screen(&self) -> String {
         String::from_utf8_lossy(&self.ask(&["capture-pane", "-p"]).stdout).into_owned()
     }
 
-    /// The same with the escape sequences that colour it.
+    /// Returns the text of the screen with its colour sequences.
     pub fn coloured(&self) -> String {
         String::from_utf8_lossy(&self.ask(&["capture-pane", "-p", "-e"]).stdout).into_owned()
     }
@@ -84,10 +84,10 @@ impl Terminal {
 
     pub fn until_screen(&self, what: &str, is: impl Fn(&str) -> bool) {
         let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| until(what, || is(&self.screen()))));
-        assert!(looked.is_ok(), "{what:?} never came on\n{}", self.screen());
+        assert!(looked.is_ok(), "{what:?} never appeared on\n{}", self.screen());
     }
 
-    /// Keys by their names, as tmux calls them.
+    /// Presses keys, by tmux's names.
     pub fn press(&self, keys: &[&str]) {
         self.ask(&[&["send-keys"], keys].concat());
     }
@@ -96,7 +96,7 @@ impl Terminal {
         self.ask(&["send-keys", "-l", text]);
     }
 
-    /// As a terminal of people's pastes: it says so to programs that have asked for it.
+    /// Pastes text as terminals do, with the marks of a bracketed paste for programs that request them.
     pub fn paste(&self, text: &str) {
         self.ask(&["set-buffer", text]);
         self.ask(&["paste-buffer", "-p"]);
@@ -106,14 +106,14 @@ impl Terminal {
         self.ask(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);
     }
 
-    /// Something that tmux knows of the window, such as `alternate_on`.
+    /// Returns a property of the window, such as `alternate_on`.
     pub fn knows(&self, what: &str) -> String {
         let format = format!("#{{{what}}}");
         String::from_utf8_lossy(&self.ask(&["display-message", "-p", &format]).stdout).trim().to_owned()
     }
 
-    /// The terminal is as it was before: the other screen is gone, the cursor is there, and what is typed is echoed.
-    pub fn is_restored(&self) {
+    /// Checks that the terminal is restored: the main screen and the cursor are visible, and input is echoed.
+    pub fn check_restored(&self) {
         assert_eq!((self.knows("alternate_on").as_str(), self.knows("cursor_flag").as_str()), ("0", "1"));
         self.type_text("typed afterwards");
         self.until("typed afterwards");

@@ -1,4 +1,4 @@
-//! `status --watch`: the live screen, with real workers, real keys, and what may happen to both meanwhile.
+//! `status --watch`: the live screen with real workers, real keys, and faults.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::world::{World, mission, until};
 
 const WATCH: &[&str] = &["status", "--watch"];
 
-/// Two that say something and wait to be let go.
+/// Creates two workers that print output and wait for their release.
 fn two_workers(world: &World) -> crate::support::json_lines::Boss {
     let mut boss = world.boss("6f1c2f3a-1111");
     let first = format!(
@@ -27,7 +27,7 @@ fn watch_follows_workers_and_restores_the_terminal() {
         return;
     }
     let world = World::new();
-    // Before anything was ever asked for.
+    // No mission was ever created.
     let terminal = Terminal::start(&world, (80, 24), WATCH, &[]);
     terminal.until("No workers here yet");
     let mut boss = two_workers(&world);
@@ -35,7 +35,7 @@ fn watch_follows_workers_and_restores_the_terminal() {
     terminal.until("said: I look at ␛[2Jthe parser");
     world.release("on");
     terminal.until("said: Onwards");
-    // After a second or two there is a bar.
+    // A bar appears after a second or two.
     terminal.until("█");
     terminal.until_screen("the first is selected", |screen| screen.contains("› ● running") && screen.contains("[Log]"));
 
@@ -56,7 +56,7 @@ fn watch_follows_workers_and_restores_the_terminal() {
     terminal.press(&["?"]);
     terminal.until("cancel the worker, after a confirmation");
     terminal.press(&["Escape"]);
-    // With what is pressed right after it, it would be another key.
+    // A key pressed right after Escape would form an escape sequence.
     terminal.until_gone("cancel the worker, after a confirmation");
 
     world.release("go");
@@ -68,7 +68,7 @@ fn watch_follows_workers_and_restores_the_terminal() {
     boss.succeed("wait_for_any_worker", json!({"timeout_seconds": 0}));
     terminal.press(&["q"]);
     terminal.until("ended with 0");
-    terminal.is_restored();
+    terminal.check_restored();
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn watch_shows_last_changes_and_reselected_workers() {
     world.release("go");
     terminal.until("2 completed");
     terminal.until("+late");
-    // So quickly that nobody looks in between.
+    // Both changes happen between two polls.
     terminal.press(&["j", "k"]);
     terminal.until("+late");
     terminal.press(&["q"]);
@@ -112,15 +112,15 @@ fn watch_cancels_after_confirmation_and_sends_messages() {
     terminal.until("1 running · 1 cancelled");
     terminal.until("no process is left");
 
-    // It stands first now.
+    // The cancelled worker is first now.
     terminal.press(&["Home", "m"]);
     terminal.until("to w-2");
     terminal.type_text("be quick, ");
     terminal.paste("please");
     terminal.press(&["Enter"]);
     terminal.until("w-2-write-a-tutorial receives it");
-    let told = boss.succeed("get_worker_status", json!({"worker_id": "w-2", "include": ["messages"]}));
-    assert_eq!(told["messages"][0]["text"], "(by the user) be quick, please", "{told:#}");
+    let answer = boss.succeed("get_worker_status", json!({"worker_id": "w-2", "include": ["messages"]}));
+    assert_eq!(answer["messages"][0]["text"], "(by the user) be quick, please", "{answer:#}");
     // As keys, this text would cancel the worker.
     terminal.paste("cy");
     terminal.press(&["c"]);
@@ -130,7 +130,7 @@ fn watch_cancels_after_confirmation_and_sends_messages() {
     terminal.until("1 running");
     terminal.press(&["C-c"]);
     terminal.until("ended with 0");
-    terminal.is_restored();
+    terminal.check_restored();
     world.release("go");
     boss.succeed("wait_for_worker", json!({"worker_id": "w-2", "timeout_seconds": 60}));
 }
@@ -172,7 +172,7 @@ fn two_hundred_workers_can_be_scrolled() {
     let mut boss = world.boss("many");
     let first = mission("The first", &world.hold("go"));
     boss.succeed("batch_create_workers", json!({"workers": [first]}));
-    // They wait for it, and so cost nothing.
+    // The queued workers depend on it, and so cost nothing.
     let later = |number: u32| {
         let mut mission = mission(&format!("Later {number}"), "say x");
         mission["depends_on"] = json!(["w-1"]);
@@ -208,7 +208,7 @@ fn every_exit_restores_the_terminal_of_watch() {
         let killed = std::process::Command::new("kill").args([format!("-{signal}"), child]).status();
         assert!(killed.expect("kill runs").success());
         terminal.until(&format!("ended with {code}"));
-        terminal.is_restored();
+        terminal.check_restored();
     }
     let piped = world.run(WATCH);
     let said = String::from_utf8_lossy(&piped.stderr).into_owned();

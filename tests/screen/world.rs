@@ -1,5 +1,5 @@
-//! A sealed world for one test: a repository, settings in which the fake CLI is a backend, and servers of the real program.
-//! Nothing of the user's configuration is seen, and whatever happens, `Drop` ends the workers.
+//! A sealed world for one test: a repository, settings in which the fake CLI is a backend, and servers of the real
+//! program. The user's configuration is invisible, and `Drop` always ends the workers.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -36,7 +36,7 @@ impl World {
         Self { sandbox }
     }
 
-    /// The whole environment of all that is started here.
+    /// Returns the whole environment of the programs in this world.
     pub fn environment(&self) -> Vec<(String, String)> {
         let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         vec![
@@ -54,7 +54,7 @@ impl World {
         command
     }
 
-    /// The program's arguments, with those that every call in this world has.
+    /// Returns the program's arguments, preceded by those of every call in this world.
     pub fn arguments(&self, args: &[&str]) -> Vec<String> {
         let config = self.path("config.toml").to_string_lossy().into_owned();
         args.iter().map(|arg| (*arg).to_owned()).chain(["--config".to_owned(), config]).collect()
@@ -64,12 +64,12 @@ impl World {
         PROGRAM
     }
 
-    /// Runs a command to its end, outside of any terminal.
+    /// Runs a command to its end, without a terminal.
     pub fn run(&self, args: &[&str]) -> Output {
-        self.sealed(Self::program()).args(self.arguments(args)).stdin(Stdio::null()).output().expect("it runs")
+        self.sealed(Self::program()).args(self.arguments(args)).stdin(Stdio::null()).output().expect("the program runs")
     }
 
-    /// What it prints when it succeeds.
+    /// Runs a command that must succeed, and returns its output.
     pub fn says(&self, args: &[&str]) -> String {
         let output = self.run(args);
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -80,19 +80,19 @@ impl World {
         serde_json::from_str(&self.says(args)).expect("JSON")
     }
 
-    /// A server of the boss with this session.
+    /// Starts a server of the boss with this session.
     pub fn boss(&self, session: &str) -> Boss {
         let mut command = self.sealed(Self::program());
         command.args(self.arguments(&["serve"])).env("CLAUDE_CODE_SESSION_ID", session);
         Boss::start(command)
     }
 
-    /// Lets go what waits for it (`hold`).
+    /// Releases the scripts that wait for this name (see `hold`).
     pub fn release(&self, name: &str) {
         std::fs::write(self.path(name), "").expect("a file");
     }
 
-    /// A line of a script that waits until [`World::release`].
+    /// Returns a script line that waits until [`World::release`].
     pub fn hold(&self, name: &str) -> String {
         format!("wait-file {} 600", self.path(name).display())
     }

@@ -1,4 +1,4 @@
-//! A sealed home with a project in it, and no client on the PATH.
+//! A sealed home with a project, and without any client on the PATH.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,17 +22,17 @@ impl Home {
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().canonicalize().expect("it is there").join(name)
+        self.folder.path().canonicalize().expect("an existing path").join(name)
     }
 
     pub fn run(&self, arguments: &[&str]) -> Output {
         let mut program = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
         program.env_clear().env("HOME", self.path("")).env("PATH", &self.search_path);
         program.envs(self.variables.iter().copied()).current_dir(self.path("project")).stdin(Stdio::null());
-        program.args(arguments).output().expect("it starts")
+        program.args(arguments).output().expect("the program starts")
     }
 
-    /// Runs `setup`, which must succeed, and returns what it tells a program.
+    /// Runs `setup`, which must succeed, and returns its JSON output.
     pub fn setup(&self, arguments: &[&str]) -> Value {
         let output = self.run(&[&["setup", "--json"], arguments].concat());
         assert!(output.status.success(), "{arguments:?}: {output:?}");
@@ -44,26 +44,26 @@ impl Home {
     }
 
     pub fn json(&self, file: &str) -> Value {
-        serde_json::from_str(&self.read(file)).expect("it is JSON")
+        serde_json::from_str(&self.read(file)).expect("JSON")
     }
 
     pub fn write(&self, file: &str, content: &str) {
         let path = self.path(file);
-        fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("a new folder");
-        fs::write(path, content).expect("it is ours");
+        fs::create_dir_all(path.parent().expect("a path with a parent")).expect("a new folder");
+        fs::write(path, content).expect("a writable file");
     }
 
-    /// A shell script that can be started at once. Written by another process: what this one has open to write is for a
-    /// moment open in what its other threads start, and cannot be started then.
+    /// Installs a shell script. Another process writes it: a child of another thread could inherit the open file, and a
+    /// file that is open for writing cannot be started.
     pub fn install(&self, file: &str, script: &str) {
         let path = self.path(file);
-        fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("a new folder");
+        fs::create_dir_all(path.parent().expect("a path with a parent")).expect("a new folder");
         let mut writer = Command::new("sh");
         writer.args(["-c", "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", script]).arg(path);
         assert!(writer.status().expect("sh runs").success());
     }
 
-    /// All files. Folders do not count: some are nobody's.
+    /// Returns all files. Folders do not count.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         walk(&self.path(""), &mut files);

@@ -1,4 +1,4 @@
-//! `setup` as a person runs it: the real program in a sealed home, without any client installed.
+//! `setup` as a user runs it: the real program in a sealed home, without any client installed.
 
 mod home;
 
@@ -8,7 +8,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use home::Home;
 use serde_json::Value;
 
-/// What each client has before, in its own file of the user's.
+/// The user's earlier file of each client.
 const FILES: [(&str, &str); 4] = [
     ("claude", ".claude.json"),
     ("codex", ".codex/config.toml"),
@@ -56,9 +56,9 @@ fn removal_restores_every_byte() {
             let compact = |text: &str| text.split_whitespace().collect::<String>();
             let (given_back, before) = (home.read(file), before.to_owned());
             if is_one_line && file.contains("json") {
-                assert_eq!(compact(&given_back), compact(&before), "{client} by way of {after}");
+                assert_eq!(compact(&given_back), compact(&before), "{client} through {after}");
             } else {
-                assert_eq!(given_back, before, "{client} by way of {after}");
+                assert_eq!(given_back, before, "{client} through {after}");
             }
             assert_eq!(home.setup(&[client, "--remove"])["status"], "already");
         }
@@ -100,7 +100,7 @@ fn removal_names_remaining_registrations() {
     assert!(!removed.contains("any more"), "{removed}");
     let set_up = text(&["setup", "claude"]);
     assert!(set_up.contains("also starts this server by the plugin") && set_up.contains("twice"), "{set_up}");
-    fs::remove_file(home.path(".claude/settings.json")).expect("it was made");
+    fs::remove_file(home.path(".claude/settings.json")).expect("a created file");
     assert!(text(&["setup", "claude", "--remove"]).contains("no longer starts this server"));
 }
 
@@ -116,7 +116,7 @@ fn option_without_effect_is_noted() {
 fn without_a_receipt_only_the_entry_is_removed() {
     let home = Home::new();
     home.setup(&["gemini"]);
-    fs::remove_dir_all(home.path(".local")).expect("it was made");
+    fs::remove_dir_all(home.path(".local")).expect("a created file");
     home.setup(&["gemini", "--remove"]);
     assert_eq!(home.read(".gemini/settings.json"), "{\n  \"mcpServers\": {}\n}\n");
 }
@@ -167,7 +167,7 @@ fn links_and_modes_are_kept() {
     home.setup(&["gemini"]);
     assert!(home.path(".gemini/settings.json").is_symlink());
     assert!(home.read("dotfiles/gemini.json").contains("orchestrator-boss"));
-    let mode = |file: &str| fs::metadata(home.path(file)).expect("it is there").permissions().mode() & 0o777;
+    let mode = |file: &str| fs::metadata(home.path(file)).expect("an existing path").permissions().mode() & 0o777;
     assert_eq!(mode("dotfiles/gemini.json"), 0o640);
     home.setup(&["gemini", "--remove"]);
     assert_eq!(home.read("dotfiles/gemini.json"), "{}");
@@ -192,12 +192,12 @@ fn damaged_file_is_refused_with_its_position() {
             let home = Home::new();
             home.write(file, text);
             let output = home.run(&[&["setup", client], more].concat());
-            // An entry that cannot be there needs not be removed.
+            // A damaged file cannot have an entry, so removal succeeds.
             if client == "opencode" && !more.is_empty() {
                 continue;
             }
-            let told = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(!output.status.success() && told.contains(place) && told.contains(file), "{told}");
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && error.contains(place) && error.contains(file), "{error}");
             assert_eq!(home.read(file), text);
         }
     }
@@ -208,8 +208,8 @@ fn unwritable_file_is_reported() {
     let home = Home::new();
     home.write(".codex", "a file where the folder should be");
     let output = home.run(&["setup", "codex"]);
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && told.contains(".codex/config.toml"), "{told}");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.contains(".codex/config.toml"), "{error}");
 }
 
 #[test]
@@ -220,11 +220,11 @@ fn unknown_names_list_known_ones() {
         (["setup", "claude", "--scope", "local"].to_vec(), "user, project"),
     ] {
         let output = home.run(&arguments);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        let words = told.replace("- ", "");
-        assert!(!output.status.success(), "{told}");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        let words = error.replace("- ", "");
+        assert!(!output.status.success(), "{error}");
         for name in known.split(", ") {
-            assert!(words.contains(name), "{told}");
+            assert!(words.contains(name), "{error}");
         }
     }
 }
@@ -282,8 +282,8 @@ fn options_that_prevent_a_start_are_refused() {
     ] {
         for client in ["claude", "codex", "gemini", "opencode"] {
             let output = home.run(&["setup", client, option, value]);
-            let told = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.code() == Some(1) && told.contains(why), "{client} {value}: {told}");
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(1) && error.contains(why), "{client} {value}: {error}");
             assert_eq!(home.files(), before);
         }
     }
@@ -300,10 +300,13 @@ fn local_paths_in_a_shared_file_are_noted() {
     symlink(env!("CARGO_BIN_EXE_orchestrator-boss"), home.path("bin/orchestrator-boss")).expect("a new link");
     home.search_path = home.path("bin").display().to_string();
     for client in ["claude", "codex", "gemini", "opencode"] {
-        let told = notes(&home, &[client, "--scope", "project"]);
-        assert!(!told.contains("paths of this machine"), "{client}: {told}");
-        let told = notes(&home, &[client, "--scope", "project", "--config", "../c.toml"]);
-        assert!(told.contains("paths of this machine") && told.contains("c.toml"), "{client}: {told}");
+        let notes_shown = notes(&home, &[client, "--scope", "project"]);
+        assert!(!notes_shown.contains("paths of this machine"), "{client}: {notes_shown}");
+        let notes_shown = notes(&home, &[client, "--scope", "project", "--config", "../c.toml"]);
+        assert!(
+            notes_shown.contains("paths of this machine") && notes_shown.contains("c.toml"),
+            "{client}: {notes_shown}"
+        );
         assert!(!notes(&home, &[client, "--config", "../c.toml"]).contains("paths of this machine"));
     }
 }
@@ -316,7 +319,7 @@ fn entry_names_the_link_not_its_target() {
         home.json(file)["mcpServers"]["orchestrator-boss"]["command"].take()
     };
     let real = env!("CARGO_BIN_EXE_orchestrator-boss");
-    assert_eq!(program(&home, "user", ".gemini/settings.json"), real, "it lies on no PATH");
+    assert_eq!(program(&home, "user", ".gemini/settings.json"), real, "it is not on the PATH");
     fs::create_dir(home.path("bin")).expect("a new folder");
     symlink(real, home.path("bin/orchestrator-boss")).expect("a new link");
     home.search_path = format!("{}:{}", home.path("bin").display(), home.search_path);
@@ -358,15 +361,15 @@ fn changes_by_claude_code_are_verified() {
         assert_eq!(home.read(".claude.json"), old, "setup itself does not write it");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let told = with_claude(&home, "exit 0");
-    assert!(told.contains("succeeded, but") && told.contains(".claude.json"), "{told}");
+    let output = with_claude(&home, "exit 0");
+    assert!(output.contains("succeeded, but") && output.contains(".claude.json"), "{output}");
 
-    fs::remove_file(home.path("asked")).expect("it was asked");
-    let told = with_claude(&home, "[ \"$2\" = remove ] || { echo no room >&2; exit 3; }");
-    assert!(told.contains("no room"), "{told}");
+    fs::remove_file(home.path("asked")).expect("a call of the client");
+    let output = with_claude(&home, "[ \"$2\" = remove ] || { echo no room >&2; exit 3; }");
+    assert!(output.contains("no room"), "{output}");
     let asked = home.read("asked");
     let asked: Vec<&str> = asked.lines().collect();
     assert_eq!(asked[0], "mcp remove orchestrator-boss -s user");
     assert!(asked[1].starts_with("mcp add-json orchestrator-boss {") && !asked[1].contains("/old"));
-    assert!(asked[2].contains("/old"), "better the old one than none");
+    assert!(asked[2].contains("/old"), "the old entry is kept");
 }

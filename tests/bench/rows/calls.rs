@@ -1,4 +1,4 @@
-//! Calls of tools beside an MCP server whose tool does nothing.
+//! Tool calls, compared with an MCP server whose tool does nothing.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::server::Server;
 use crate::table::{Line, Sides};
 use crate::world::{World, created, mission_in};
 
-/// A floor: a server of the protocol library with a tool that does nothing.
+/// Runs a floor: a server of the protocol library with a tool that does nothing.
 pub fn serve_nothing() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");

@@ -1,4 +1,4 @@
-//! What is asked of git, beside the one command of git that does the heart of it.
+//! Git operations, compared with the single git command that does the main part.
 
 use std::process::Command;
 
@@ -33,10 +33,11 @@ pub fn collisions() -> Vec<Line> {
     for (number, branch) in branches.iter().enumerate() {
         commit_on(&world, branch, &[number, number + 100, number + 200]);
     }
-    let repository = Repository::discover(&world.repo(), &Trust::everything()).expect("git runs").expect("it is one");
+    let repository =
+        Repository::discover(&world.repo(), &Trust::everything()).expect("git runs").expect("a repository");
     let mut sides = Sides::default();
     for round in 0..21 {
-        // One has changed: it is looked at with the target and with each other.
+        // A changed branch is checked against the target and against each other branch.
         commit_on(&world, &branches[0], &[300 + round]);
         let began = clock::now();
         let all: Vec<String> = branches.iter().cloned().chain(["main".to_owned()]).collect();
@@ -64,10 +65,11 @@ pub fn salvage() -> Vec<Line> {
     let world = World::with_repository(600);
     let place = world.path("work/worktree");
     world.git(&["worktree", "add", "-q", "-b", "work", &place.to_string_lossy()]);
-    let repository = Repository::discover(&world.repo(), &Trust::everything()).expect("git runs").expect("it is one");
+    let repository =
+        Repository::discover(&world.repo(), &Trust::everything()).expect("git runs").expect("a repository");
     let mut sides = Sides::default();
     for round in 0..21 {
-        // New contents each time, on either side, since what is in the object store already costs less.
+        // Both sides use new contents each time, since existing objects cost less.
         let change = |seed: usize| {
             (0..200).for_each(|at| std::fs::write(place.join(file(at)), text(seed + at, 80)).expect("a file"))
         };

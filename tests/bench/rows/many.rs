@@ -1,4 +1,4 @@
-//! A thousand tasks: asked for at once, saved, found again after a restart; and many worktrees at once.
+//! A thousand tasks: created at once, saved, and found after a restart; and many worktrees at once.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ pub fn worktrees_at_once() -> Vec<Line> {
     world.git(&["fetch", "-q", "origin"]);
     let mut servers = [world.server(8), world.server(8)];
     let began = clock::now();
-    // All are asked for before the first answer is read.
+    // All requests are sent before the first answer is read.
     let asked: Vec<Vec<u64>> = (0..)
         .zip(&mut servers)
         .map(|(number, server)| {
@@ -81,7 +81,7 @@ pub fn save() -> Vec<Line> {
         for size in batches {
             settle(server, size);
         }
-        // Those that their boss was told of move into the history when the next one settles.
+        // Acknowledged workers move into the history when the next one settles.
         settle(server, 1);
     }
     let mut sides = Sides::default();
@@ -138,7 +138,7 @@ pub fn restart() -> Vec<Line> {
     vec![Line::at_most(what, &samples, 150.0)]
 }
 
-/// So many that have settled, and of which their boss was told.
+/// Settles this many workers, and acknowledges their notifications.
 fn settle(server: &mut Server, size: usize) {
     server.call("batch_create_workers", batch(0, size));
     server.call("cancel_all_workers", json!({}));
@@ -162,7 +162,7 @@ fn batch(from: usize, size: usize) -> Value {
     json!({"workers": (from..from + size).map(|number| mission(&number.to_string())).collect::<Vec<_>>()})
 }
 
-/// Half of them settled, half of them queued.
+/// Creates a thousand workers, half of them settled and half queued.
 pub fn with_a_thousand(server: &mut Server) {
     server.call("batch_create_workers", batch(0, 500));
     server.call("cancel_all_workers", json!({}));

@@ -1,4 +1,4 @@
-//! What it takes to do nothing, and to follow those who talk.
+//! Resources at rest, and those of following output.
 
 use std::fs;
 use std::process::{Child, Command};
@@ -14,7 +14,7 @@ use crate::stats::{Samples, number};
 use crate::table::Line;
 use crate::world::{World, mission_in};
 
-/// Threads for blocking work end after 10 s without any.
+/// Pause before measuring. Threads for blocking work end after 10 s without work.
 const SETTLE_DOWN: Duration = Duration::from_secs(12);
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -74,13 +74,13 @@ pub fn follow() -> Vec<Line> {
 
 const FOLLOWED: usize = 64;
 
-/// 1 MB/s in all, in lines of 512 bytes.
+/// Makes an agent print its share of 1 MB/s, in lines of 512 bytes.
 fn talk(agent: &mut Agent) {
     const LINE: usize = 512;
     agent.talk(Duration::from_secs_f64((FOLLOWED * LINE) as f64 / 1e6), LINE);
 }
 
-/// What processes that follow use, in % of a core.
+/// Returns the CPU use of following processes, in % of a core.
 fn share(pids: &[u32]) -> f64 {
     const WINDOW: Duration = Duration::from_secs(20);
     std::thread::sleep(Duration::from_secs(2));
@@ -90,7 +90,7 @@ fn share(pids: &[u32]) -> f64 {
     (total() - began) / WINDOW.as_secs_f64() * 100.0
 }
 
-/// The same agents, each followed by a program that does nothing but what must be done for a line.
+/// Returns the CPU use of minimal followers of the same agents.
 fn share_of_bare_followers() -> f64 {
     let world = World::plain();
     let (mut agents, mut programs, mut followers) = (Vec::new(), Vec::new(), Vec::new());
@@ -100,9 +100,9 @@ fn share_of_bare_followers() -> f64 {
         programs.push(world.bell.start_into(&place, &printed));
         agents.push(world.bell.answer());
         let follower = Command::new(agent::program()).arg("follow").args([printed, log]).spawn();
-        followers.push(follower.expect("it starts"));
+        followers.push(follower.expect("the program starts"));
     }
-    // Until each of them waits.
+    // Time until each follower waits.
     std::thread::sleep(Duration::from_secs(1));
     agents.iter_mut().for_each(talk);
     let share = share(&followers.iter().map(Child::id).collect::<Vec<_>>());
@@ -113,7 +113,7 @@ fn share_of_bare_followers() -> f64 {
     share
 }
 
-/// A server with workers that wait.
+/// A server with idle workers.
 struct Quiet {
     server: crate::server::Server,
     agents: Vec<Agent>,
@@ -143,12 +143,12 @@ impl Quiet {
     }
 
     fn supervisors(&self) -> Vec<u32> {
-        let status = |attempt: std::path::PathBuf| fs::read(attempt.join("status.json")).expect("it is there");
+        let status = |attempt: std::path::PathBuf| fs::read(attempt.join("status.json")).expect("an existing path");
         let pid = |bytes: Vec<u8>| serde_json::from_slice::<Value>(&bytes).ok()?["supervisor"]["pid"].as_u64();
-        self.attempts().map(|it| pid(status(it)).expect("it has one") as u32).collect()
+        self.attempts().map(|it| pid(status(it)).expect("a pid") as u32).collect()
     }
 
-    /// Of each line printed since, in milliseconds: until its event was written down.
+    /// Returns, in milliseconds, the time from each line printed since then to its recorded event.
     fn delays(&self, from: Timestamp) -> Samples {
         let logs = self.attempts().map(|attempt| fs::read_to_string(attempt.join("events.jsonl")).expect("a log"));
         let delay = |line: &str| {
@@ -162,19 +162,19 @@ impl Quiet {
     }
 }
 
-/// What a process holds, in MB.
+/// The memory of a process, in MB.
 struct Holds {
     resident: f64,
-    /// Its resident pages, those shared with others divided among them.
+    /// Resident pages; shared ones are divided among processes.
     share: f64,
     anonymous: f64,
 }
 
 impl Holds {
     fn of(pid: u32) -> Self {
-        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it lives");
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a live process");
         let field = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("a known field");
             let kib: f64 = line.split_whitespace().next().and_then(|it| it.parse().ok()).expect("a number");
             kib * 1024.0 / 1e6
         };
@@ -182,10 +182,10 @@ impl Holds {
     }
 }
 
-/// What the threads of a process have used so far, in seconds, from the scheduler: the times in `stat` are in steps of
-/// 10 ms, and many processes that use less than that would seem to use nothing.
+/// Returns the CPU seconds of a process's threads, from the scheduler. The times in `stat` have steps of 10 ms, so that
+/// many small processes would seem to use nothing.
 fn cpu(pid: u32) -> f64 {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten();
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a live process").flatten();
     let used = |thread: fs::DirEntry| {
         let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
         text.split_whitespace().next()?.parse::<u64>().ok()

@@ -66,7 +66,7 @@ pub fn in_a_worktree() -> Vec<Line> {
     vec![sides.times(what, "the same, `git status`, `git add -A`, `git commit`", 1.5)]
 }
 
-/// What an agent leaves uncommitted.
+/// Creates uncommitted changes of an agent.
 fn change(worktree: &Path) {
     for number in 0..7 {
         let path = if number < 5 { file(number * 50) } else { format!("new-{number}.txt") };
@@ -81,7 +81,7 @@ fn end_of_worker(world: &World, server: &mut Server, worker: &str, agent: Agent)
     let (at, answer) = server.end(wait);
     assert_eq!(answer["settled"][0]["status"], "completed", "{answer:#}");
     let outcome = world.repo().join(".orchestrator/workers").join(worker).join("attempts/1/outcome.json");
-    assert!(outcome.exists(), "it is on the disk before it is told");
+    assert!(outcome.exists(), "the outcome is on the disk before it is reported");
     clock::between(ended, at)
 }
 
@@ -90,18 +90,18 @@ fn end_of_bare(world: &World, folder: &Path, work: impl FnOnce(&World)) -> f64 {
     let agent = world.bell.answer();
     rest();
     let ended = agent.exit();
-    child.wait().expect("it ends");
+    child.wait().expect("the program exits");
     work(world);
     record(&world.path("outcome.json"));
     clock::between(ended, clock::now())
 }
 
-/// As much as an outcome is, so that a reader sees all of it or nothing.
+/// Writes a file of the size of an outcome atomically.
 fn record(path: &Path) {
     use std::io::Write;
     let beside = path.with_extension("new");
     let mut file = std::fs::File::create(&beside).expect("a file");
-    file.write_all(&[b'x'; 1_200]).expect("it is written");
+    file.write_all(&[b'x'; 1_200]).expect("a written file");
     file.sync_data().expect("it is on the disk");
     std::fs::rename(beside, path).expect("it has its name");
 }

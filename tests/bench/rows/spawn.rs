@@ -13,7 +13,7 @@ use crate::clock;
 use crate::table::{Line, Sides};
 use crate::world::{World, created, mission, mission_in, rest, until_settled};
 
-/// In all rows with worktrees.
+/// Files in the repository, in all rows with worktrees.
 const FILES: usize = 600;
 
 pub fn in_a_folder() -> Vec<Line> {
@@ -35,8 +35,8 @@ pub fn in_a_folder() -> Vec<Line> {
         let agent = world.bell.answer();
         let floor = clock::between(began, agent.began);
         agent.exit();
-        child.wait().expect("it ends");
-        // The first of each side loads programs from the disk.
+        child.wait().expect("the program exits");
+        // The first run of each side loads programs from the disk.
         if number > 0 {
             sides.ours.push(ours);
             sides.floor.push(floor);
@@ -66,7 +66,7 @@ pub fn in_a_worktree() -> Vec<Line> {
         let agent = world.bell.answer();
         let floor = clock::between(began, agent.began);
         agent.exit();
-        child.wait().expect("it ends");
+        child.wait().expect("the program exits");
         if number > 0 {
             sides.ours.push(ours);
             sides.floor.push(floor);
@@ -107,7 +107,7 @@ pub fn a_batch() -> Vec<Line> {
         for agent in agents {
             agent.exit();
         }
-        shell.wait().expect("it ends");
+        shell.wait().expect("the program exits");
         if round > 0 {
             sides.ours.push(ours);
             sides.floor.push(floor);
@@ -132,7 +132,7 @@ pub fn beside_ballast() -> Vec<Line> {
     vec![sides.times(what, "the same by one without", 2.0)]
 }
 
-/// A process that starts others as the server does, with so much memory in use.
+/// A process that starts others as the server does, with this much memory in use.
 struct Spawner {
     process: Child,
     input: Option<ChildStdin>,
@@ -143,20 +143,20 @@ impl Spawner {
     fn start(mebibytes: usize) -> Self {
         let mut command = Command::new(program());
         command.args(["spawner", &mebibytes.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().expect("it starts");
-        let output = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+        let mut process = command.spawn().expect("the program starts");
+        let output = BufReader::new(process.stdout.take().expect("a piped stream")).lines();
         let mut spawner = Self { input: process.stdin.take(), output, process };
         spawner.line();
         spawner
     }
 
     fn spawn(&mut self) -> f64 {
-        self.input.as_mut().expect("it is piped").write_all(b"go\n").expect("it reads");
+        self.input.as_mut().expect("a piped stream").write_all(b"go\n").expect("it reads");
         self.line().parse().expect("a number")
     }
 
     fn line(&mut self) -> String {
-        self.output.next().expect("it answers").expect("it is text")
+        self.output.next().expect("it answers").expect("text")
     }
 }
 
@@ -167,7 +167,7 @@ impl Drop for Spawner {
     }
 }
 
-/// The spawner's part, by the product's own code. It ends with its input.
+/// Runs the spawner with the program's own code. It exits at the end of its input.
 pub fn spawn_on_demand(mebibytes: usize) {
     let ballast = vec![1_u8; mebibytes << 20];
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -186,10 +186,10 @@ pub fn spawn_on_demand(mebibytes: usize) {
     for _ in std::io::stdin().lines() {
         let took = runtime.block_on(async {
             let began = clock::now();
-            let started = start_detached(&launch).expect("it starts");
+            let started = start_detached(&launch).expect("the program starts");
             let mut said = String::new();
             tokio::io::BufReader::new(started.ready).read_line(&mut said).await.expect("it says when");
-            started.exited.await.expect("it is waited for").expect("it ends");
+            started.exited.await.expect("it is waited for").expect("the program exits");
             clock::between(began, said.trim().parse().expect("a number"))
         });
         println!("{took}");
