@@ -1,10 +1,6 @@
 //! Renders every error of this room, so that a reader sees all messages in one file.
 
-use std::any::type_name;
-use std::collections::BTreeSet;
-use std::fs;
 use std::io;
-use std::path::Path;
 
 use super::command::CommandError;
 use super::diff::DiffError;
@@ -17,7 +13,8 @@ use super::repository::RepositoryError;
 use super::salvage::SalvageError;
 use super::uncommitted::UncommittedError;
 use super::worktree::WorktreeError;
-use crate::mission::hint::{Hint, Hinted, with_hints};
+use crate::mission::hint::{Hint, Hinted};
+use crate::mission::testing::{MessageRow, all_messages, row};
 
 #[test]
 fn every_message_is_as_recorded() {
@@ -26,15 +23,7 @@ fn every_message_is_as_recorded() {
     rows.extend(worktrees());
     rows.extend(removals());
     rows.extend(integrations());
-    let lines: Vec<String> = rows.iter().map(|(name, text)| format!("{name}\n  {text}")).collect();
-    let text = lines.join("\n");
-    insta::assert_snapshot!(text);
-
-    for (name, text) in &rows {
-        assert!(text.starts_with("cannot ") && !text.contains("cannot cannot"), "{name}: {text}");
-    }
-    let names: BTreeSet<&String> = rows.iter().map(|(name, _)| name).collect();
-    assert_eq!(names.len(), errors_in_sources(), "each variant has a row");
+    insta::assert_snapshot!(all_messages(&rows, "src/git"));
 }
 
 #[test]
@@ -66,35 +55,6 @@ fn transparent_errors_keep_their_hints() {
     for error in errors {
         assert_eq!(error.hints(), timed_out().hints(), "{error:?}");
     }
-}
-
-type MessageRow = (String, String);
-
-fn row<E: Hinted>(error: E) -> MessageRow {
-    let name = type_name::<E>().rsplit("::").next().unwrap_or_default();
-    let debug = format!("{error:?}");
-    let variant = debug.split([' ', '(']).next().unwrap_or_default();
-    (format!("{name}::{variant}"), with_hints(&error))
-}
-
-/// Counts the variants with a text of their own.
-fn errors_in_sources() -> usize {
-    errors_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/git"))
-}
-
-fn errors_below(folder: &Path) -> usize {
-    let attribute = concat!("#[", "error(");
-    let count = |text: String| text.split(attribute).skip(1).filter(|rest| !rest.starts_with("transparent)")).count();
-    let entries = fs::read_dir(folder).expect("a readable folder").map(|entry| entry.expect("an entry").path());
-    entries
-        .map(|path| {
-            if path.is_dir() {
-                errors_below(&path)
-            } else {
-                count(fs::read_to_string(path).expect("a readable source"))
-            }
-        })
-        .sum()
 }
 
 fn denied() -> io::Error {

@@ -1,11 +1,17 @@
 //! Helpers for the tests of this room and of those above.
 
+use std::any::type_name;
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fs;
 use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::causes::with_causes;
 use super::create::{Defaults, Draft, DraftPlace, Registered, Rejection, register, register_race};
 use super::entry::{AttemptSummary, Entry, Line};
+use super::hint::{Hinted, with_hints};
 use super::id::{BossId, ServerId, WorkerId};
 use super::lifecycle::Ending;
 use super::outcome::{Changes, Usage, Verification};
@@ -110,4 +116,46 @@ pub fn brief(attempt: u32, status: Ending) -> AttemptSummary {
         daemons_left: Vec::new(),
         settled_at: Timestamp::UNIX_EPOCH,
     }
+}
+
+/// The name of an error's variant, and its text.
+pub type MessageRow = (String, String);
+
+pub fn row<E: Hinted>(error: E) -> MessageRow {
+    (variant_of(&error), with_hints(&error))
+}
+
+/// Returns the row of an error without hints.
+pub fn plain_row<E: Error>(error: E) -> MessageRow {
+    (variant_of(&error), with_causes(&error))
+}
+
+pub fn variant_of<E: Error>(error: &E) -> String {
+    let name = type_name::<E>().rsplit("::").next().unwrap_or_default();
+    let debug = format!("{error:?}");
+    let variant = debug.split([' ', '(']).next().unwrap_or_default();
+    format!("{name}::{variant}")
+}
+
+/// Returns the rows as one text. Checks their form, and that each variant with a text of its own in these sources has
+/// a row.
+pub fn all_messages(rows: &[MessageRow], sources: &str) -> String {
+    for (name, text) in rows {
+        assert!(text.starts_with("cannot ") && !text.contains("cannot cannot"), "{name}: {text}");
+    }
+    let names: BTreeSet<&String> = rows.iter().map(|(name, _)| name).collect();
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join(sources);
+    assert_eq!(names.len(), errors_in(&sources), "each variant has a row");
+    rows.iter().map(|(name, text)| format!("{name}\n  {text}")).collect::<Vec<_>>().join("\n")
+}
+
+fn errors_in(source: &Path) -> usize {
+    if source.is_dir() {
+        let entries = fs::read_dir(source).expect("a readable folder").map(|entry| entry.expect("an entry").path());
+        return entries.filter(|path| !path.ends_with("snapshots")).map(|path| errors_in(&path)).sum();
+    }
+    let text = fs::read_to_string(source).expect("a readable source");
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let attributes = code.split(concat!("#[", "error(")).skip(1);
+    attributes.filter(|rest| !rest.starts_with("transparent)")).count()
 }
