@@ -222,6 +222,25 @@ fn write_beside(path: &Path, content: &[u8], durable: bool) -> Result<tempfile::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mission::testing::{all_messages, row};
+
+    #[test]
+    fn every_message_is_as_recorded() {
+        let path = || PathBuf::from("/repo/.orchestrator/file");
+        let source = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let rows = [
+            row(FileError::NoSpace { path: path() }),
+            row(FileError::NotPermitted { path: path(), source: source() }),
+            row(FileError::Write { path: path(), source: io::Error::other("the disk is gone") }),
+            row(FileError::NotReadable { path: path(), source: source() }),
+            row(FileError::Read { path: path(), source: io::Error::other("the disk is gone") }),
+            row(FileError::Damaged { path: path(), reason: "it is no JSON".into() }),
+            row(FileError::Exists { path: path() }),
+            row(FileError::Gone { path: path() }),
+            row(FileError::Foreign { path: path(), expected: "a folder" }),
+        ];
+        insta::assert_snapshot!(all_messages(&rows, "src/files.rs"));
+    }
 
     #[test]
     fn created_file_is_never_overwritten() {

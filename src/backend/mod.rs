@@ -12,6 +12,8 @@ mod environment;
 mod failure;
 mod gemini;
 mod lines;
+#[cfg(test)]
+mod messages;
 mod objects;
 mod opencode;
 mod probe;

@@ -2,3 +2,5 @@
 //! another launcher (a cluster's scheduler) could start the same supervisor elsewhere.
 
 pub mod local;
+#[cfg(test)]
+mod messages;

@@ -62,9 +62,9 @@ pub enum Registered {
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Rejection {
-    #[error("cannot use task_id {task:?}: it belongs to worker {worker}, which is still {status}")]
+    #[error("cannot use task_id {:?}: it belongs to worker {worker}, which is still {status}", task.as_str())]
     TaskOpen { task: TaskId, worker: WorkerId, status: &'static str },
-    #[error("cannot use task_id {task:?}: it is in this batch more than once")]
+    #[error("cannot use task_id {:?}: it is in this batch more than once", task.as_str())]
     TaskTwice { task: TaskId },
     #[error("cannot depend on {name:?}: it is no task or worker here; there are {known}")]
     UnknownDependency { name: String, known: String },

@@ -45,7 +45,7 @@ pub enum Event {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a {from} worker cannot take the event {event:?}")]
+#[error("cannot apply the event {event:?} to a worker that is {from}")]
 pub struct IllegalTransition {
     pub from: WorkerStatus,
     pub event: Event,

@@ -17,6 +17,8 @@ pub mod hint;
 pub mod id;
 pub mod lifecycle;
 pub mod message;
+#[cfg(test)]
+mod messages;
 pub mod name;
 mod notification;
 pub mod outcome;

@@ -22,6 +22,8 @@ mod growth;
 mod headroom;
 mod heap;
 mod identity;
+#[cfg(test)]
+mod messages;
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
 mod platform;

@@ -41,35 +41,3 @@ impl Hinted for JournalError {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mission::hint::with_hints;
-
-    #[test]
-    fn messages_name_the_state_and_the_next_step() {
-        let path = || PathBuf::from("/repo/.orchestrator");
-        let by = "server s-1, worker w-2-fix".to_owned();
-        for (error, expected) in [
-            (
-                JournalError::Newer { path: path(), found: 9 },
-                "cannot read /repo/.orchestrator: a newer version of orchestrator-boss wrote it (format 9; this one knows 3); use that version, or choose another --state-dir",
-            ),
-            (
-                JournalError::Former { path: path(), found: 2 },
-                "cannot use /repo/.orchestrator: an earlier version of orchestrator-boss wrote it (format 2; this one knows 3); start your agent there, whose server sets it aside, or choose another --state-dir",
-            ),
-            (
-                JournalError::FormerInUse { path: path(), found: 2, by },
-                "cannot set aside /repo/.orchestrator: an earlier version of orchestrator-boss (format 2) still uses it: server s-1, worker w-2-fix; end them, or choose another --state-dir",
-            ),
-            (
-                JournalError::Removed { path: path() },
-                "cannot use /repo/.orchestrator: it was removed or replaced while this server ran; nothing of this was saved; restart the server, which rebuilds the journal from the workers' folders",
-            ),
-        ] {
-            assert_eq!(with_hints(&error), expected);
-        }
-    }
-}

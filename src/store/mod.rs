@@ -43,6 +43,8 @@ pub mod former_format;
 pub mod history;
 pub mod journal;
 mod lock;
+#[cfg(test)]
+mod messages;
 pub mod reader;
 mod rebuild;
 mod repair;

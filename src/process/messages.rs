@@ -1,0 +1,36 @@
+//! Renders every error of this room, so that a reader sees all messages in one file.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::identity::IdentityError;
+use super::session::SessionError;
+use super::spawn::SpawnError as E;
+use super::tail::TailError;
+use crate::mission::testing::{all_messages, plain_row, row};
+
+#[test]
+fn every_message_is_as_recorded() {
+    let program = || PathBuf::from("/usr/bin/codex");
+    let path = || PathBuf::from("/state/stdout");
+    let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+    let rows = [
+        row(E::ProgramNotFound { program: program() }),
+        row(E::OwnProgramMissing { program: "/usr/bin/orchestrator-boss".into() }),
+        row(E::InterpreterNotFound { program: program() }),
+        row(E::NotExecutable { program: program(), source: denied() }),
+        row(E::DirectoryMissing { program: program(), directory: "/gone".into() }),
+        row(E::TooMany { program: program(), source: io::Error::other("try again") }),
+        row(E::NoSpace { path: path() }),
+        row(E::Output { path: path(), program: program(), source: denied() }),
+        row(E::Input { path: path(), program: program(), source: denied() }),
+        row(E::Start { program: program(), source: denied() }),
+        row(E::Unidentified { program: program(), pid: 7 }),
+        plain_row(IdentityError::OwnHidden { pid: 7 }),
+        plain_row(SessionError::Session { source: denied() }),
+        plain_row(SessionError::Subreaper { source: denied() }),
+        row(TailError::Open { path: path(), source: denied() }),
+        row(TailError::Read { path: path(), offset: 9, source: denied() }),
+    ];
+    insta::assert_snapshot!(all_messages(&rows, "src/process"));
+}
