@@ -1,6 +1,9 @@
 //! The user's settings: from the user's own file and from the environment. Nothing is read from the repository that
 //! workers change, since that would let a repository run commands.
 
+mod error;
+#[cfg(test)]
+mod messages;
 mod spelling;
 
 use std::collections::BTreeMap;
@@ -12,10 +15,10 @@ use std::time::Duration;
 use etcetera::BaseStrategy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
+pub use self::error::{ConfigError, InvalidSettings};
 use crate::backend::{Backends, CustomBackend};
-use crate::mission::hint::{Hint, Hinted};
+use crate::mission::hint::Hint;
 
 /// All settings, each with its default. `deny_unknown_fields`: a misspelt setting is reported, not ignored.
 ///
@@ -237,27 +240,6 @@ const SHARED_DAEMONS: [&str; 71] = [
     "ollama",
 ];
 
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    #[error("cannot read the settings file {}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("cannot use the settings file {}: {reason}", path.display())]
-    Invalid { path: PathBuf, reason: String },
-    #[error("cannot use the variable {found}: there is none of that name; did you mean {meant}?")]
-    Variable { found: String, meant: &'static str },
-    #[error("cannot use the variable {variable}={value:?}: it is not a whole number")]
-    NotANumber { variable: &'static str, value: String },
-}
-
-impl Hinted for ConfigError {
-    fn hints(&self) -> Vec<Hint> {
-        match self {
-            Self::NotANumber { .. } => vec![Hint::to("unset it"), Hint::to("give a whole number")],
-            Self::Read { .. } | Self::Invalid { .. } | Self::Variable { .. } => Vec::new(),
-        }
-    }
-}
-
 /// The variables that a user may set. Variables that only our own processes set for each other are not among them.
 const VARIABLES: [&str; 7] = [
     "ORCHESTRATOR_MAX_WORKERS",
@@ -310,19 +292,19 @@ impl Settings {
     fn read(path: &Path) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let settings = Self::parse(&text).map_err(|reason| ConfigError::Invalid { path: path.to_owned(), reason })?;
+        let settings = Self::parse(&text).map_err(|source| ConfigError::Invalid { path: path.to_owned(), source })?;
         Ok(Self { file: path.canonicalize().ok(), ..settings })
     }
 
-    /// Parses the text of a settings file, or returns what is wrong in it.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// Parses the text of a settings file.
+    pub fn parse(text: &str) -> Result<Self, InvalidSettings> {
         let mut settings: Self =
-            toml::from_str(text).map_err(|error| spelling::explained(&error, text, &Self::names()))?;
+            toml::from_str(text).map_err(|error| spelling::explained(error, text, &Self::names()))?;
         settings.integration_branch = settings.integration_branch.map(|name| {
             // The full name of a branch is accepted, as in the tools.
             name.strip_prefix("refs/heads/").unwrap_or(&name).to_owned()
         });
-        settings.custom.iter().try_for_each(CustomBackend::check_settings).map_err(|error| error.to_string())?;
+        settings.custom.iter().try_for_each(CustomBackend::check_settings)?;
         settings.check()?;
         Ok(settings)
     }
@@ -333,48 +315,40 @@ impl Settings {
         spelling::known(error.message())
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), InvalidSettings> {
         let backends = Backends::with_custom(self.custom.clone());
         if let Some(unknown) = self.backends.keys().find(|name| backends.get(name).is_err()) {
-            let meant = spelling::nearest(unknown, backends.names());
-            let advice = match meant {
-                Some(meant) => format!("did you mean [backends.{meant}]?"),
-                None => format!("there are {}", backends.names().collect::<Vec<_>>().join(", ")),
+            let instead = match spelling::nearest(unknown, backends.names()) {
+                Some(meant) => error::did_you_mean(&format!("[backends.{meant}]")),
+                None => Hint::to(format!("use one of {}", backends.names().collect::<Vec<_>>().join(", "))),
             };
-            return Err(format!("[backends.{unknown}] is of no backend; {advice}"));
+            return Err(InvalidSettings::UnknownBackend { name: unknown.clone(), instead });
         }
         if !self.stall_minutes.is_finite() || self.stall_minutes < 0.0 {
-            return Err(format!("stall_minutes = {}: give a number of minutes, or 0 for never", self.stall_minutes));
+            return Err(InvalidSettings::StallMinutes(self.stall_minutes));
         }
         if self.integration_branch.as_deref() == Some("") {
-            return Err("integration_branch is empty: name a branch, or leave it out".to_owned());
+            return Err(InvalidSettings::EmptyBranch);
         }
         if self.commit_name.is_some() != self.commit_email.is_some() {
-            return Err("commit_name and commit_email: give both, or neither to use your git identity".to_owned());
+            return Err(InvalidSettings::HalfIdentity);
         }
         self.check_templates()?;
         match self.boss.max_cost_usd.filter(|most| !most.is_finite() || *most < 0.0) {
-            Some(most) => Err(format!("[boss] max_cost_usd = {most}: give an amount of US dollars, or leave it out")),
+            Some(most) => Err(InvalidSettings::MaxCost(most)),
             None => Ok(()),
         }
     }
 
-    fn check_templates(&self) -> Result<(), String> {
+    fn check_templates(&self) -> Result<(), InvalidSettings> {
         let frame = self.prompt_frame.as_deref();
         spelling::check_placeholders("worktrees_dir", self.worktrees_dir.as_deref(), &["repository", "id"])?;
         spelling::check_placeholders("commit_message", Some(&self.commit_message), &["title", "worker_id"])?;
         spelling::check_placeholders("prompt_frame", frame, &[&["prompt", "directory"], &OPTIONAL[..]].concat())?;
         let Some(frame) = frame else { return Ok(()) };
-        let Some(line) = frame.lines().find(|line| line.contains("{prompt}")) else {
-            return Err(
-                "prompt_frame has no {prompt}, so workers would not receive their missions: add {prompt}".into()
-            );
-        };
-        match OPTIONAL.iter().find(|name| line.contains(&format!("{{{name}}}"))) {
-            Some(name) => Err(format!(
-                "prompt_frame has {{prompt}} and {{{name}}} in one line, which is left out for a mission without \
-                 {{{name}}}: give {{prompt}} a line of its own"
-            )),
+        let line = frame.lines().find(|line| line.contains("{prompt}")).ok_or(InvalidSettings::NoPrompt)?;
+        match OPTIONAL.into_iter().find(|name| line.contains(&format!("{{{name}}}"))) {
+            Some(name) => Err(InvalidSettings::PromptNotAlone { name }),
             None => Ok(()),
         }
     }
@@ -421,6 +395,11 @@ fn amount(variable: &'static str) -> Result<Option<f64>, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mission::hint::with_hints;
+
+    fn refused(text: &str) -> String {
+        with_hints(&Settings::parse(text).unwrap_err())
+    }
 
     #[test]
     fn invalid_value_is_refused_with_a_fix() {
@@ -437,7 +416,7 @@ mod tests {
             ("stall_minutes = 'x'", "expected a number"),
             ("worktree_roots = '/x'", "expected a list"),
         ] {
-            let error = Settings::parse(text).unwrap_err();
+            let error = refused(text);
             assert!(error.contains(said), "{error}");
         }
         let settings = Settings::parse("stall_minutes = 15\n[boss]\nmax_cost_usd = 5").unwrap();
@@ -457,7 +436,7 @@ mod tests {
             ("worktrees_dir = '../{repo}'", "there is no {repo} in worktrees_dir; did you mean {repository}?"),
             ("commit_message = '{titel} x'", "there is no {titel} in commit_message; did you mean {title}?"),
         ] {
-            let error = Settings::parse(text).unwrap_err();
+            let error = refused(text);
             assert!(error.contains(said), "{text}: {error}");
         }
         for text in [
@@ -474,7 +453,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         std::fs::write(&path, "max_worker = 3\n").unwrap();
-        let error = Settings::load(Some(&path)).unwrap_err().to_string();
+        let error = with_hints(&Settings::load(Some(&path)).unwrap_err());
         assert!(
             error.ends_with("line 1: there is no setting \"max_worker\" here; did you mean max_workers?"),
             "{error}"
@@ -489,8 +468,8 @@ mod tests {
             ("[backends.codex]\nmodels = 'x'", "did you mean model?"),
             ("[[custom]]\nname = 'a'\nprogram = 'a'\narguments = []", "there is no setting \"arguments\" here"),
             ("[[custom]]\nname = 'a'\nprogram = 'a'\nresume_arg = []", "did you mean resume_args?"),
-            ("[boss]\nmax_tokens = 1\nwait_seconds = 3", "wait_seconds belongs above the first [section]"),
-            ("max_cost_usd = 3", "max_cost_usd belongs below [boss]"),
+            ("[boss]\nmax_tokens = 1\nwait_seconds = 3", "put wait_seconds above the first [section]"),
+            ("max_cost_usd = 3", "put max_cost_usd below [boss]"),
             ("[backend.codex]", "did you mean backends?"),
             ("[backends.codx]\nprogram = 'x'", "did you mean [backends.codex]?"),
             ("[backends.claude]\nprogram = 'x'", "did you mean [backends.claudecode]?"),
@@ -499,14 +478,14 @@ mod tests {
                 "there is no setting \"colour\" here; run `orchestrator-boss help settings` for all settings",
             ),
         ] {
-            let error = Settings::parse(text).unwrap_err();
+            let error = refused(text);
             assert!(error.contains(said) && !error.contains("expected one of"), "{text}: {error}");
         }
     }
 
     #[test]
     fn misspelt_variable_is_refused_and_foreign_ignored() {
-        let check = |name: &str| check_variables([name.to_owned()].into_iter()).map_err(|error| error.to_string());
+        let check = |name: &str| check_variables([name.to_owned()].into_iter()).map_err(|error| with_hints(&error));
         let error = check("ORCHESTRATOR_MAX_WORKER").unwrap_err();
         assert!(error.contains("did you mean ORCHESTRATOR_MAX_WORKERS"), "{error}");
         for other in ["ORCHESTRATOR_WORKER_TAG", "ORCHESTRATOR_BACKEND_ENV", "ORCHESTRATOR_URL", "ORCHESTRATOR_LOG"] {
@@ -517,7 +496,7 @@ mod tests {
 
     #[test]
     fn custom_backend_is_checked_when_settings_load() {
-        let error = Settings::parse("[[custom]]\nname = \"codex\"\nprogram = \"x\"\n").unwrap_err();
+        let error = refused("[[custom]]\nname = \"codex\"\nprogram = \"x\"\n");
         assert!(error.contains("codex"), "{error}");
     }
 

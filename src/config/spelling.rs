@@ -2,7 +2,8 @@
 
 use similar::{Algorithm, TextDiff};
 
-use crate::mission::causes::in_plain_types;
+use super::error::{InvalidSettings, did_you_mean};
+use crate::mission::hint::Hint;
 
 /// Minimum similarity of two names. `max_worker` has 0.95 to `max_workers`, `max_tokens` 0.67.
 const ALIKE: f32 = 0.75;
@@ -13,38 +14,42 @@ const FEW: usize = 6;
 const SECTIONS: [(&str, &[&str]); 2] =
     [("[boss]", &["max_cost_usd", "max_tokens", "timeout_minutes"]), ("[backends.NAME]", &["program", "model"])];
 
-/// Returns the parser's message, or a clearer one for an unknown setting.
-pub(super) fn explained(error: &toml::de::Error, text: &str, top_level: &[String]) -> String {
-    let Some((name, known)) = unknown_field(error.message()) else { return in_plain_types(&error.to_string()) };
+/// Returns the parser's error, or a clearer one for an unknown setting.
+pub(super) fn explained(error: toml::de::Error, text: &str, top_level: &[String]) -> InvalidSettings {
+    let Some((name, known)) = unknown_field(error.message()) else { return InvalidSettings::Malformed(error) };
     let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
-    let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-    format!("{place}there is no setting {name:?} here; {}", advice(&name, &known, top_level))
+    let instead = advice(&name, &known, top_level);
+    InvalidSettings::UnknownSetting { name, line, instead }
 }
 
-fn advice(name: &str, known: &[String], top_level: &[String]) -> String {
+fn advice(name: &str, known: &[String], top_level: &[String]) -> Hint {
     if let Some(meant) = nearest(name, known.iter().map(String::as_str)) {
-        return format!("did you mean {meant}?");
+        return did_you_mean(meant);
     }
     // Every key below a section's title belongs to that section.
     if !top_level.iter().all(|it| known.contains(it))
         && let Some(meant) = nearest(name, top_level.iter().map(String::as_str))
     {
-        return format!("{meant} belongs above the first [section]");
+        return Hint::to(format!("put {meant} above the first [section]"));
     }
     let of_a_section =
         SECTIONS.iter().find(|(_, names)| !known.iter().any(|it| it == names[0]) && names.contains(&name));
     if let Some((section, _)) = of_a_section {
-        return format!("{name} belongs below {section}");
+        return Hint::to(format!("put {name} below {section}"));
     }
     match known.len() {
-        0..=FEW => format!("there are {}", known.join(", ")),
-        _ => "run `orchestrator-boss help settings` for all settings".to_owned(),
+        0..=FEW => Hint::to(format!("use one of {}", known.join(", "))),
+        _ => Hint::to("run `orchestrator-boss help settings` for all settings"),
     }
 }
 
 /// Refuses a `{name}` in a template that looks like a misspelt placeholder. Other braces are plain text, and so is a
 /// shell's `${name}`.
-pub(super) fn check_placeholders(setting: &str, template: Option<&str>, known: &[&str]) -> Result<(), String> {
+pub(super) fn check_placeholders(
+    setting: &'static str,
+    template: Option<&str>,
+    known: &[&str],
+) -> Result<(), InvalidSettings> {
     let template = template.unwrap_or_default();
     let names = template.match_indices('{').filter(|(at, _)| !template[..*at].ends_with('$'));
     let names = names.filter_map(|(at, _)| Some(template[at + 1..].split_once('}')?.0));
@@ -52,7 +57,8 @@ pub(super) fn check_placeholders(setting: &str, template: Option<&str>, known: &
         // A short form is not similar enough by its letters.
         let longer = || known.iter().copied().find(|it| name.len() > 2 && it.starts_with(name));
         if let Some(meant) = nearest(name, known.iter().copied()).or_else(longer) {
-            return Err(format!("there is no {{{name}}} in {setting}; did you mean {{{meant}}}?"));
+            let (name, meant) = (name.to_owned(), meant.to_owned());
+            return Err(InvalidSettings::UnknownPlaceholder { setting, name, meant });
         }
     }
     Ok(())

@@ -1,0 +1,82 @@
+//! Errors of the settings: of their file, of its text, and of the variables.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::backend::CustomError;
+use crate::mission::causes::in_plain_types;
+use crate::mission::hint::{Hint, Hinted};
+
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("cannot read the settings file {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot use the settings file {}", path.display())]
+    Invalid { path: PathBuf, source: InvalidSettings },
+    #[error("cannot use the variable {found}: there is none of that name")]
+    Variable { found: String, meant: &'static str },
+    #[error("cannot use the variable {variable}={value:?}: it is not a whole number")]
+    NotANumber { variable: &'static str, value: String },
+}
+
+/// The reason why the text of a settings file cannot be used.
+#[derive(Debug, Error)]
+pub enum InvalidSettings {
+    #[error("{}", in_plain_types(.0.to_string().trim_end()))]
+    Malformed(toml::de::Error),
+    #[error("{}there is no setting {name:?} here", line.map(|line| format!("line {line}: ")).unwrap_or_default())]
+    UnknownSetting { name: String, line: Option<usize>, instead: Hint },
+    #[error(transparent)]
+    Custom(#[from] CustomError),
+    #[error("[backends.{name}] is of no backend")]
+    UnknownBackend { name: String, instead: Hint },
+    #[error("stall_minutes = {0} is not a time")]
+    StallMinutes(f64),
+    #[error("integration_branch is empty")]
+    EmptyBranch,
+    #[error("only one of commit_name and commit_email is set")]
+    HalfIdentity,
+    #[error("there is no {{{name}}} in {setting}")]
+    UnknownPlaceholder { setting: &'static str, name: String, meant: String },
+    #[error("prompt_frame has no {{prompt}}, so workers would not receive their missions")]
+    NoPrompt,
+    #[error(
+        "prompt_frame has {{prompt}} and {{{name}}} in one line, which is left out for a mission without {{{name}}}"
+    )]
+    PromptNotAlone { name: &'static str },
+    #[error("[boss] max_cost_usd = {0} is not an amount")]
+    MaxCost(f64),
+}
+
+impl Hinted for ConfigError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Read { .. } => Vec::new(),
+            Self::Invalid { source, .. } => source.hints(),
+            Self::Variable { meant, .. } => vec![did_you_mean(meant)],
+            Self::NotANumber { .. } => vec![Hint::to("unset it"), Hint::to("give a whole number")],
+        }
+    }
+}
+
+impl Hinted for InvalidSettings {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Malformed(_) | Self::Custom(_) => Vec::new(),
+            Self::UnknownSetting { instead, .. } | Self::UnknownBackend { instead, .. } => vec![instead.clone()],
+            Self::StallMinutes(_) => vec![Hint::to("give a number of minutes, or 0 for never")],
+            Self::EmptyBranch => vec![Hint::to("name a branch, or leave it out")],
+            Self::HalfIdentity => vec![Hint::to("give both, or neither to use your git identity")],
+            Self::UnknownPlaceholder { meant, .. } => vec![did_you_mean(&format!("{{{meant}}}"))],
+            Self::NoPrompt => vec![Hint::to("add {prompt}")],
+            Self::PromptNotAlone { .. } => vec![Hint::to("give {prompt} a line of its own")],
+            Self::MaxCost(_) => vec![Hint::to("give an amount of US dollars, or leave it out")],
+        }
+    }
+}
+
+pub(super) fn did_you_mean(name: &str) -> Hint {
+    Hint::to(format!("did you mean {name}?"))
+}
