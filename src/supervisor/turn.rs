@@ -7,6 +7,7 @@ mod stop;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
+use thiserror::Error;
 use uuid::Uuid;
 
 use self::running::{Running, received};
@@ -16,19 +17,40 @@ use super::self_edits::SelfEdits;
 use crate::attempt::status::Delivered;
 use crate::backend::{GitDirs, LaunchPlan, Session, Turn, TurnReport};
 use crate::crash_point::{self, Point};
-use crate::files;
-use crate::mission::hint::with_hints;
+use crate::files::{self, FileError};
+use crate::mission::hint::{Hint, Hinted, with_hints};
 use crate::mission::outcome::{Failure, FailureKind, Usage};
-use crate::process::{self, Launch, StdinSource, TAG_VARIABLE, Tail};
+use crate::process::{self, Launch, SpawnError, StdinSource, TAG_VARIABLE, Tail, TailError};
+
+/// An error before the CLI runs, or in opening its output.
+#[derive(Debug, Error)]
+enum TurnStartError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    #[error(transparent)]
+    Tail(#[from] TailError),
+}
+
+impl Hinted for TurnStartError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::File(error) => error.hints(),
+            Self::Spawn(error) => error.hints(),
+            Self::Tail(error) => error.hints(),
+        }
+    }
+}
 
 impl LiveAttempt {
     pub(super) async fn turn(&mut self, input: TurnInput) -> TurnEnd {
         let mut running = match self.start(&input) {
             Ok(running) => running,
-            Err(message) => {
+            Err(error) => {
                 // The CLI may run if only opening its output failed.
                 self.sweep().await;
-                return TurnEnd { report: not_started(message), exit: None, stop: None };
+                return TurnEnd { report: not_started(&error), exit: None, stop: None };
             }
         };
         let exit = running.until_exit(self).await;
@@ -41,10 +63,10 @@ impl LiveAttempt {
         running.end(self, exit)
     }
 
-    fn start(&mut self, input: &TurnInput) -> Result<Running, String> {
+    fn start(&mut self, input: &TurnInput) -> Result<Running, TurnStartError> {
         let assignment = &self.assignment;
         let scratch = self.dir.scratch();
-        files::make_private_dir_within(&scratch, &scratch).map_err(|error| with_hints(&error))?;
+        files::make_private_dir_within(&scratch, &scratch)?;
         let mut mission = assignment.mission.clone();
         mission.backend = assignment.backend.clone();
         (mission.model, mission.effort) = (assignment.model.clone(), assignment.effort.clone());
@@ -70,15 +92,15 @@ impl LiveAttempt {
         let plan = self.backend.plan(&turn);
         let decoder = self.backend.decoder(&turn);
         for (path, content) in &plan.files {
-            files::replace(path, content.as_bytes(), false).map_err(|error| with_hints(&error))?;
+            files::replace(path, content.as_bytes(), false)?;
         }
         let stdout = self.dir.stdout();
         let from = std::fs::metadata(&stdout).map_or(0, |metadata| metadata.len());
         let stderr_from = std::fs::metadata(self.dir.stderr()).map_or(0, |metadata| metadata.len());
-        let cli = process::spawn(&self.launch(&plan)).map_err(|error| with_hints(&error))?;
+        let cli = process::spawn(&self.launch(&plan))?;
         crash_point::at(Point::CliSpawned);
         self.self_edits = self_edits;
-        let tail = Tail::open(&stdout, from).map_err(|error| with_hints(&error))?;
+        let tail = Tail::open(&stdout, from)?;
         self.status.begin_turn(cli.identity);
         for message in &input.messages {
             self.status.record_receipt(message.id, Delivered::Turn);
@@ -108,7 +130,9 @@ impl LiveAttempt {
     }
 }
 
-fn not_started(message: String) -> TurnReport {
+fn not_started(error: &TurnStartError) -> TurnReport {
+    // A text, since the failure is stored.
+    let message = with_hints(error);
     TurnReport {
         end: Err(Failure { kind: FailureKind::CouldNotStart, message, resets_at: None }),
         session_id: None,
