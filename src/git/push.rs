@@ -67,8 +67,10 @@ pub fn push(repo: &Repository, branch: &str, dry_run: bool) -> Result<Pushed, Co
 
 fn push_within(repo: &Repository, branch: &str, dry_run: bool, limit: Duration) -> Result<Pushed, CommandError> {
     let (remote, there) = match upstream(repo, branch)? {
-        Ok(upstream) => upstream,
-        Err(said) => return Ok(Pushed { result: PushResult::NoUpstream, remote: None, branch: None, said }),
+        Upstream::At { remote, there } => (remote, there),
+        Upstream::Missing { advice } => {
+            return Ok(Pushed { result: PushResult::NoUpstream, remote: None, branch: None, said: advice });
+        }
     };
     let (result, said) = if dry_run {
         (PushResult::WouldPush, String::new())
@@ -90,23 +92,29 @@ fn push_within(repo: &Repository, branch: &str, dry_run: bool, limit: Duration) 
     Ok(Pushed { result, remote: Some(remote), branch: Some(there), said })
 }
 
-/// Returns the name of the configured remote and the ref there, or the command that sets an upstream.
-fn upstream(repo: &Repository, branch: &str) -> Result<Result<(String, String), String>, CommandError> {
+/// The upstream of a branch: the configured remote and the ref there, or the command that sets one.
+enum Upstream {
+    At { remote: String, there: String },
+    Missing { advice: String },
+}
+
+fn upstream(repo: &Repository, branch: &str) -> Result<Upstream, CommandError> {
     let format = "--format=%(upstream:remotename)%00%(upstream:remoteref)";
     let found = repo.read().args(["for-each-ref", format, &format!("refs/heads/{branch}")]).text()?;
     let (remote, there) = found.lines().next().and_then(|line| line.split_once('\0')).unwrap_or_default();
     let remotes = repo.read().args(["remote"]).text()?;
     // A worker can set a branch's upstream to any URL. A new remote would be reported as a change of configuration.
     if remotes.lines().any(|known| known == remote) && there.starts_with("refs/heads/") {
-        return Ok(Ok((remote.to_owned(), there.to_owned())));
+        return Ok(Upstream::At { remote: remote.to_owned(), there: there.to_owned() });
     }
-    Ok(Err(match remotes.lines().next() {
+    let advice = match remotes.lines().next() {
         None => {
             "there is no remote: `git remote add origin <url>`, then `git push -u origin <branch>` sets the upstream"
                 .into()
         }
         Some(first) => format!("{branch} has no upstream at a remote: `git push -u {first} {branch}` sets it"),
-    }))
+    };
+    Ok(Upstream::Missing { advice })
 }
 
 /// Returns the user's own ssh command, with an option that disables prompts.
