@@ -9,6 +9,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::coercion;
+use crate::backend::UnknownBackend;
 use crate::mission::causes::in_plain_types;
 
 /// Maximum size in bytes of an id, or of the name of a branch or model.
@@ -44,14 +45,12 @@ pub(super) enum ArgumentError {
     Both { one: &'static str, other: &'static str },
     #[error("one of {choices} is needed")]
     NoneOf { choices: &'static str },
-    #[error("{0}")]
-    Backend(String),
+    #[error(transparent)]
+    Backend(#[from] UnknownBackend),
     #[error("max_cost_usd is {is}: more than 0 and at most {max} is accepted")]
     Cost { is: f64, max: f64 },
-    #[error(
-        "permissions \"full\" is not allowed here: use \"edit\", or ask the user to set allow_full_permissions = true in the settings of orchestrator-boss"
-    )]
-    FullPermissions,
+    #[error("the argument {field} is missing: give the {field} as a text")]
+    Missing { field: &'static str },
     #[error("cursor {0:?} is not from this tool: leave it out to start at the beginning")]
     Cursor(String),
 }
@@ -176,10 +175,10 @@ mod tests {
         list: Vec<Inner>,
     }
 
-    fn parsed(arguments: Value) -> std::result::Result<Arguments, String> {
+    fn parsed(arguments: Value) -> Result<Arguments> {
         let Value::Object(arguments) = arguments else { panic!("an object is needed") };
         let schema = schema::input::<Arguments>();
-        parse(normalize(arguments, &schema)).map_err(|error: ArgumentError| error.to_string())
+        parse(normalize(arguments, &schema))
     }
 
     #[test]
@@ -207,7 +206,7 @@ mod tests {
             ),
         ];
         for (arguments, message) in cases {
-            assert_eq!(parsed(arguments), Err(message.to_owned()));
+            assert_eq!(parsed(arguments).unwrap_err().to_string(), message);
         }
     }
 

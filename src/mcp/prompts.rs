@@ -45,7 +45,10 @@ pub(super) fn list() -> Vec<Prompt> {
 
 pub(super) fn get(name: &str, arguments: Option<JsonObject>) -> Result<GetPromptResult, ErrorData> {
     let text = match name {
-        ORCHESTRATE => format!("{LOOP}{}", goal(arguments).map_err(|error| ErrorData::invalid_params(error, None))?),
+        ORCHESTRATE => {
+            let goal = goal(arguments).map_err(|error| ErrorData::invalid_params(error.to_string(), None))?;
+            format!("{LOOP}{goal}")
+        }
         REVIEW => REVIEW_TEXT.to_owned(),
         _ => {
             let name: String = name.chars().take(80).collect();
@@ -56,8 +59,8 @@ pub(super) fn get(name: &str, arguments: Option<JsonObject>) -> Result<GetPrompt
     Ok(GetPromptResult::new(vec![PromptMessage::new_text(Role::User, text)]))
 }
 
-fn goal(arguments: Option<JsonObject>) -> Result<String, String> {
+fn goal(arguments: Option<JsonObject>) -> Result<String, ArgumentError> {
     let goal = arguments.as_ref().and_then(|arguments| arguments.get("goal")).and_then(|goal| goal.as_str());
-    let goal = goal.ok_or_else(|| "the argument goal is missing: give the goal as a text".to_owned())?;
-    arguments::text("goal", goal.to_owned(), GOAL).map_err(|error: ArgumentError| error.to_string())
+    let goal = goal.ok_or(ArgumentError::Missing { field: "goal" })?;
+    arguments::text("goal", goal.to_owned(), GOAL)
 }

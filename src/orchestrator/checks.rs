@@ -91,15 +91,15 @@ struct Checks<'a> {
 
 impl Checks<'_> {
     fn check(&mut self, mut draft: Draft) -> Checked {
+        if draft.permissions == Permissions::Full && !self.context.settings.allow_full_permissions {
+            return Err(OrchestratorError::FullPermissions);
+        }
         let backend = self.context.backends.get(draft.backend.as_str())?;
         let mission = as_mission(&draft);
         backend.check(&mission)?;
         self.program(&draft.backend)?;
         for fallback in &draft.fallback_backends {
             self.context.backends.get(fallback.as_str())?;
-        }
-        if draft.permissions == Permissions::Full && !self.context.settings.allow_full_permissions {
-            return Err(OrchestratorError::FullPermissions);
         }
         let present = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
         draft.needs = backend.probe().key_variables.into_iter().filter(present).collect();

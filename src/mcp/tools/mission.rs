@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::config::Settings;
 use crate::mcp::arguments::{self, ArgumentError, KEY, LINE, NAME, PROMPT, TITLE, optional};
 use crate::mission::create::{Draft, DraftPlace};
 use crate::mission::id::{BackendName, TaskId};
@@ -102,7 +101,7 @@ impl MissionArguments {
             fallback_backends: backends(orchestrator, self.fallback_backends)?,
             max_attempts: small(arguments::range("max_attempts", attempts, 1, MAX_ATTEMPTS)?),
             request_id: optional(self.request_id, |key| arguments::line("request_id", key, KEY))?,
-            permissions: permissions(self.permissions, orchestrator.settings())?,
+            permissions: self.permissions.unwrap_or_default(),
             // Filled in when the mission is checked.
             needs: Vec::new(),
         })
@@ -111,10 +110,8 @@ impl MissionArguments {
 
 pub(super) fn backend(orchestrator: &Orchestrator, name: String) -> Result<BackendName, ArgumentError> {
     let name = arguments::name("backend", name)?;
-    match orchestrator.backends().get(&name) {
-        Ok(_) => Ok(BackendName::from(name)),
-        Err(unknown) => Err(ArgumentError::Backend(unknown.to_string())),
-    }
+    orchestrator.backends().get(&name)?;
+    Ok(BackendName::from(name))
 }
 
 fn backends(orchestrator: &Orchestrator, names: Vec<String>) -> Result<Vec<BackendName>, ArgumentError> {
@@ -142,13 +139,6 @@ fn place(directory: Option<String>, worktree: Option<WorktreeArguments>) -> Resu
                 directory: optional(worktree.directory, |text| path("worktree.directory", text))?,
             })
         }
-    }
-}
-
-fn permissions(requested: Option<Permissions>, settings: &Settings) -> Result<Permissions, ArgumentError> {
-    match requested.unwrap_or_default() {
-        Permissions::Full if !settings.allow_full_permissions => Err(ArgumentError::FullPermissions),
-        permissions => Ok(permissions),
     }
 }
 
