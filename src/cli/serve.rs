@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::places::Places;
 use crate::backend::Backends;
-use crate::config::Settings;
-use crate::mcp::{self, ServeError};
+use crate::config::{ConfigError, Settings};
+use crate::mcp::{self, ServeError, StartError};
 use crate::mission::hint::with_hints;
 use crate::mission::id::BossId;
 use crate::orchestrator::{Orchestrator, Startup};
@@ -52,31 +52,26 @@ async fn close_on(mut signal: Signal, closing: CancellationToken) {
 }
 
 /// Starts the orchestrator. Every tool reports the error to the boss.
-fn start(places: &Places) -> Result<Orchestrator, String> {
+fn start(places: &Places) -> Result<Orchestrator, StartError> {
     let settings = Settings::load(places.config.as_deref());
     let most = settings.as_ref().map_or(1, |settings| settings.max_depth);
     if let Some(tag) = process::inherited_tag().filter(|tag| process::depth_of(tag) >= most) {
-        return Err(format!(
-            "this is a worker of another orchestrator ({tag}), and workers do not manage workers (the user's setting \
-             max_depth is {most}): do the mission yourself, and end with a line that begins with BLOCKED: if you cannot"
-        ));
+        return Err(StartError::InWorker { tag, most });
     }
-    let settings = settings.map_err(|error| cannot(&with_hints(&error)))?;
+    start_with(settings, places).inspect_err(|error| tracing::error!("{}", with_hints(error)))
+}
+
+fn start_with(settings: Result<Settings, ConfigError>, places: &Places) -> Result<Orchestrator, StartError> {
+    let settings = settings?;
     let state_dir = places.state_dir.clone().or(settings.state_dir.clone());
     let startup = Startup {
         settings: Settings { state_dir, ..settings },
-        directory: env::current_dir().map_err(|error| cannot(&error.to_string()))?,
+        directory: env::current_dir()?,
         boss: boss(),
-        program: env::current_exe().map_err(|error| cannot(&error.to_string()))?,
+        program: env::current_exe()?,
     };
     let backends = Backends::with_custom(startup.settings.custom.clone());
-    Orchestrator::start(startup, backends).map_err(|error| cannot(&with_hints(&error)))
-}
-
-fn cannot(why: &str) -> String {
-    let text = format!("orchestrator-boss cannot start: {why}");
-    tracing::error!("{text}");
-    text + "; tell the user, who can fix it: the next call tries again, no restart is needed"
+    Ok(Orchestrator::start(startup, backends)?)
 }
 
 /// Returns the boss whose session Claude Code names to its servers. Other clients name it in each request, or never.

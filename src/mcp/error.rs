@@ -1,11 +1,13 @@
 //! Errors of tool calls. The boss reads them, so they name the next call to make.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use super::arguments::ArgumentError;
+use super::starter::StartError;
 use super::{hint, size};
 use crate::mission::causes::with_causes;
-use crate::mission::hint::Advice;
 use crate::mission::sanitize;
 use crate::orchestrator::OrchestratorError;
 
@@ -20,8 +22,8 @@ pub(super) enum ToolError {
         "none of the {count} missions was created, and no worker was started. Correct them and call again:\n{reasons}"
     )]
     NothingCreated { count: usize, reasons: String },
-    #[error("{reason}")]
-    NotStarted { reason: String },
+    #[error(transparent)]
+    NotStarted(#[from] Arc<StartError>),
     #[error(
         "{tool} failed because of a bug in orchestrator-boss; the workers keep running. Call list_worker_missions to see their state, then try again"
     )]
@@ -32,7 +34,8 @@ impl ToolError {
     /// Returns the whole answer. Its first word is for Codex, which does not mark errors for its model.
     pub(super) fn answer(&self) -> String {
         let text = match self {
-            Self::Orchestrator(error) => hint::line(&Advice::of(error)),
+            Self::Orchestrator(error) => hint::of(error),
+            Self::NotStarted(error) => hint::of(&**error),
             error => with_causes(error),
         };
         // The answer quotes wrong arguments, and clients print answers to terminals.

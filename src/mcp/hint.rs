@@ -1,10 +1,15 @@
 //! Renders the hints of errors and blocked tasks as tool calls for the boss.
 
-use crate::mission::hint::{Advice, Hint};
+use crate::mission::hint::{Advice, Hint, Hinted};
 
 /// Returns a text with its hints in one line.
 pub(super) fn line(advice: &Advice) -> String {
     advice.line(call)
+}
+
+/// Returns an error with its causes and hints in one line.
+pub(super) fn of(error: &dyn Hinted) -> String {
+    line(&Advice::of(error))
 }
 
 fn call(hint: &Hint) -> String {

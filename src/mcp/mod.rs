@@ -27,5 +27,6 @@ mod watch;
 mod wire;
 
 pub use server::{ServeError, serve};
+pub use starter::StartError;
 pub use surface::{surface, tool_table};
 pub use wire::worker_json;

@@ -16,7 +16,6 @@ use crate::attempt::prompt;
 use crate::attempt::worker_dir::WorkerDir;
 use crate::files;
 use crate::mcp::hint;
-use crate::mission::hint::Advice;
 use crate::mission::id::{BossId, WorkerId};
 use crate::orchestrator::{Include, Orchestrator, OrchestratorError, Scope, WorkerView};
 
@@ -271,7 +270,7 @@ pub(super) fn unknown(uri: &str) -> ErrorData {
 }
 
 fn cannot(uri: &str, error: &OrchestratorError) -> ErrorData {
-    let why = size::line(&hint::line(&Advice::of(error)), 2_000);
+    let why = size::line(&hint::of(error), 2_000);
     match error {
         OrchestratorError::UnknownWorker { .. }
         | OrchestratorError::NoWorkers { .. }

@@ -30,11 +30,11 @@ use super::error::ToolError;
 use super::in_flight::InFlight;
 use super::instructions::INSTRUCTIONS;
 use super::resources::Address;
-use super::starter::Starter;
+use super::starter::{StartError, Starter};
 use super::tools::{self, AnswerDelivery, ToolCall};
 use super::transport::Lines;
 use super::watch::{self, FileVersions, Subscriptions};
-use super::{prompts, resources};
+use super::{hint, prompts, resources};
 use crate::mission::id::BossId;
 use crate::orchestrator::Orchestrator;
 
@@ -56,7 +56,7 @@ pub enum ServeError {
 /// Serves one client on stdin and stdout until the input ends or `closing` is cancelled. It then returns within 300 ms,
 /// and the workers continue. `start` may be slow and runs beside the session; after a failure the next call repeats it.
 pub async fn serve(
-    start: impl Fn() -> Result<Orchestrator, String> + Send + Sync + 'static,
+    start: impl Fn() -> Result<Orchestrator, StartError> + Send + Sync + 'static,
     closing: CancellationToken,
 ) -> Result<(), ServeError> {
     let starter = Starter::new(start);
@@ -184,7 +184,7 @@ impl ServerHandler for Handler {
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let started = self.starter.get().await;
-        let orchestrator = started.map_err(|reason| ErrorData::internal_error(reason.to_string(), None))?;
+        let orchestrator = started.map_err(|error| ErrorData::internal_error(hint::of(&*error), None))?;
         resources::read(&orchestrator, &request.uri).await.map(ReadResourceResponse::from)
     }
 
@@ -304,8 +304,7 @@ impl Handler {
         client: Client,
         context: &RequestContext<RoleServer>,
     ) -> Result<tools::ToolAnswer, ToolError> {
-        let started = self.starter.get().await;
-        let orchestrator = started.map_err(|reason| ToolError::NotStarted { reason: reason.to_string() })?;
+        let orchestrator = self.starter.get().await?;
         let boss = self.boss_of(client, context, &orchestrator).await;
         orchestrator.arrived(&boss);
 

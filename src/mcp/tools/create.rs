@@ -12,7 +12,6 @@ use crate::mcp::error::ToolError;
 use crate::mcp::hint;
 use crate::mcp::{arguments, size, wire};
 use crate::mission::create::Draft;
-use crate::mission::hint::Advice;
 use crate::mission::id::WorkerId;
 use crate::orchestrator::{Base, BatchItem, BatchKind, OrchestratorError};
 
@@ -135,14 +134,10 @@ fn nothing_created(results: Vec<BatchItem>) -> ToolError {
     let count = results.len();
     let share = (ROOM / count).clamp(40, 600);
     let reasons = results.into_iter().enumerate();
-    let reasons =
-        reasons.filter_map(|(index, result)| Some(format!("{index}: {}", size::line(&reason(&result.err()?), share))));
+    let reasons = reasons
+        .filter_map(|(index, result)| Some(format!("{index}: {}", size::line(&hint::of(&result.err()?), share))));
     let (reasons, _) = size::fit(reasons, ROOM);
     ToolError::NothingCreated { count, reasons: reasons.join("\n") }
-}
-
-fn reason(error: &OrchestratorError) -> String {
-    hint::line(&Advice::of(error))
 }
 
 impl BatchAnswer {
@@ -174,7 +169,7 @@ impl ItemResult {
     fn new(index: usize, result: BatchItem, share: usize) -> Self {
         let (created, error) = match result {
             Ok(created) => (Some(created), None),
-            Err(error) => (None, Some(size::line(&reason(&error), share))),
+            Err(error) => (None, Some(size::line(&hint::of(&error), share))),
         };
         Self {
             index,
