@@ -6,6 +6,7 @@ use clap::Args;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
+use thiserror::Error;
 
 use super::error::{self, CliError};
 use super::one_shot::{self, OneShotClient};
@@ -43,11 +44,22 @@ pub(super) struct CancelArgs {
     json: bool,
 }
 
-fn one_line(text: &str) -> Result<String, String> {
+/// A reason that cannot be recorded.
+#[derive(Debug, Error)]
+enum ReasonError {
+    #[error("give a reason, or omit --reason")]
+    Empty,
+    #[error("at most 200 bytes, not {0}")]
+    TooLong(usize),
+    #[error("one line without control characters")]
+    Control,
+}
+
+fn one_line(text: &str) -> Result<String, ReasonError> {
     match text.trim() {
-        "" => Err("give a reason, or omit --reason".to_owned()),
-        text if text.len() > 200 => Err(format!("at most 200 bytes, not {}", text.len())),
-        text if text.contains(char::is_control) => Err("one line without control characters".to_owned()),
+        "" => Err(ReasonError::Empty),
+        text if text.len() > 200 => Err(ReasonError::TooLong(text.len())),
+        text if text.contains(char::is_control) => Err(ReasonError::Control),
         text => Ok(text.to_owned()),
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
@@ -24,6 +26,19 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
 /// The pending requests by id; `None` once the server has ended.
 type Pending = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Value>>>>>;
 
+/// The reason why the server did not answer a request.
+#[derive(Debug, Error)]
+enum RequestError {
+    #[error("the server ended")]
+    Ended,
+    #[error(transparent)]
+    Write(#[from] io::Error),
+    #[error("{0}")]
+    Refused(String),
+    #[error("the answer has no result")]
+    NoResult,
+}
+
 pub struct BossClient {
     server: Child,
     requests: tokio::sync::Mutex<ChildStdin>,
@@ -34,7 +49,8 @@ pub struct BossClient {
 impl BossClient {
     /// Starts the server in the repository, as an MCP client would.
     pub async fn start(program: &Path, project: &Project) -> Result<Self, DemoError> {
-        let no_server = |said: String| DemoError::Server { said, log: project.server_log.clone() };
+        let no_server =
+            |why: RequestError| DemoError::Server { said: why.to_string(), log: project.server_log.clone() };
         let log = File::create(&project.server_log).map_err(|source| DemoError::Folder { source })?;
         let mut command = Command::new(program);
         // In its own process group, so that Ctrl-C reaches only the demo and the server can still cancel the workers.
@@ -47,9 +63,9 @@ impl BossClient {
             }
         }
         let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn();
-        let mut server = spawned.map_err(|error| no_server(error.to_string()))?;
+        let mut server = spawned.map_err(|error| no_server(error.into()))?;
         let (Some(stdin), Some(stdout)) = (server.stdin.take(), server.stdout.take()) else {
-            return Err(no_server("it has no input and output".to_owned()));
+            return Err(no_server(RequestError::Ended));
         };
         let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
         tokio::spawn(dispatch_answers(stdout, Arc::clone(&pending)));
@@ -60,15 +76,17 @@ impl BossClient {
             "clientInfo": {"name": "orchestrator-boss-demo", "version": env!("CARGO_PKG_VERSION")},
         });
         boss.request("initialize", hello).await.map_err(no_server)?;
-        boss.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await.map_err(no_server)?;
+        boss.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
+            .await
+            .map_err(|error| no_server(error.into()))?;
         Ok(boss)
     }
 
     /// Calls a tool. An `isError` answer is an error.
     pub async fn call(&self, tool: &'static str, arguments: Value) -> Result<Value, DemoError> {
         let failed = |said: String| DemoError::Tool { tool, said };
-        let mut answer =
-            self.request("tools/call", json!({"name": tool, "arguments": arguments})).await.map_err(failed)?;
+        let answer = self.request("tools/call", json!({"name": tool, "arguments": arguments})).await;
+        let mut answer = answer.map_err(|error| failed(error.to_string()))?;
         if answer["isError"] == true {
             return Err(failed(text(&answer)));
         }
@@ -94,22 +112,25 @@ impl BossClient {
         Err(DemoError::Shutdown { said: reason })
     }
 
-    async fn request(&self, method: &str, params: Value) -> Result<Value, String> {
+    async fn request(&self, method: &str, params: Value) -> Result<Value, RequestError> {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let (answer, answered) = oneshot::channel();
-        let gone = || "the server ended".to_owned();
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).as_mut().ok_or_else(gone)?.insert(id, answer);
+        let pending = || self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending().as_mut().ok_or(RequestError::Ended)?.insert(id, answer);
         self.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await?;
-        let mut answer = answered.await.map_err(|_| gone())?;
+        let mut answer = answered.await.map_err(|_| RequestError::Ended)?;
         match answer["result"].take() {
-            Value::Null => Err(answer["error"]["message"].as_str().unwrap_or("the answer has no result").to_owned()),
+            Value::Null => match answer["error"]["message"].as_str() {
+                Some(said) => Err(RequestError::Refused(said.to_owned())),
+                None => Err(RequestError::NoResult),
+            },
             result => Ok(result),
         }
     }
 
-    async fn send(&self, message: &Value) -> Result<(), String> {
+    async fn send(&self, message: &Value) -> io::Result<()> {
         let line = format!("{message}\n");
-        self.requests.lock().await.write_all(line.as_bytes()).await.map_err(|error| error.to_string())
+        self.requests.lock().await.write_all(line.as_bytes()).await
     }
 }
 

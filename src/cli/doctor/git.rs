@@ -17,10 +17,12 @@ pub fn check_all(context: &CheckContext) -> Vec<Finding> {
         return checks;
     }
     match &context.repository {
-        Err(why) => {
-            let check = Finding::bad("repository", why.clone()).stops_all();
+        Err(error) => {
+            let why = hint::of(error);
+            let is_foreign = why.contains("dubious ownership");
+            let check = Finding::bad("repository", why).stops_all();
             // Git does not trust a repository that another user owns.
-            checks.push(if why.contains("dubious ownership") {
+            checks.push(if is_foreign {
                 check.fix(format!("git config --global --add safe.directory {}", quoted(&context.directory)))
             } else {
                 check

@@ -32,7 +32,7 @@ use crate::cli::hint;
 use crate::cli::output;
 use crate::cli::sanitize;
 use crate::config::Settings;
-use crate::git::{Repository, Trust};
+use crate::git::{Repository, RepositoryError, Trust};
 use crate::orchestrator::state_root;
 
 /// Time limit for each topic, longer than that for an answer of a CLI.
@@ -67,7 +67,7 @@ struct CheckContext {
     settings: Settings,
     settings_error: Option<String>,
     directory: PathBuf,
-    repository: Result<Option<Repository>, String>,
+    repository: Result<Option<Repository>, RepositoryError>,
     state_root: PathBuf,
 }
 
@@ -192,7 +192,7 @@ impl CheckContext {
         let settings = loaded.unwrap_or_default();
         let directory = env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
         let directory = directory.canonicalize().unwrap_or(directory);
-        let repository = Repository::discover(&directory, &Trust::everything()).map_err(|error| hint::of(&error));
+        let repository = Repository::discover(&directory, &Trust::everything());
         let found = repository.as_ref().ok().and_then(Option::as_ref);
         let state_root = state_root(state_dir.or(settings.state_dir.clone()).as_deref(), found, &directory);
         Self { named_settings: config, settings, settings_error, directory, repository, state_root }

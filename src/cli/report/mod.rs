@@ -18,12 +18,15 @@ use std::process::ExitCode;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, Zoned, civil};
 use serde_json::json;
+use thiserror::Error;
 
 use self::gather::{ReportData, ReportFilter};
 use super::places::Places;
 use crate::cli::error::CliError;
+use crate::cli::hint;
 use crate::cli::output;
 use crate::cli::workspace::Workspace;
+use crate::mission::hint::{Hint, Hinted};
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
@@ -96,7 +99,7 @@ fn report(args: &ReportArgs, places: &Places) -> Result<(), CliError> {
     }
     let default = || format!("orchestrator-report-{}.html", text::date(data.as_of)).into();
     let path = args.output.clone().unwrap_or_else(default);
-    write(&path, &html).map_err(CliError::Failed)?;
+    write(&path, &html).map_err(|error| CliError::Failed(hint::of(&error)))?;
     let workers = data.workers().count();
     if args.json {
         output::json_line(
@@ -108,25 +111,33 @@ fn report(args: &ReportArgs, places: &Places) -> Result<(), CliError> {
     }
 }
 
+/// The reason why the report was not written.
+#[derive(Debug, Error)]
+enum WriteError {
+    #[error("cannot overwrite {}: it is not a report", path.display())]
+    NotAReport { path: PathBuf },
+    #[error("cannot write {}: there is no folder {}", path.display(), folder.display())]
+    NoFolder { path: PathBuf, folder: PathBuf },
+    #[error("cannot write {}: {}", path.display(), plain(error))]
+    Write { path: PathBuf, error: io::Error },
+}
+
+impl Hinted for WriteError {
+    fn hints(&self) -> Vec<Hint> {
+        vec![Hint::to("name another file with --output")]
+    }
+}
+
 /// Writes the report atomically and readable for the user only, since it holds what agents printed. Overwrites only an
 /// earlier report.
-fn write(path: &Path, html: &str) -> Result<(), String> {
-    let cannot = |error: io::Error| {
-        format!("cannot write {}: {}; name another file with --output", path.display(), plain(&error))
-    };
+fn write(path: &Path, html: &str) -> Result<(), WriteError> {
+    let cannot = |error| WriteError::Write { path: path.to_owned(), error };
     if fs::symlink_metadata(path).is_ok() && !is_report(path) {
-        return Err(format!(
-            "cannot overwrite {}: it is not a report; name another file with --output",
-            path.display()
-        ));
+        return Err(WriteError::NotAReport { path: path.to_owned() });
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
-        return Err(format!(
-            "cannot write {}: there is no folder {}; name another file with --output",
-            path.display(),
-            folder.display()
-        ));
+        return Err(WriteError::NoFolder { path: path.to_owned(), folder: folder.to_owned() });
     }
     let mut file = tempfile::Builder::new().prefix(".report-").tempfile_in(folder).map_err(cannot)?;
     file.write_all(html.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(cannot)?;
@@ -149,17 +160,20 @@ fn is_report(path: &Path) -> bool {
     matches!(read, Some(Ok(_))) && String::from_utf8_lossy(&head).contains(page::GENERATOR)
 }
 
+/// A text that is no time for `--since`.
+#[derive(Debug, Error)]
+#[error("give a day (2026-11-23), a time (2026-11-23 14:00) or a duration before now (3h, 2d)")]
+struct NotAMoment;
+
 /// Parses a day, a time of a day, a time with its offset, or a duration before now.
-fn moment(text: &str) -> Result<Timestamp, String> {
+fn moment(text: &str) -> Result<Timestamp, NotAMoment> {
     let zone = TimeZone::system();
     let local = |at: civil::DateTime| at.to_zoned(zone.clone()).ok().map(|at| at.timestamp());
     let ago = |span: Span| Zoned::now().checked_sub(span).ok().map(|at| at.timestamp());
     let found = text.parse::<Timestamp>().ok();
     let found = found.or_else(|| local(text.parse::<civil::DateTime>().ok()?));
     let found = found.or_else(|| ago(text.parse::<Span>().ok()?.abs()));
-    found.ok_or_else(|| {
-        "give a day (2026-11-23), a time (2026-11-23 14:00) or a duration before now (3h, 2d)".to_owned()
-    })
+    found.ok_or(NotAMoment)
 }
 
 #[cfg(test)]
@@ -175,7 +189,7 @@ mod tests {
         assert!((7_190..7_210).contains(&ago), "{ago}");
         let ago = Timestamp::now().duration_since(moment("3d").unwrap()).as_secs();
         assert!((250_000..270_000).contains(&ago), "{ago}");
-        assert!(moment("yesterday").unwrap_err().contains("2026-11-23"));
+        assert!(moment("yesterday").unwrap_err().to_string().contains("2026-11-23"));
     }
 
     #[test]
@@ -186,12 +200,13 @@ mod tests {
         write(&path, &format!("<meta content=\"{}\">two", page::GENERATOR)).unwrap();
         assert!(fs::read_to_string(&path).unwrap().ends_with("two"));
         fs::write(&path, "mine").unwrap();
-        assert!(write(&path, "x").unwrap_err().contains("is not a report"));
+        assert!(write(&path, "x").unwrap_err().to_string().contains("is not a report"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
         let link = folder.path().join("link.html");
         std::os::unix::fs::symlink("elsewhere", &link).unwrap();
         assert!(write(&link, "x").is_err());
-        assert!(write(&folder.path().join("not/there.html"), "x").unwrap_err().contains("--output"));
+        let error = write(&folder.path().join("not/there.html"), "x").unwrap_err();
+        assert!(hint::of(&error).contains("--output"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing half made is left");
     }
 }

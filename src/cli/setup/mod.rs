@@ -46,7 +46,8 @@ use crate::backend::Backends;
 use crate::cli::error::CliError;
 use crate::cli::hint;
 use crate::cli::output;
-use crate::config::Settings;
+use crate::config::{ConfigError, Settings};
+use crate::files::FileError;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -108,8 +109,10 @@ pub(crate) enum SetupError {
     Unconfirmed { line: String, path: PathBuf },
     #[error("cannot find the home directory: set HOME")]
     NoHome,
-    #[error("the server cannot start with these options: {why}")]
-    Unusable { why: String },
+    #[error("cannot start the server with these options: {}", hint::of(.0))]
+    Settings(ConfigError),
+    #[error("cannot start the server with these options: {}", hint::of(.0))]
+    StateDir(FileError),
     #[error("cannot find the path of this program, of its files or of the current directory")]
     UnknownPath(#[source] io::Error),
 }
@@ -134,7 +137,7 @@ pub(super) fn run(args: &SetupArgs, places: &Places) -> ExitCode {
 
 fn set_up(args: &SetupArgs, places: &Places) -> Result<ExitCode, SetupError> {
     if !args.remove {
-        program::check(places).map_err(|why| SetupError::Unusable { why })?;
+        program::check(places)?;
     }
     let environment = Environment {
         home: etcetera::home_dir().map_err(|_| SetupError::NoHome)?,

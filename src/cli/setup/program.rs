@@ -4,9 +4,9 @@ use std::env;
 use std::io;
 use std::path::{Path, PathBuf, absolute};
 
+use super::SetupError;
 use super::entry::NAME;
 use crate::attempt::state_dir;
-use crate::cli::hint;
 use crate::cli::places::Places;
 use crate::config::Settings;
 
@@ -56,14 +56,14 @@ fn leads_to(this: &Path, folders: &[PathBuf]) -> bool {
 }
 
 /// Checks that the server can start with these settings and this state directory.
-pub fn check(places: &Places) -> Result<(), String> {
+pub fn check(places: &Places) -> Result<(), SetupError> {
     if let Some(path) = &places.config {
-        Settings::load(Some(path)).map_err(|error| hint::of(&error))?;
+        Settings::load(Some(path)).map_err(SetupError::Settings)?;
     }
-    match &places.state_dir {
-        Some(path) => state_dir::is_there(path).map(drop).map_err(|error| hint::of(&error)),
-        None => Ok(()),
+    if let Some(path) = &places.state_dir {
+        state_dir::is_there(path).map_err(SetupError::StateDir)?;
     }
+    Ok(())
 }
 
 /// Returns the options that `setup` was called with, for the server.

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde_json::Value;
+use thiserror::Error;
 
 use super::client::ClientKind;
-use super::file;
 use super::registration::{Environment, Registration, SetupScope};
+use super::syntax_error::SyntaxError;
+use super::{SetupError, file};
 use crate::cli::shell::quoted;
 
 /// An entry of this server in a client's settings, or settings that cannot be read.
@@ -17,10 +19,21 @@ pub struct FoundRegistration {
     /// True for a project's settings, which another user may have written.
     pub is_projects: bool,
     pub path: PathBuf,
-    /// The program that the client starts, or an error of the file.
-    pub program: Result<String, String>,
+    /// The program that the client starts.
+    pub program: Result<String, RegistrationError>,
     /// The command that writes the entry again.
     pub setup: String,
+}
+
+/// The reason why the program of a registration is unknown.
+#[derive(Debug, Error)]
+pub enum RegistrationError {
+    #[error(transparent)]
+    File(#[from] SetupError),
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
+    #[error("its entry names no program")]
+    NoProgram,
 }
 
 /// Returns the installed clients, each with the command to register this server.
@@ -52,13 +65,13 @@ fn of(client: ClientKind, scope: SetupScope, registration: Registration) -> Opti
     let Registration { path, format, keys, .. } = registration;
     let entry = match file::read(&path) {
         Ok(None) => return None,
-        Ok(Some(text)) => format.get(&text, &keys).map_err(|damage| damage.to_string()),
-        Err(error) => Err(error.to_string()),
+        Ok(Some(text)) => format.get(&text, &keys).map_err(RegistrationError::from),
+        Err(error) => Err(error.into()),
     };
     let program = match entry {
         Ok(None) => return None,
-        Ok(Some(entry)) => program(&entry).ok_or_else(|| "its entry names no program".to_owned()),
-        Err(damage) => Err(damage),
+        Ok(Some(entry)) => program(&entry).ok_or(RegistrationError::NoProgram),
+        Err(error) => Err(error),
     };
     let is_projects = scope == SetupScope::Project;
     Some(FoundRegistration { client: client.title(), is_projects, path, program, setup: setup(client, scope) })

@@ -179,8 +179,7 @@ impl ActionRunner {
         let events = self.events.clone();
         self.busy.retain(|it| !it.is_finished());
         self.busy.push(self.runtime.spawn(async move {
-            let answer = work.await.map_err(|error| error.to_string());
-            let _ = events.send(ScreenEvent::Done { what, answer });
+            let _ = events.send(ScreenEvent::Done { what, answer: work.await });
         }));
     }
 

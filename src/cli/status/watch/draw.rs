@@ -277,7 +277,9 @@ fn pane(app: &App, top: u16, rows: u16, canvas: &mut Canvas) -> usize {
         }
         Pane::Diff => match &app.diff {
             None => put(app, &[vec![(Some(Tone::Quiet), "…".to_owned())]], top, visible, canvas),
-            Some(Err(why)) => put(app, &[vec![(Some(Tone::Waiting), text::clean(why))]], top, visible, canvas),
+            Some(Err(why)) => {
+                put(app, &[vec![(Some(Tone::Waiting), text::clean(&why.to_string()))]], top, visible, canvas)
+            }
             Some(Ok(lines)) if lines.is_empty() => {
                 put(app, &[vec![(Some(Tone::Quiet), "no changes".to_owned())]], top, visible, canvas)
             }

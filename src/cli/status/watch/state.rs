@@ -7,8 +7,11 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::super::dashboard::{Dashboard, DashboardWorker};
 use super::log::PaneLine;
+use crate::cli::error::CliError;
+use crate::cli::hint;
 use crate::cli::terminal::Tone;
 use crate::mission::id::WorkerId;
+use crate::orchestrator::OrchestratorError;
 
 /// Maximum number of log lines that are kept.
 const MAX_LOG: usize = 2_000;
@@ -20,7 +23,7 @@ pub(in crate::cli::status) enum ScreenEvent {
     /// The terminal's size changed.
     Resized,
     /// New data; `None` if no worker was ever created here.
-    Seen(Result<Option<Box<Dashboard>>, String>),
+    Seen(Result<Option<Box<Dashboard>>, OrchestratorError>),
     /// New log lines; `fresh`: of another attempt than before.
     Logged {
         worker: WorkerId,
@@ -29,11 +32,11 @@ pub(in crate::cli::status) enum ScreenEvent {
     },
     Diffed {
         worker: WorkerId,
-        text: Result<String, String>,
+        text: Result<String, CliError>,
     },
     Done {
         what: String,
-        answer: Result<String, String>,
+        answer: Result<String, CliError>,
     },
     /// The screen must end with this exit status.
     End(u8),
@@ -86,7 +89,7 @@ pub(in crate::cli::status) struct App {
     /// Number of lines scrolled away from the end of a log, or from the beginning of the other panes.
     pub scroll: usize,
     pub log: VecDeque<PaneLine>,
-    pub diff: Option<Result<Vec<String>, String>>,
+    pub diff: Option<Result<Vec<String>, CliError>>,
     pub mode: Mode,
     /// The result of the user's last action.
     pub message: Option<(Tone, String)>,
@@ -116,14 +119,14 @@ impl App {
                 }
                 self.message = Some(match answer {
                     Ok(text) => (Tone::Good, crate::cli::text::clean(&text)),
-                    Err(text) => (Tone::Bad, crate::cli::text::clean(&text)),
+                    Err(error) => (Tone::Bad, crate::cli::text::clean(&error.to_string())),
                 });
             }
         }
         None
     }
 
-    fn see(&mut self, seen: Result<Option<Box<Dashboard>>, String>) {
+    fn see(&mut self, seen: Result<Option<Box<Dashboard>>, OrchestratorError>) {
         self.is_loaded = true;
         match seen {
             Ok(dashboard) => {
@@ -142,7 +145,7 @@ impl App {
                 }
                 self.anchor = self.anchor.min(self.workers().count().saturating_sub(1));
             }
-            Err(error) => self.error = Some(crate::cli::text::clean(&error)),
+            Err(error) => self.error = Some(crate::cli::text::clean(&hint::of(&error))),
         }
     }
 

@@ -17,9 +17,10 @@ use super::draw::draw;
 use super::log::PaneLine;
 use super::state::{Action, App, Mode, Pane, ScreenEvent};
 use super::{PANICKED, take_terminal};
+use crate::cli::error::CliError;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
-use crate::orchestrator::WorkerView;
+use crate::orchestrator::{OrchestratorError, WorkerView};
 
 fn app(views: Vec<WorkerView>) -> App {
     let mut app = App { colours: true, ..App::default() };
@@ -57,7 +58,7 @@ fn logged(app: &mut App, count: usize) {
 fn every_size_is_drawn() {
     let broken = || {
         let mut app = App::default();
-        app.handle(ScreenEvent::Seen(Err("the journal cannot be read".to_owned())));
+        app.handle(ScreenEvent::Seen(Err(OrchestratorError::ShuttingDown)));
         app
     };
     for make in [
@@ -146,7 +147,7 @@ fn cancel_needs_confirmation() {
     assert_eq!(press(&mut app, KeyCode::Char('y')), Some(Action::Cancel(WorkerId::new(1, "Fix the parser"))));
     assert!(drawn(&app, 80, 24)[23].contains("cancelling w-1-fix-the-parser …"));
     let what = app.doing[0].clone();
-    app.handle(ScreenEvent::Done { what, answer: Err("no \u{1b}[2J".to_owned()) });
+    app.handle(ScreenEvent::Done { what, answer: Err(CliError::Failed("no \u{1b}[2J".to_owned())) });
     assert!(drawn(&app, 80, 24)[23].starts_with("no ␛[2J"));
     // An ended worker cannot be cancelled.
     press(&mut app, KeyCode::End);

@@ -13,12 +13,12 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use super::super::dashboard::Dashboard;
 use super::log::LogTail;
 use super::state::{Pane, ScreenEvent};
-use crate::cli::hint;
+use crate::cli::error::CliError;
 use crate::cli::workspace::Workspace;
 use crate::git::{self, Checkout, Trust};
 use crate::mission::id::WorkerId;
 use crate::mission::registry::Worker;
-use crate::orchestrator::{self, Observer, Overview};
+use crate::orchestrator::{self, Observer, OrchestratorError, Overview};
 
 /// Interval of updates without changes: for the clocks, and for missed changes.
 const TICK: Duration = Duration::from_secs(1);
@@ -93,10 +93,7 @@ impl StateWatcher {
             let overview = self.read_overview();
             let more = self.follow();
             self.diff();
-            let dashboard = match overview {
-                Ok(overview) => Ok(overview.map(|overview| Box::new(self.dashboard(&overview)))),
-                Err(error) => Err(error),
-            };
+            let dashboard = overview.map(|overview| overview.map(|overview| Box::new(self.dashboard(&overview))));
             if self.events.send(ScreenEvent::Seen(dashboard)).is_err() {
                 return;
             }
@@ -137,7 +134,7 @@ impl StateWatcher {
         dashboard
     }
 
-    fn read_overview(&mut self) -> Result<Option<Overview>, String> {
+    fn read_overview(&mut self) -> Result<Option<Overview>, OrchestratorError> {
         let inode = std::fs::metadata(self.state_root.join("journal")).ok().map(|metadata| metadata.ino());
         if inode.is_none() || inode != self.inode {
             (self.observer, self.inode) = (None, inode);
@@ -146,11 +143,10 @@ impl StateWatcher {
             self.forget_watches();
         }
         if self.observer.is_none() {
-            let opened = Observer::open(&self.state_root, self.set_branch.as_deref());
-            self.observer = opened.map_err(|error| hint::of(&error))?;
+            self.observer = Observer::open(&self.state_root, self.set_branch.as_deref())?;
         }
         let Some(observer) = &mut self.observer else { return Ok(None) };
-        let looked = observer.look().map_err(|error| hint::of(&error));
+        let looked = observer.look();
         if looked.is_err() {
             self.observer = None;
         }
@@ -219,9 +215,11 @@ impl StateWatcher {
         let (events, diffing) = (self.events.clone(), Arc::clone(&self.diffing));
         std::thread::spawn(move || {
             let base = attempt.map_or(Ok(None), |attempt| orchestrator::base_commit(&worker, &attempt));
-            let text = base.map_err(|error| hint::of(&error)).and_then(|base| match base {
-                Some(base) => changes_of(&worker, &base, &state_root, repository.as_deref()),
-                None => Err("nothing to compare: it never started, or not in a repository".to_owned()),
+            let text = base.map_err(CliError::from).and_then(|base| match base {
+                Some(base) => Ok(changes_of(&worker, &base, &state_root, repository.as_deref())?),
+                None => {
+                    Err(CliError::Failed("nothing to compare: it never started, or not in a repository".to_owned()))
+                }
             });
             diffing.store(false, Ordering::Release);
             let _ = events.send(ScreenEvent::Diffed { worker: worker.id.clone(), text });
@@ -230,16 +228,19 @@ impl StateWatcher {
 }
 
 /// Returns the diff of the worker's directory or, if its worktree is gone, of its branch.
-fn changes_of(worker: &Worker, base: &str, state_root: &Path, repository: Option<&Path>) -> Result<String, String> {
-    let own = repository.map(|root| orchestrator::own_repository(root, state_root));
-    let own = own.transpose().map_err(|error| hint::of(&error))?.flatten();
+fn changes_of(
+    worker: &Worker,
+    base: &str,
+    state_root: &Path,
+    repository: Option<&Path>,
+) -> Result<String, OrchestratorError> {
+    let own = repository.map(|root| orchestrator::own_repository(root, state_root)).transpose()?.flatten();
     let trust = own.as_ref().map_or_else(|| Trust::recorded(state_root, None), |it| it.trust.clone());
     let directory = &Checkout::new(worker.mission.place.path(), &trust);
     let page = match (worker.mission.place.branch().filter(|_| !directory.exists()), &own) {
-        (Some(branch), Some(repository)) => git::branch_diff(repository, branch, base, 0, MAX_DIFF),
-        _ => git::diff(directory, base, 0, MAX_DIFF),
+        (Some(branch), Some(repository)) => git::branch_diff(repository, branch, base, 0, MAX_DIFF)?,
+        _ => git::diff(directory, base, 0, MAX_DIFF)?,
     };
-    let page = page.map_err(|error| hint::of(&error))?;
     Ok(match page.next_offset {
         Some(_) => format!("{}\n… see all with orchestrator-boss diff {}", page.text, worker.id),
         None => page.text,
