@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use self::plan::{CleanPlan, WorktreeItem};
 use super::error::{self, CliError};
+use super::hint;
 use super::one_shot::{self, OneShotClient};
 use super::output;
 use super::places::Places;
@@ -147,7 +148,7 @@ async fn remove(args: &CleanArgs, client: &OneShotClient, goes: Vec<WorktreeItem
                 done.removed.push(RemovedWorktree { item, salvage_ref });
                 continue;
             }
-            Ok(answer) => answer.kept.into_iter().map(|kept| kept.why).collect::<Vec<_>>().join("; "),
+            Ok(answer) => answer.kept.into_iter().map(|kept| hint::of(&*kept.why)).collect::<Vec<_>>().join("; "),
             Err(error) => CliError::from(error).to_string(),
         };
         if !args.json {

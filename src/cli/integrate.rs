@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::error::{self, CliError};
+use super::hint;
 use super::one_shot::{self, OneShotClient};
 use super::output::{self, Progress};
 use super::places::Places;
@@ -214,7 +215,11 @@ impl IntegrationSummary {
             into: answer.into,
             commit: answer.commit,
             integrated: answer.integrated,
-            left_out: answer.left_out.into_iter().map(|(name, why)| LeftOutEntry { name, why }).collect(),
+            left_out: answer
+                .left_out
+                .into_iter()
+                .map(|(name, why)| LeftOutEntry { name, why: hint::line(&why) })
+                .collect(),
             not_included: answer
                 .not_included
                 .into_iter()

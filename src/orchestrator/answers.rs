@@ -391,7 +391,7 @@ pub struct RemovedWorktree {
 #[derive(Debug, Clone)]
 pub struct KeptWorktree {
     pub path: PathBuf,
-    pub why: String,
+    pub why: Arc<OrchestratorError>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -487,7 +487,7 @@ pub struct IntegrationAnswer {
     /// Workers, or the branch, that are integrated now.
     pub integrated: Vec<String>,
     /// Workers that are not integrated, with the reason.
-    pub left_out: Vec<(String, String)>,
+    pub left_out: Vec<(String, Advice)>,
     /// Parts of the work that the integrated branches do not hold, each with its worker or branch.
     pub not_included: Vec<(String, NotOnBranch)>,
     /// The worker concerned, if it is a single one.

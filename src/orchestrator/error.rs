@@ -97,6 +97,8 @@ pub enum OrchestratorError {
     OwnDirectory { path: PathBuf },
     #[error("cannot remove {}: {why}", path.display())]
     NotOnBranch { path: PathBuf, why: String },
+    #[error("cannot tell whether the work of {worker} is merged: git gives no answer")]
+    MergeUnknown { worker: String },
 
     #[error("cannot give the worker full permissions: the settings do not allow them")]
     FullPermissions,
@@ -257,6 +259,7 @@ impl Hinted for OrchestratorError {
             | Self::UsersDirectory { .. }
             | Self::OwnDirectory { .. }
             | Self::NotOnBranch { .. }
+            | Self::MergeUnknown { .. }
             | Self::Thread(_) => Vec::new(),
             Self::Shared(error) => error.hints(),
             Self::Rejected(error) => error.hints(),

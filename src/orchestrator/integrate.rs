@@ -15,6 +15,7 @@ use super::train;
 use super::{configuration, integration_branch, merged, not_included, worktrees};
 use crate::git::merged::Merged;
 use crate::git::{self, IntegrateError, Repository, Strategy};
+use crate::mission::hint::Advice;
 use crate::mission::id::BossId;
 use crate::mission::outcome::NotOnBranch;
 use crate::mission::race;
@@ -56,7 +57,7 @@ async fn carry_out(
     actor: &ActorHandle,
     request: &IntegrationRequest,
     order: Order,
-    left_out: Vec<(String, String)>,
+    left_out: Vec<(String, Advice)>,
 ) -> Result<IntegrationAnswer> {
     if request.dry_run {
         let mut answer = train::try_out(actor, &order, left_out).await?;
@@ -103,7 +104,7 @@ async fn read(
     actor: &ActorHandle,
     boss: &BossId,
     request: &IntegrationRequest,
-) -> Result<(Order, Vec<(String, String)>, Vec<Arc<Worker>>)> {
+) -> Result<(Order, Vec<(String, Advice)>, Vec<Arc<Worker>>)> {
     let names = match &request.source {
         IntegrationSource::Worker(name) => vec![name.clone()],
         IntegrationSource::Train(names) => names.clone(),
@@ -170,7 +171,7 @@ fn order(
     recorded: Option<String>,
     workers: &[Arc<Worker>],
     all: &[Arc<Worker>],
-) -> Result<(Order, Vec<(String, String)>)> {
+) -> Result<(Order, Vec<(String, Advice)>)> {
     let mut left_out = Vec::new();
     let mut sources = Vec::new();
     let repository = match (&request.repo_path, workers.first()) {
@@ -192,7 +193,7 @@ fn order(
     for worker in workers {
         match (source(context, &repository, worker, request.into.as_deref()), &request.source) {
             (Ok(source), _) => sources.push(source),
-            (Err(why), IntegrationSource::Train(_)) => left_out.push((worker.id.to_string(), why.to_string())),
+            (Err(why), IntegrationSource::Train(_)) => left_out.push((worker.id.to_string(), Advice::of(&why))),
             (Err(why), _) => return Err(why),
         }
     }

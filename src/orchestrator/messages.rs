@@ -71,6 +71,7 @@ fn places() -> Vec<E> {
         E::UsersDirectory { path: "/src".into() },
         E::OwnDirectory { path: "/tree".into() },
         E::NotOnBranch { path: "/tree".into(), why: "a stash is not on its branch".into() },
+        E::MergeUnknown { worker: "w-1-fix".into() },
         E::NotASubfolder { directory: "../app".into() },
         E::NoFolderAtStart { directory: "app".into(), start: "0123456789".into() },
         E::Prefix {

@@ -62,5 +62,5 @@ pub use own_repository::own_repository;
 pub use place::state_root;
 pub use probe::{Looked, look_at_backends};
 pub use worktree_places::{Around, all_folders, check_folder, worktrees_folder};
-pub use worktrees::{base_commit, why_it_stays};
+pub use worktrees::{StayReason, base_commit, why_it_stays};
 pub use written::{Heard, Written, inbox_entries, written};

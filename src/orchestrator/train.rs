@@ -18,7 +18,7 @@ use super::jobs::{Order, Source};
 use super::mailbox::Ask;
 use crate::git::origins::{self, CommitOrigins, EarlierIntegration, WorkerHistory};
 use crate::git::{self, IntegrateError, IntegrationStep, Landing, MergeConflict, Repository, ScratchMerge, Stacked};
-use crate::mission::hint::with_hints;
+use crate::mission::hint::Advice;
 use crate::mission::outcome::{Missing, Verification};
 use crate::mission::registry::{Integrated, Worker};
 
@@ -41,16 +41,16 @@ struct BatchEntry {
     commit: String,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 enum Why {
     Conflicts(Vec<MergeConflict>),
     NotVerified(Verification),
     /// The target alone does not pass.
     TargetFails(Verification),
-    Refused(String),
+    Refused(Arc<IntegrateError>),
 }
 
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 struct Train {
     /// The commit of the target, on which everything else is stacked.
     from: String,
@@ -81,7 +81,7 @@ impl Train {
 pub(super) async fn try_out(
     actor: &ActorHandle,
     order: &Order,
-    left_out: Vec<(String, String)>,
+    left_out: Vec<(String, Advice)>,
 ) -> Result<IntegrationAnswer> {
     let recorded = recorded(actor, order).await?;
     let (context, order) = (Arc::clone(&actor.context), order.clone());
@@ -277,7 +277,7 @@ fn stack_on(scratch: &ScratchMerge<'_>, order: &Order, train: &mut Train, source
             }
             Ok(Stacked::Conflicts(conflicts)) => train.left.push((at, Why::Conflicts(conflicts))),
             Err(error @ IntegrateError::MergeCommit { .. }) if order.sources.len() > 1 => {
-                train.left.push((at, Why::Refused(with_hints(&error))));
+                train.left.push((at, Why::Refused(Arc::new(error))));
             }
             Err(error) => return Err(error.into()),
         }

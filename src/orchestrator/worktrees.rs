@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use thiserror::Error;
+
 use super::actor_handle::ActorHandle;
 use super::answers::*;
 use super::blocking::blocking;
@@ -23,7 +25,7 @@ use crate::files;
 use crate::git::merged::Merged;
 use crate::git::{self, Checkout, RemoveError, Repository};
 use crate::mission::entry::Entry;
-use crate::mission::hint::with_hints;
+use crate::mission::hint::{Hint, Hinted};
 use crate::mission::id::BossId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::PartFiles;
@@ -135,7 +137,7 @@ pub(super) async fn remove(actor: &ActorHandle, boss: &BossId, request: RemovalR
                 }
                 answer.removed.push(removed);
             }
-            Err(error) => answer.kept.push(KeptWorktree { path, why: with_hints(&error) }),
+            Err(error) => answer.kept.push(KeptWorktree { path, why: Arc::new(error) }),
         }
     }
     Ok(answer)
@@ -176,7 +178,7 @@ fn only_merged(context: &Context, workers: Vec<Arc<Worker>>) -> (Vec<Arc<Worker>
             Merged::No => {}
             Merged::Unknown => unknown.push(KeptWorktree {
                 path: worker.mission.place.path().to_owned(),
-                why: format!("cannot tell whether the work of {} is merged: git gives no answer", worker.id),
+                why: Arc::new(OrchestratorError::MergeUnknown { worker: worker.id.to_string() }),
             }),
         }
     }
@@ -296,6 +298,30 @@ fn ignored_work(path: &Checkout, worker: &Worker) -> Vec<PathBuf> {
     recorded.iter().flat_map(|paths| git::not_on_branch::still_there(path, &now, *paths)).collect()
 }
 
+/// The reason why a worktree must not be removed.
+#[derive(Debug, Error)]
+pub enum StayReason {
+    #[error("its worker is {status}")]
+    Unsettled { status: WorkerStatus },
+    #[error("its branch {branch} is not merged into {into} (commits that are not there: {commits})")]
+    Unmerged { branch: String, into: String, commits: usize },
+    #[error("files that are not committed: {count} ({})", samples.join(", "))]
+    Uncommitted { count: usize, samples: Vec<String> },
+    #[error("{0}")]
+    NotOnBranch(String),
+    #[error(transparent)]
+    Failed(#[from] OrchestratorError),
+}
+
+impl Hinted for StayReason {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Failed(error) => error.hints(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// Returns why the worktree of a settled worker must not be removed: it, or its branch, holds work that exists nowhere
 /// else. `None` if all of its work exists elsewhere. Changes nothing. Blocks.
 pub fn why_it_stays(
@@ -303,22 +329,21 @@ pub fn why_it_stays(
     folder: &WorkerDir,
     worker: &Worker,
     integration_branch: Option<String>,
-) -> Option<String> {
+) -> Option<StayReason> {
     let made = match folder.worktree() {
         Ok(made) => made,
-        Err(error) => return Some(with_hints(&error)),
+        Err(error) => return Some(StayReason::Failed(error.into())),
     };
     let path = worker.mission.place.path().to_owned();
     let remove = removal(path, Some(worker), made, integration_branch);
     match git::check_merged(repository, &remove, &super::start::lock_reason(worker)) {
-        Ok(()) => not_included::in_words(&not_included::of_worker(&repository.trust, folder, worker)),
-        Err(RemoveError::Unmerged { branch, into, commits }) => {
-            Some(format!("its branch {branch} is not merged into {into} (commits that are not there: {commits})"))
+        Ok(()) => {
+            let parts = not_included::of_worker(&repository.trust, folder, worker);
+            not_included::in_words(&parts).map(StayReason::NotOnBranch)
         }
-        Err(RemoveError::Dirty { count, samples, .. }) => {
-            Some(format!("files that are not committed: {count} ({})", samples.join(", ")))
-        }
-        Err(error) => Some(with_hints(&error)),
+        Err(RemoveError::Unmerged { branch, into, commits }) => Some(StayReason::Unmerged { branch, into, commits }),
+        Err(RemoveError::Dirty { count, samples, .. }) => Some(StayReason::Uncommitted { count, samples }),
+        Err(error) => Some(StayReason::Failed(error.into())),
     }
 }
 

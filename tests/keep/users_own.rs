@@ -101,7 +101,11 @@ async fn user_directory_is_unchanged_after_every_ending() {
             for target in [RemovalTarget::Worker(id.clone()), RemovalTarget::Path(place.clone())] {
                 let request = RemovalRequest { target, repo_path: None, force: true, delete_branch: true };
                 let answer = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
-                assert!(answer.kept[0].why.contains("own directory"), "{} {ends}: {answer:?}", place.display());
+                assert!(
+                    answer.kept[0].why.to_string().contains("own directory"),
+                    "{} {ends}: {answer:?}",
+                    place.display()
+                );
             }
             let mut changed = Vec::new();
             let is_the_same = in_time(async || {

@@ -86,7 +86,7 @@ async fn train_leaves_out_culprit_and_conflicts_merges_rest() {
     let answer = integrate(&server, &train(&ids, "test ! -e bad.txt")).await;
     assert_eq!(answer.status.as_str(), "merged", "{answer:#?}");
     assert_eq!(answer.integrated, [&*ids[0], &ids[1], &ids[4]]);
-    let why = |id: &str| &answer.left_out.iter().find(|(left, _)| left == id).unwrap().1;
+    let why = |id: &str| &answer.left_out.iter().find(|(left, _)| left == id).unwrap().1.text;
     assert!(why(&ids[2]).contains("README (contents)"), "{answer:#?}");
     assert!(why(&ids[3]).contains("verification failed"), "{answer:#?}");
     let main = world.git(&["rev-parse", "main"]);
@@ -111,7 +111,7 @@ async fn failing_target_blames_no_branch() {
     let before = world.git(&["rev-parse", "main"]);
     let answer = integrate(&server, &train(&ids, "exit 3")).await;
     assert_eq!((answer.status.as_str(), answer.verifications), ("verification_failed", 2));
-    assert!(answer.left_out.iter().all(|(_, why)| why.contains("main alone does not pass")), "{answer:#?}");
+    assert!(answer.left_out.iter().all(|(_, why)| why.text.contains("main alone does not pass")), "{answer:#?}");
     assert_eq!(world.git(&["rev-parse", "main"]), before);
     check_nothing_left(&world);
 }

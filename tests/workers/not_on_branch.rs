@@ -288,7 +288,7 @@ async fn worktree_without_records_is_not_called_moved() {
             server.orchestrator.remove_worktree(&server.boss, request).await.unwrap()
         };
         let kept = remove(false).await.kept;
-        assert!(kept[0].why.contains("1 uncommitted or untracked files (b.txt)"), "{kept:?}");
+        assert!(kept[0].why.to_string().contains("1 uncommitted or untracked files (b.txt)"), "{kept:?}");
         let salvage_ref = remove(true).await.removed[0].salvage_ref.clone().unwrap();
         assert_eq!(world.git(&["show", &format!("{salvage_ref}:b.txt")]), "x");
     }

@@ -62,7 +62,7 @@ async fn commits_removed_by_the_user_stay_out() {
         let (target, salvage) = (RemovalTarget::Worker(id.clone()), RemovalTarget::Worker(id.clone()));
         let remove = RemovalRequest { target, repo_path: None, force: false, delete_branch: true };
         let kept = server.orchestrator.remove_worktree(&server.boss, remove.clone()).await.unwrap().kept;
-        assert!(kept[0].why.contains("not in main"), "only the branch holds the omitted commits: {kept:#?}");
+        assert!(kept[0].why.to_string().contains("not in main"), "only the branch holds the omitted commits: {kept:#?}");
         let force = RemovalRequest { target: salvage, force: true, ..remove };
         let removed = server.orchestrator.remove_worktree(&server.boss, force).await.unwrap().removed;
         assert!(world.git(&["log", "--format=%s", removed[0].salvage_ref.as_ref().unwrap()]).contains("regretted"));
@@ -208,7 +208,7 @@ async fn work_in_a_second_repository_is_merged_there() {
     let by_name = RemovalTarget::Worker(id.clone());
     let request = RemovalRequest { target: by_name, repo_path: None, force: false, delete_branch: false };
     let kept = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap().kept;
-    assert!(kept[0].why.contains("remove the worktree"), "{kept:?}");
+    assert!(kept[0].why.to_string().contains("remove the worktree"), "{kept:?}");
     assert_eq!(world.git(&["rev-parse", "main"]), main);
 
     let here = server.create_one(mission("here", "write here.txt x\ncommit here")).await;
@@ -216,7 +216,7 @@ async fn work_in_a_second_repository_is_merged_there() {
     let train = IntegrationRequest::of(IntegrationSource::Train(vec![here.clone(), id.clone()]));
     let answer = integrate(&server, train).await;
     assert_eq!(answer.integrated, [here]);
-    assert!(answer.left_out[0].1.contains("is in the repository"), "{answer:#?}");
+    assert!(answer.left_out[0].1.text.contains("is in the repository"), "{answer:#?}");
 
     git(&second, &["branch", "-q", "-m", "task", "renamed"]);
     git(&made.path, &["checkout", "-q", "--detach"]);
@@ -312,7 +312,7 @@ async fn merged_state_is_that_of_git_everywhere() {
     world.git(&["commit", "-q", "--allow-empty", "-m", "moved"]);
     let answer = server.orchestrator.remove_worktree(&server.boss, all()).await.unwrap();
     assert_eq!((answer.removed.len(), answer.kept.len()), (0, 1), "{answer:?}");
-    assert!(answer.kept[0].why.contains("git gives no answer"), "{answer:?}");
+    assert!(answer.kept[0].why.to_string().contains("git gives no answer"), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

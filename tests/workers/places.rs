@@ -37,7 +37,7 @@ async fn user_directory_is_never_committed_or_removed() {
     assert_eq!((changes.commits, changes.uncommitted, changes.committed_by_us), (0, 1, 0));
     assert_eq!(world.git(&["status", "--porcelain"]), "?? mine.txt");
     let answer = remove(&server, &id, true, true).await;
-    assert!(answer.removed.is_empty() && answer.kept[0].why.contains("own directory"), "{answer:?}");
+    assert!(answer.removed.is_empty() && answer.kept[0].why.to_string().contains("own directory"), "{answer:?}");
     assert!(world.repo().join("mine.txt").exists());
 }
 
@@ -85,11 +85,11 @@ async fn dirty_worktree_is_removed_only_with_salvage() {
     // The file may exist before the server has recorded the start.
     server.until(&id, "running").await;
     let live = remove(&server, &id, true, false).await;
-    assert!(live.kept[0].why.contains("still running"), "{live:?}");
+    assert!(live.kept[0].why.to_string().contains("still running"), "{live:?}");
 
     server.orchestrator.cancel(&server.boss, &id, "enough").await.unwrap();
     let dirty = remove(&server, &id, false, false).await;
-    assert!(dirty.kept[0].why.contains("left.txt") && path.exists(), "{dirty:?}");
+    assert!(dirty.kept[0].why.to_string().contains("left.txt") && path.exists(), "{dirty:?}");
     let forced = remove(&server, &id, true, false).await;
     let salvage = forced.removed[0].salvage_ref.clone().expect("a salvage ref");
     assert!(!path.exists());
@@ -240,10 +240,10 @@ async fn worker_runs_in_a_worktree_created_before() {
     let target = RemovalTarget::Path(made.path.clone());
     let request = RemovalRequest { target, repo_path: None, force: false, delete_branch: false };
     let by_worker = remove(&server, &id, true, false).await;
-    assert!(by_worker.kept[0].why.contains("remove the worktree"), "{by_worker:?}");
+    assert!(by_worker.kept[0].why.to_string().contains("remove the worktree"), "{by_worker:?}");
     std::fs::write(made.path.join(".env"), "A=2\n").unwrap();
     let answer = server.orchestrator.remove_worktree(&server.boss, request.clone()).await.unwrap();
-    assert!(answer.kept[0].why.contains(".env"), "a changed copy is work: {answer:?}");
+    assert!(answer.kept[0].why.to_string().contains(".env"), "a changed copy is work: {answer:?}");
     std::fs::write(made.path.join(".env"), "A=1\n").unwrap();
     let busy = server.create_one({
         let mut draft = mission("below", "hang");
@@ -254,7 +254,7 @@ async fn worker_runs_in_a_worktree_created_before() {
     let busy = busy.await;
     server.until(&busy, "running").await;
     let answer = server.orchestrator.remove_worktree(&server.boss, request.clone()).await.unwrap();
-    assert!(answer.kept[0].why.contains(&busy), "a worker runs in a folder of it: {answer:?}");
+    assert!(answer.kept[0].why.to_string().contains(&busy), "a worker runs in a folder of it: {answer:?}");
     server.orchestrator.cancel(&server.boss, &busy, "enough").await.unwrap();
     let answer = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
     assert!(answer.kept.is_empty() && !made.path.exists(), "{answer:?}");

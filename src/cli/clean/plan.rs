@@ -16,7 +16,7 @@ use crate::mission::delivery;
 use crate::mission::hint::Hinted;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
-use crate::orchestrator::{Around, Observer, WorkerView, all_folders, own_repository, why_it_stays};
+use crate::orchestrator::{Around, Observer, StayReason, WorkerView, all_folders, own_repository, why_it_stays};
 
 /// A worktree that is removed or kept.
 #[derive(Debug, Serialize)]
@@ -69,7 +69,7 @@ impl CleanPlan {
         let stays = if delivery::is_final(worker) {
             why_it_stays(repository, &observer.folder(&worker.id), worker, into.clone())
         } else {
-            Some(format!("its worker is {}", worker.status))
+            Some(StayReason::Unsettled { status: worker.status })
         };
         let goes = || match (&worker.integrated, into) {
             _ if !path.exists() => "its folder is already gone".to_owned(),
@@ -86,7 +86,7 @@ impl CleanPlan {
             why: String::new(),
         };
         match stays {
-            Some(why) => self.stays.push(WorktreeItem { why, ..item }),
+            Some(why) => self.stays.push(WorktreeItem { why: hint::of(&why), ..item }),
             None => self.goes.push(WorktreeItem { why: goes(), ..item }),
         }
     }

@@ -9,7 +9,7 @@ use super::mission::{lines, path};
 use super::{Tool, ToolCall, ToolKind};
 use crate::mcp::arguments::{self, ArgumentError, NAME, optional};
 use crate::mcp::error::ToolError;
-use crate::mcp::{size, wire};
+use crate::mcp::{hint, size, wire};
 use crate::mission::outcome::LikelyCause;
 use crate::orchestrator::{
     IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStatus, IntegrationStrategy,
@@ -253,8 +253,8 @@ impl IntegrateReport {
         let notes: Vec<String> = answer.notes.iter().map(|note| size::line(note, 300)).take(4).collect();
         let mut room = size::ANSWER - ENVELOPE - size::of(&verification) - size::of(&push) - size::of(&notes);
         let left_out = answer.left_out.iter();
-        let left_out =
-            left_out.map(|(id, why)| LeftOut { worker_id: size::line(id, 120), why: size::ends(why, REASON) });
+        let left_out = left_out
+            .map(|(id, why)| LeftOut { worker_id: size::line(id, 120), why: size::ends(&hint::line(why), REASON) });
         let (left_out, _) = size::fit(left_out, room / 2);
         room -= size::of(&left_out);
         let not_included = answer.not_included.iter();
@@ -304,6 +304,7 @@ impl PushReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mission::hint::Advice;
     use crate::mission::id::WorkerId;
     use crate::mission::outcome::{Exit, NotOnBranch, Verification};
 
@@ -338,7 +339,7 @@ mod tests {
         };
         let report = IntegrateReport::new(IntegrationAnswer {
             integrated: vec![nasty.clone(); 100],
-            left_out: vec![(nasty.clone(), nasty.clone()); 100],
+            left_out: vec![(nasty.clone(), Advice::new(nasty.clone(), Vec::new())); 100],
             not_included: vec![(nasty.clone(), part(&nasty)); 100],
             conflicts: (0..1_000).map(|n| (format!("{n}{nasty}"), "content".to_owned())).collect(),
             verification: Some(Verification::Failed { commit: None, exit, log_tail: nasty.clone(), seconds: 1.0 }),

@@ -7,7 +7,7 @@ use super::mission::path;
 use super::{Tool, ToolCall, ToolKind};
 use crate::mcp::arguments::{self, ArgumentError, NAME, optional};
 use crate::mcp::error::ToolError;
-use crate::mcp::size;
+use crate::mcp::{hint, size};
 use crate::orchestrator::{
     KeptWorktree, RemovalAnswer, RemovalRequest, RemovalTarget, RemovedWorktree, WorktreeRequest,
 };
@@ -193,13 +193,15 @@ impl RemovedReport {
 
 impl KeptReport {
     fn new(kept: &KeptWorktree) -> Self {
-        Self { path: size::line(&kept.path.to_string_lossy(), 400), why: size::line(&kept.why, 400) }
+        Self { path: size::line(&kept.path.to_string_lossy(), 400), why: size::line(&hint::of(&*kept.why), 400) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::orchestrator::OrchestratorError;
+    use std::sync::Arc;
 
     #[test]
     fn exactly_one_target_is_needed() {
@@ -227,7 +229,8 @@ mod tests {
             salvage_ref: Some(long.clone()),
             note: Some(long.clone()),
         };
-        let kept = KeptWorktree { path: long.clone().into(), why: long };
+        let why = OrchestratorError::Malformed { reason: long.clone() };
+        let kept = KeptWorktree { path: long.into(), why: Arc::new(why) };
         let answer = RemovalAnswer { removed: vec![removed; 1_000], kept: vec![kept; 1_000] };
         let report = RemoveReport::new(answer);
         assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));

@@ -3,6 +3,7 @@
 use super::{Result, Train, Why};
 use crate::git::origins::{self, CommitOrigins};
 use crate::git::{self, Strategy};
+use crate::mission::hint::Advice;
 use crate::mission::outcome::{LikelyCause, Verification};
 use crate::orchestrator::OrchestratorError;
 use crate::orchestrator::answers::*;
@@ -109,7 +110,7 @@ fn counted(commits: usize) -> String {
     if commits == 1 { "1 commit".to_owned() } else { format!("{commits} commits") }
 }
 
-pub(super) fn describe(order: &Order, train: &Train, mut left_out: Vec<(String, String)>) -> IntegrationAnswer {
+pub(super) fn describe(order: &Order, train: &Train, mut left_out: Vec<(String, Advice)>) -> IntegrationAnswer {
     let name = |at: usize| order.sources[at].name();
     let mut inside: Vec<usize> =
         train.stacked.iter().chain(train.there.iter().map(|(entry, _)| entry)).map(|entry| entry.source).collect();
@@ -155,8 +156,8 @@ fn status(train: &Train) -> IntegrationStatus {
     }
 }
 
-fn reason(order: &Order, why: &Why) -> String {
-    match why {
+fn reason(order: &Order, why: &Why) -> Advice {
+    let text = match why {
         Why::Conflicts(conflicts) => {
             let named = conflicts.iter().take(5).map(|it| format!("{} ({})", it.path, it.kind)).collect::<Vec<_>>();
             let more = conflicts.len().saturating_sub(5);
@@ -167,8 +168,9 @@ fn reason(order: &Order, why: &Why) -> String {
         Why::TargetFails(found) => {
             format!("{} alone does not pass: the verification {}", order.into, found_out(found))
         }
-        Why::Refused(why) => why.clone(),
-    }
+        Why::Refused(error) => return Advice::of(&**error),
+    };
+    Advice::new(text, Vec::new())
 }
 
 fn found_out(verification: &Verification) -> String {

@@ -7,7 +7,7 @@ use super::{Result, Train, Why, recorded, stack, stack_on};
 use crate::crash_point::{self, Point};
 use crate::git::{self, BranchMove, IntegrateError, Landing, ScratchMerge};
 use crate::mission::entry::Entry;
-use crate::mission::hint::with_hints;
+use crate::mission::hint::{Advice, with_hints};
 use crate::mission::outcome::{Missing, Verification};
 use crate::orchestrator::actor_handle::ActorHandle;
 use crate::orchestrator::answers::*;
@@ -21,7 +21,7 @@ use crate::orchestrator::verify::{Verified, verify};
 pub(in crate::orchestrator) async fn run(
     actor: ActorHandle,
     order: Order,
-    left_out: Vec<(String, String)>,
+    left_out: Vec<(String, Advice)>,
     progress: Progress,
 ) -> Done {
     progress.doing(format!("waits for another integration into {}", order.into));
@@ -39,7 +39,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn run(&self, left_out: Vec<(String, String)>) -> Result<IntegrationAnswer> {
+    async fn run(&self, left_out: Vec<(String, Advice)>) -> Result<IntegrationAnswer> {
         let mut train = self.assemble().await?;
         if !train.stacked.is_empty()
             && let Err(moved) = self.land(&train).await?
@@ -181,7 +181,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn conclude(&self, train: Train, left_out: Vec<(String, String)>) -> Result<IntegrationAnswer> {
+    async fn conclude(&self, train: Train, left_out: Vec<(String, Advice)>) -> Result<IntegrationAnswer> {
         let is_in = !train.stacked.is_empty() || !train.there.is_empty();
         let push = self.order.push && is_in;
         if push {
