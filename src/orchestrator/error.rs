@@ -172,6 +172,41 @@ pub enum OrchestratorError {
 
 impl Hinted for OrchestratorError {
     fn hints(&self) -> Vec<Hint> {
+        match self.inner() {
+            Some(inner) => inner.hints(),
+            None => [self.hints_on_workers(), self.hints_on_places(), self.hints_on_settings()].concat(),
+        }
+    }
+}
+
+/// The hints, in groups. Each variant has hints in at most one of them.
+impl OrchestratorError {
+    /// Returns the error of another room that this one passes on as it is.
+    fn inner(&self) -> Option<&dyn Hinted> {
+        Some(match self {
+            Self::Shared(error) => &**error,
+            Self::Rejected(error) => error,
+            Self::Git(error) => error,
+            Self::Repository(error) => error,
+            Self::Worktree(error) => error,
+            Self::Place(error) => error,
+            Self::Index(error) => error,
+            Self::Leftovers(error) => error,
+            Self::Remove(error) => error,
+            Self::Integrate(error) => error,
+            Self::Salvage(error) => error,
+            Self::Diff(error) => error,
+            Self::UnknownBackend(error) => error,
+            Self::Backend(error) => error,
+            Self::Launch(error) => error,
+            Self::Journal(error) => error,
+            Self::File(error) => error,
+            Self::StateFile(error) => error,
+            _ => return None,
+        })
+    }
+
+    fn hints_on_workers(&self) -> Vec<Hint> {
         match self {
             Self::UnknownWorker { close: Some(close), .. } => {
                 vec![Hint::to(format!("use {close}")), Hint::ListWorkers]
@@ -185,23 +220,6 @@ impl Hinted for OrchestratorError {
             }
             Self::Undecided { .. } => vec![Hint::to("use the id of one of them")],
             Self::Blocked { worker, .. } => vec![Hint::Cancel(worker.clone())],
-            Self::NoProgram { fix, .. } => vec![Hint::to(fix), Hint::to("choose another backend"), Hint::CheckBackends],
-            Self::LoggedOut { login, .. } => {
-                let login = Hint::to(format!("ask the user to run `{login}`"));
-                vec![login, Hint::to("choose another backend"), Hint::CheckBackends]
-            }
-            Self::WorktreeOfAnother { .. } => {
-                vec![Hint::to("choose another path"), Hint::to("work in it with `working_directory`")]
-            }
-            Self::NoSuchFolder { .. } => vec![Hint::to("name another folder as `worktree.directory`, or none")],
-            Self::WorktreeMoved { now, branch, .. } => vec![
-                Hint::Run(format!("git worktree repair {}", now.display())),
-                Hint::to(format!("integrate branch {branch} by its name")),
-            ],
-            Self::CutOff { path, branch } => vec![
-                Hint::Run(format!("git worktree repair {}", path.display())),
-                Hint::to(format!("integrate branch {branch} by its name")),
-            ],
             Self::NotCompleted { worker, .. } => {
                 vec![Hint::Retry(worker.clone()), Hint::to("read its diff and integrate its branch by name")]
             }
@@ -216,24 +234,24 @@ impl Hinted for OrchestratorError {
                 vec![Hint::to(format!("integrate {worker} by a call of its own, without `repo_path`"))]
             }
             Self::SeveralTargets { .. } => vec![Hint::to("name one of the branches as `into`")],
-            Self::ConfigurationChanged { root, hooks, record, .. } => vec![Hint::to(format!(
-                "look at `git -C {} config --show-origin --list` and the folder {}, then ask the user to undo the change \
-                 (`git config --unset NAME`, or delete the file) or to accept it by deleting {}",
-                root.display(),
-                hooks.display(),
-                record.display()
-            ))],
-            Self::MadeByRequest { path } => vec![Hint::RemoveWorktree(path.display().to_string())],
-            Self::FullPermissions => {
-                vec![Hint::to("use the permissions `edit`"), Hint::Set("allow_full_permissions")]
+            Self::ShuttingDown => vec![Hint::to("start the server again and repeat the call")],
+            _ => Vec::new(),
+        }
+    }
+
+    fn hints_on_places(&self) -> Vec<Hint> {
+        match self {
+            Self::WorktreeOfAnother { .. } => {
+                vec![Hint::to("choose another path"), Hint::to("work in it with `working_directory`")]
             }
+            Self::NoSuchFolder { .. } => vec![Hint::to("name another folder as `worktree.directory`, or none")],
+            Self::WorktreeMoved { now: path, branch, .. } | Self::CutOff { path, branch } => vec![
+                Hint::Run(format!("git worktree repair {}", path.display())),
+                Hint::to(format!("integrate branch {branch} by its name")),
+            ],
+            Self::MadeByRequest { path } => vec![Hint::RemoveWorktree(path.display().to_string())],
             Self::NotASubfolder { .. } => vec![Hint::to("name a folder such as packages/app")],
             Self::NoFolderAtStart { .. } => vec![Hint::to("name a folder that is there, or none")],
-            Self::Prefix { source, .. } => {
-                let other = [Hint::Set("branch_prefix")];
-                source.hints().into_iter().chain(other).collect()
-            }
-            Self::WorktreesFolder { .. } => vec![Hint::Set("worktrees_dir")],
             Self::Directory { otherwise, .. } => {
                 vec![Hint::to("name an existing directory"), Hint::to(otherwise)]
             }
@@ -251,34 +269,33 @@ impl Hinted for OrchestratorError {
                 Hint::to("start this server where it is now; `git worktree repair` there repairs the links"),
             ],
             Self::NotText { .. } => vec![Hint::to("rename the folder"), Hint::to("start the server in another one")],
-            Self::ShuttingDown => vec![Hint::to("start the server again and repeat the call")],
-            Self::StartedAgain { .. }
-            | Self::Malformed { .. }
-            | Self::NoBranch { .. }
-            | Self::RepositoryGone { .. }
-            | Self::UsersDirectory { .. }
-            | Self::OwnDirectory { .. }
-            | Self::NotOnBranch { .. }
-            | Self::MergeUnknown { .. }
-            | Self::Thread(_) => Vec::new(),
-            Self::Shared(error) => error.hints(),
-            Self::Rejected(error) => error.hints(),
-            Self::Git(error) => error.hints(),
-            Self::Repository(error) => error.hints(),
-            Self::Worktree(error) => error.hints(),
-            Self::Place(error) => error.hints(),
-            Self::Index(error) => error.hints(),
-            Self::Leftovers(error) => error.hints(),
-            Self::Remove(error) => error.hints(),
-            Self::Integrate(error) => error.hints(),
-            Self::Salvage(error) => error.hints(),
-            Self::Diff(error) => error.hints(),
-            Self::UnknownBackend(error) => error.hints(),
-            Self::Backend(error) => error.hints(),
-            Self::Launch(error) => error.hints(),
-            Self::Journal(error) => error.hints(),
-            Self::File(error) => error.hints(),
-            Self::StateFile(error) => error.hints(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn hints_on_settings(&self) -> Vec<Hint> {
+        match self {
+            Self::NoProgram { fix, .. } => vec![Hint::to(fix), Hint::to("choose another backend"), Hint::CheckBackends],
+            Self::LoggedOut { login, .. } => {
+                let login = Hint::to(format!("ask the user to run `{login}`"));
+                vec![login, Hint::to("choose another backend"), Hint::CheckBackends]
+            }
+            Self::ConfigurationChanged { root, hooks, record, .. } => vec![Hint::to(format!(
+                "look at `git -C {} config --show-origin --list` and the folder {}, then ask the user to undo the change \
+                 (`git config --unset NAME`, or delete the file) or to accept it by deleting {}",
+                root.display(),
+                hooks.display(),
+                record.display()
+            ))],
+            Self::FullPermissions => {
+                vec![Hint::to("use the permissions `edit`"), Hint::Set("allow_full_permissions")]
+            }
+            Self::Prefix { source, .. } => {
+                let other = [Hint::Set("branch_prefix")];
+                source.hints().into_iter().chain(other).collect()
+            }
+            Self::WorktreesFolder { .. } => vec![Hint::Set("worktrees_dir")],
+            _ => Vec::new(),
         }
     }
 }

@@ -15,6 +15,8 @@ fn every_message_is_as_recorded() {
     let own = include_str!("error.rs").matches("#[error(").count();
     let transparent = include_str!("error.rs").matches("#[error(transparent)]").count();
     assert_eq!(rows.len(), own - transparent, "each variant has a row");
+    let passed_on = include_str!("error.rs").matches("(error) => ").count();
+    assert_eq!(passed_on, transparent, "each error of another room keeps its hints");
 }
 
 #[test]
