@@ -32,17 +32,17 @@ pub struct Settings {
     /// Maximum depth of nested workers. With 1, a worker starts no workers. With 2, a worker may start workers that
     /// start none, through a CLI that it runs itself: a worker's own CLI runs without this server.
     pub max_depth: u32,
-    /// Duration of a wait unless the boss asks for another. Default: as long as the client allows.
+    /// Duration of a wait unless the boss requests another one. Default: as long as the client allows.
     pub wait_seconds: Option<u64>,
-    /// Folder of the state. Default: `.orchestrator` in the main worktree of the repository.
+    /// Folder for the state. Default: `.orchestrator` in the main worktree of the repository.
     pub state_dir: Option<PathBuf>,
-    /// Branch in which work starts and into which it is merged. Each worker keeps the branch that it started from.
+    /// Branch from which work starts and into which it is merged. Each worker keeps the branch that it started from.
     /// Default: for each boss, the branch that is checked out where the boss was started, when it creates its first
     /// worker.
     pub integration_branch: Option<String>,
     /// Prefix of the worker's id in branches that the server names.
     pub branch_prefix: String,
-    /// Whether missions may ask for `permissions: full`.
+    /// Whether missions may request `permissions: full`.
     pub allow_full_permissions: bool,
     /// Folder for worktrees. `{repository}` stands for the name of the repository's folder, `{id}` for a short id of
     /// the state directory. Default: `../{repository}.worktrees`, beside the repository.
@@ -52,8 +52,9 @@ pub struct Settings {
     /// Text around each prompt. Placeholders: `{prompt}`, which needs a line of its own, `{directory}`, `{subfolder}`,
     /// `{branch}` and `{verify_command}`. Default: a built-in text.
     pub prompt_frame: Option<String>,
-    /// Whether uncommitted changes of a worker are committed, in a worktree that was made for it. With `false`, a
-    /// `verify_command` that passes beside uncommitted changes verifies no commit, so the mission is not completed.
+    /// Whether the server commits a worker's uncommitted changes, in a worktree that was created for it. With `false`,
+    /// a `verify_command` that passes while there are uncommitted changes verifies no commit, so the mission is not
+    /// completed.
     pub commit_leftovers: bool,
     /// Message of that commit. Placeholders: `{title}` and `{worker_id}`.
     pub commit_message: String,
@@ -62,22 +63,22 @@ pub struct Settings {
     pub commit_name: Option<String>,
     /// E-mail address of that author; set it together with `commit_name`. Default: your git identity.
     pub commit_email: Option<String>,
-    /// Daemons that you share with workers and that never end with a worker. Each is a name from the default list, or
-    /// the name of a program or of a Java main class.
+    /// Daemons that you share with workers: they keep running when a worker ends. Each is a name from the default list,
+    /// or the name of a program or of a Java main class.
     pub shared_daemons: Vec<String>,
     /// Time limit of one run of a `verify_command`.
     pub verify_timeout_minutes: u32,
-    /// Time without events, output and CPU time of any of its processes after which a worker counts as stalled and its
+    /// Time without events, output or CPU time of any of its processes after which a worker counts as stalled and its
     /// boss is notified, once. 0: never.
     pub stall_minutes: f64,
     /// Reaction to a stalled worker.
     pub on_stall: OnStall,
     /// Limits for all workers of one boss together.
     pub boss: BossSettings,
-    /// Maximum size of the raw output of one attempt. An attempt that prints more is stopped.
+    /// Maximum size of the raw output of one attempt. An attempt that prints more is ended.
     pub max_output_mib: u64,
-    /// Free memory that the machine or the container must have for a worker to start. Below it, queued workers wait
-    /// with a stated reason and start later by themselves. 0: no limit.
+    /// Free memory that the machine or the container must have before a worker starts. Below it, queued workers wait,
+    /// with the reason in their status, and start later by themselves. 0: no limit.
     pub min_free_memory_mib: u64,
     /// The same for free space in the file systems of the state directory and of the worktree.
     pub min_free_disk_mib: u64,
@@ -104,7 +105,7 @@ pub struct BossSettings {
     pub timeout_minutes: Option<u64>,
 }
 
-/// The reaction to a worker that shows no sign of life.
+/// The reaction to a stalled worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnStall {

@@ -39,7 +39,7 @@ pub struct CustomBackend {
     /// Additional environment variables.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// The variables of which one is enough to be logged in.
+    /// Variables of which any one is enough to log in.
     #[serde(default)]
     pub key_variables: Vec<String>,
     /// Accepted models. Default: any.
