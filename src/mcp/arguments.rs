@@ -29,25 +29,25 @@ pub(super) enum ArgumentError {
     Shape { message: String },
     #[error("{path}: {message}")]
     ShapeAt { path: String, message: String },
-    #[error("{field} is empty: give it a text, or leave it out if it is optional")]
+    #[error("{field} is empty: give a text, or omit it if it is optional")]
     Empty { field: &'static str },
     #[error("{field} is {is} bytes long, at most {max} are accepted: {advice}")]
     TooLong { field: &'static str, is: usize, max: usize, advice: &'static str },
-    #[error("{field} contains the control character {character:?}: one line of plain text is accepted")]
+    #[error("{field} contains the control character {character:?}: it must be one line of plain text")]
     Control { field: &'static str, character: char },
     #[error("{field} contains a NUL character: remove it")]
     Nul { field: &'static str },
     #[error("{field} {text:?} begins with a dash, like an option: choose another name")]
     Dash { field: &'static str, text: String },
-    #[error("{field} is {is}: from {least} to {max} is accepted")]
+    #[error("{field} is {is}: it must be from {least} to {max}")]
     Range { field: &'static str, is: String, least: u64, max: u64 },
     #[error("{one} and {other} exclude each other: give one of them")]
     Both { one: &'static str, other: &'static str },
-    #[error("one of {choices} is needed")]
+    #[error("one of {choices} is required")]
     NoneOf { choices: &'static str },
     #[error(transparent)]
     Backend(#[from] UnknownBackend),
-    #[error("max_cost_usd is {is}: more than 0 and at most {max} is accepted")]
+    #[error("max_cost_usd is {is}: it must be more than 0 and at most {max}")]
     Cost { is: f64, max: f64 },
     #[error("the argument {field} is missing: give the {field} as a text")]
     Missing { field: &'static str },

@@ -17,8 +17,8 @@ Lead worker agents to reach this goal. Use the tools of orchestrator-boss, and i
 each a verify_command. Use depends_on for missions that build on others.
 3. batch_create_workers with all of them.
 4. wait_for_any_worker, and follow the next_step of each settled worker: integrate_worker if it is completed and \
-verified, otherwise retry_worker with feedback or another backend; send_message_to_worker if it asks. Then wait again, \
-until no worker is running or queued.
+verified, otherwise retry_worker with feedback or another backend; send_message_to_worker if it asks a question. Then \
+wait again, until no worker is running or queued.
 5. Check the result as a whole, and report to the user what was done, what was not, and why.
 
 Do not do the work yourself, and do not poll.
@@ -30,10 +30,10 @@ const REVIEW_TEXT: &str = "\
 Review the worker agents of orchestrator-boss. Change nothing before the user agrees.
 
 1. list_worker_missions: see which are running, queued and settled.
-2. get_worker_status, with include [\"diff\"], for each that settled and is not integrated. Trust its outcome (run, \
-verification, changes), not its final message.
+2. get_worker_status, with include [\"diff\"], for each that has settled and is not integrated. Trust its outcome \
+(run, verification, changes), not its final message.
 3. Report one line for each to the user: its purpose, its result, whether verification passed, and the next step you \
-suggest (integrate_worker, retry_worker with which feedback, remove_worktree, nothing). Start with blocked and stalled ones.";
+suggest (integrate_worker, retry_worker and its feedback, remove_worktree, nothing). Start with blocked and stalled ones.";
 
 pub(super) fn list() -> Vec<Prompt> {
     let goal = PromptArgument::new("goal").with_description("The goal, in a few sentences").with_required(true);

@@ -390,11 +390,11 @@ fn malformed_call(params: Option<&Value>) -> String {
         None => "it has no params",
         Some(Value::Object(params)) => match (params.get("name"), params.get("arguments")) {
             (None, _) => "params has no name",
-            (Some(name), _) if !name.is_string() => "params.name is no string",
-            (_, Some(arguments)) if !arguments.is_object() => "params.arguments is no object",
+            (Some(name), _) if !name.is_string() => "params.name is not a string",
+            (_, Some(arguments)) if !arguments.is_object() => "params.arguments is not an object",
             _ => "its params are malformed",
         },
-        Some(_) => "params is no object",
+        Some(_) => "params is not an object",
     };
     format!(
         "malformed tools/call: {wrong}; params must be {{\"name\": <tool>, \"arguments\": {{…}}}} with arguments an object, not a string"
@@ -418,10 +418,10 @@ mod tests {
     fn malformed_call_error_names_the_cause() {
         let cases = [
             (None, "it has no params"),
-            (Some(json!([])), "params is no object"),
+            (Some(json!([])), "params is not an object"),
             (Some(json!({"arguments": {}})), "params has no name"),
-            (Some(json!({"name": 7})), "params.name is no string"),
-            (Some(json!({"name": "x", "arguments": "{}"})), "params.arguments is no object"),
+            (Some(json!({"name": 7})), "params.name is not a string"),
+            (Some(json!({"name": "x", "arguments": "{}"})), "params.arguments is not an object"),
         ];
         for (params, wrong) in cases {
             let text = malformed_call(params.as_ref());

@@ -67,9 +67,9 @@ fn invalid_message_is_refused_with_its_id() {
 fn malformed_call_names_the_error() {
     let mut client = Client::initialized("test");
     let cases = [
-        (json!({"name": "list_worker_missions", "arguments": "all"}), "params.arguments is no object"),
+        (json!({"name": "list_worker_missions", "arguments": "all"}), "params.arguments is not an object"),
         (json!({"arguments": {}}), "params has no name"),
-        (json!({"name": 3}), "params.name is no string"),
+        (json!({"name": 3}), "params.name is not a string"),
         (json!([]), "params must be an object"),
     ];
     for (id, (params, wrong)) in cases.into_iter().enumerate() {

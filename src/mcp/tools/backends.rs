@@ -53,7 +53,7 @@ pub(super) struct BackendReport {
     /// Why the first queued worker has not started.
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<String>,
-    /// Its login is invalid or its limit is reached; queued workers wait until then at most.
+    /// Its login is invalid or its limit is reached; queued workers wait until then at the latest.
     #[serde(skip_serializing_if = "Option::is_none")]
     held_until: Option<String>,
 }
@@ -69,9 +69,9 @@ enum Authenticated {
 impl Tool for GetBackendStatus {
     const NAME: &'static str = "get_backend_status";
     const DESCRIPTION: &'static str = "\
-Show which agent CLIs (backends) can work here: installed, version, logged in, models, running and queued workers, \
-and how to fix what is missing (install, login). Call it once before the first missions, and when a worker failed \
-with auth_error or could_not_start.";
+Show which agent CLIs (backends) can work here: installed, version, logged in, models, running and queued workers, and \
+how to fix what is missing (install, login). Call it once before the first missions, and when a worker fails with \
+auth_error or could_not_start.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = BackendArguments;
     type Answer = BackendsReport;
@@ -88,7 +88,7 @@ impl BackendsReport {
         let usable = |view: &&BackendView| view.installed && view.authenticated != Some(false);
         let next_step = match views.iter().find(usable) {
             Some(_) => "batch_create_workers with backends that are installed and logged in".to_owned(),
-            None => "give the user how_to_fix; no worker can run before that".to_owned(),
+            None => "give the user how_to_fix; no worker can run until then".to_owned(),
         };
         let (backends, _) = size::fit(views.iter().map(BackendReport::new), size::ANSWER - ENVELOPE);
         Self { backends, next_step }
@@ -148,7 +148,7 @@ mod tests {
                 "how_to_fix": "codex login", "running": 0, "queued": 2, "limit": 4,
                 "waits_for": "a free place"
             }],
-            "next_step": "give the user how_to_fix; no worker can run before that"
+            "next_step": "give the user how_to_fix; no worker can run until then"
         });
         assert_eq!(report, expected);
     }

@@ -94,7 +94,7 @@ is. retry_worker starts it again. To stop all use cancel_all_workers.";
 
 fn reason(given: Option<String>) -> Result<String, ToolError> {
     let reason = arguments::optional(given, |reason| arguments::line("reason", reason, TITLE))?;
-    Ok(reason.unwrap_or_else(|| "asked for by the boss".to_owned()))
+    Ok(reason.unwrap_or_else(|| "requested by the boss".to_owned()))
 }
 
 impl CancelReport {

@@ -29,8 +29,8 @@ pub(super) struct Batch {
     /// The missions. Each becomes one worker.
     #[schemars(with = "Vec<MissionArguments>")]
     workers: Vec<Value>,
-    /// true: all work on the same prompt. The first that is completed and verified (without verify_command: completed
-    /// with changes) wins; the others are cancelled. Default false.
+    /// true: all compete on the same prompt. The first that is completed and verified (without verify_command:
+    /// completed with changes) wins; the others are cancelled. Default false.
     race: Option<bool>,
 }
 

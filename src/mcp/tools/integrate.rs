@@ -31,7 +31,7 @@ pub(super) struct IntegrateWorker;
 pub(super) struct IntegrateArguments {
     /// The worker to integrate, such as w-3. Give worker_id, worker_ids or branch.
     worker_id: Option<String>,
-    /// A train: integrated in this order and verified together, without those that conflict or fail. At most 100.
+    /// A train, integrated in this order and verified together; those that conflict or fail are left out. At most 100.
     #[serde(default)]
     worker_ids: Vec<String>,
     /// A branch to integrate.
@@ -43,7 +43,7 @@ pub(super) struct IntegrateArguments {
     strategy: Option<IntegrationStrategy>,
     /// Shell command that must pass on the result, in a private worktree, before the target moves.
     verify_command: Option<String>,
-    /// true: then push to its upstream, never with force. Default false.
+    /// true: then push it to its upstream, never with force. Default false.
     push: Option<bool>,
     /// true: only report what would happen. Default false.
     dry_run: Option<bool>,
@@ -200,7 +200,7 @@ fn next_step(answer: &IntegrationAnswer) -> String {
         }
         (WouldMerge, _) if answer.not_included.is_empty() => "integrate_worker without dry_run".to_owned(),
         (WouldMerge, _) => {
-            "see not_included: have it put on the branch first, or integrate_worker without dry_run to merge without it"
+            "see not_included: have that work put on the branch first, or integrate_worker without dry_run to merge without it"
                 .to_owned()
         }
         (Refused, _) => "see left_out".to_owned(),

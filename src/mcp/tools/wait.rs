@@ -31,7 +31,7 @@ pub(super) struct AnyArguments {
     /// At most 1000; default: all of yours.
     #[serde(default)]
     worker_ids: Vec<String>,
-    /// 0 to 21600. The default, and the limit, depend on your client (default: Claude Code 600, Codex and Gemini CLI
+    /// 0 to 21600. The default and the limit depend on your client (defaults: Claude Code 600, Codex and Gemini CLI
     /// 240, others 50).
     timeout_seconds: Option<u64>,
 }
@@ -41,7 +41,7 @@ pub(super) struct AnyArguments {
 pub(super) struct OneArguments {
     /// Worker id, such as w-3 or w-3-fix-parser.
     worker_id: String,
-    /// 0 to 21600. The default, and the limit, depend on your client (default: Claude Code 600, Codex and Gemini CLI
+    /// 0 to 21600. The default and the limit depend on your client (defaults: Claude Code 600, Codex and Gemini CLI
     /// 240, others 50).
     timeout_seconds: Option<u64>,
 }

@@ -123,9 +123,9 @@ for yourself. Fails without side effects if the branch is checked out or the pat
 impl Tool for RemoveWorktree {
     const NAME: &'static str = "remove_worktree";
     const DESCRIPTION: &'static str = "\
-Remove a git worktree that is no longer needed: by path, by worker, or all whose work is integrated. Nothing is \
-lost: a worktree in use is kept; one with uncommitted files is removed only with force, after everything in it was \
-saved under a salvage ref named in the answer; commits stay on their branch.";
+Remove a git worktree that is no longer needed: by path, by worker, or all whose work is integrated. Nothing is lost: \
+a worktree in use is kept; one with uncommitted files is removed only with force, after everything in it is saved \
+under a salvage ref named in the answer; commits stay on their branch.";
     const KIND: ToolKind = ToolKind::Destructive;
     type Arguments = RemoveArguments;
     type Answer = RemoveReport;
@@ -210,7 +210,7 @@ mod tests {
         assert!(matches!(target(None, text("w-3"), Some(false)), Ok(RemovalTarget::Worker(_))));
         assert!(matches!(target(None, None, Some(true)), Ok(RemovalTarget::AllIntegrated)));
         let cases = [
-            (None, None, None, "one of path, worker_id and all_integrated: true is needed"),
+            (None, None, None, "one of path, worker_id and all_integrated: true is required"),
             (text("/w"), text("w-3"), None, "path and worker_id exclude each other: give one of them"),
             (None, text("w-3"), Some(true), "worker_id and all_integrated exclude each other: give one of them"),
         ];

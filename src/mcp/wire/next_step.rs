@@ -34,7 +34,7 @@ pub(super) fn next_step(view: &WorkerView) -> String {
             }
         },
         _ if view.merge_is_unknown => {
-            format!("git cannot tell whether it is merged: check its repository, then get_worker_status {id}")
+            format!("git cannot determine whether it is merged: check its repository, then get_worker_status {id}")
         }
         _ if last.says_blocked => format!("read its final_message; answer it with send_message_to_worker {id}"),
         Ending::Completed if incomplete => not_all_on_branch(id.as_str(), integrable),
@@ -103,7 +103,7 @@ fn after_failure(id: &str, last: &entry::AttemptSummary) -> String {
     match last.failure.as_ref().map(|failure| failure.kind) {
         Some(FailureKind::CouldNotStart) if last.place_failed => {
             format!(
-                "fix the cause in its message, in the repository or the worktree's directory; then retry_worker {id}"
+                "fix the cause that its message names, in the repository or the worktree's directory; then retry_worker {id}"
             )
         }
         Some(FailureKind::Auth | FailureKind::CouldNotStart) => {

@@ -85,7 +85,7 @@ pub(in crate::mcp) struct WorkerReport {
     /// Its last line began with BLOCKED: it cannot continue without help.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     says_blocked: bool,
-    /// Empty if the answer itself has it.
+    /// Absent if the answer itself has one.
     #[serde(skip_serializing_if = "String::is_empty")]
     next_step: String,
     /// An earlier answer may have reported this settlement.
@@ -111,13 +111,13 @@ pub(in crate::mcp) struct WorkerReport {
     /// The subfolder it runs in.
     #[serde(skip_serializing_if = "Option::is_none")]
     directory: Option<String>,
-    /// {branch, commit}: the target of its merge, and its first commit.
+    /// {branch, commit}: its merge target and its start commit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<ObjectPlaceholder>")]
     base: Option<WorkerBase>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<String>,
-    /// Its permissions are enforced by: sandbox, cli or none.
+    /// What enforces its permissions: sandbox, cli or none.
     #[serde(skip_serializing_if = "Option::is_none")]
     enforced: Option<&'static str>,
     /// Its limits, and whether they are enforced.
