@@ -85,11 +85,10 @@ impl Tool for WaitForAnyWorker {
     const NAME: &'static str = "wait_for_any_worker";
     const DESCRIPTION: &'static str = "\
 Wait until any worker agent has finished, failed, stalled or is blocked. Call it after starting workers, and again \
-after each answer, instead of polling for status. It returns everything that settled since the last wait, each \
-once, with its outcome, verification, changes and next_step; at once if something has settled already. Status \
-still_running means that the time is up; it is not an error: call it again. It blocks no other call. To wait for \
-one worker alone use wait_for_worker. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of \
-the script.";
+after each answer, instead of polling for status. It returns everything that settled since the last wait, each once, \
+with its outcome, verification, changes and next_step; at once if something has settled already. Status still_running \
+is not an error: the time is up; call it again. It blocks no other call. To wait for one worker alone use \
+wait_for_worker. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the script.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = AnyArguments;
     type Answer = WaitReport;
