@@ -90,7 +90,7 @@ fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Know
     let not_on_branch = parts.into_iter().map(NotOnBranch::from).chain(unreadable).collect();
     let made = git::made_by_us(repository, directory);
     let lacking = made.into_iter().flat_map(|made| made.not_copied);
-    let notes = lacking.map(|what| format!("its worktree lacks something: {what}")).take(NAMED_LACKS);
+    let notes = lacking.map(|what| format!("its worktree is incomplete: {what}")).take(NAMED_LACKS);
     let notes = changes.notes.iter().cloned().chain(notes).chain(appeared(assignment, ours, base, before)).collect();
     Changes { notes, not_on_branch, ..changes }
 }

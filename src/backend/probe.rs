@@ -25,7 +25,7 @@ pub fn untested(version: &str, tested: &str) -> Option<String> {
     Some(if number(version) < number(tested) {
         format!("untested: older than the tested {tested}; update it if its workers fail at once")
     } else {
-        format!("untested: newer than the tested {tested}; most likely it works")
+        format!("untested: newer than the tested {tested}; it most likely works")
     })
 }
 

@@ -25,7 +25,7 @@ Examples:
   orchestrator-boss cancel --all
 
 Exit codes:
-  0    all of them have ended, and no process is left
+  0    all have ended, and no process is left
   1    some could not be cancelled; the output names them
   2    wrong usage, or unknown worker
   130  Ctrl-C: the cancellation continues")]

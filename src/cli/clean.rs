@@ -34,8 +34,8 @@ and the workers' logs are always kept.
 Exit codes:
   0    everything listed was removed, or there was nothing to remove
   1    not everything was removed, or you declined
-  2    wrong usage, or --yes is required: no terminal, or --json
-  130  Ctrl-C: some worktrees may be removed already")]
+  2    wrong usage, or no terminal or --json without --yes or --dry-run
+  130  Ctrl-C: some worktrees may already be removed")]
 pub(super) struct CleanArgs {
     /// List what would be removed and what is kept; change nothing
     #[arg(long)]

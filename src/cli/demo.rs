@@ -32,7 +32,7 @@ const REDRAW: Duration = Duration::from_millis(150);
 pub enum DemoError {
     #[error("cannot find the path of this program")]
     OwnPath { source: io::Error },
-    #[error("cannot create the demo's folder: {source}; TMPDIR sets its place")]
+    #[error("cannot create the demo's folder: {source}; TMPDIR sets its location")]
     Folder { source: io::Error },
     #[error("git {command} failed: {said}")]
     Git { command: String, said: String },

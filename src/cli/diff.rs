@@ -31,9 +31,9 @@ Examples:
   orchestrator-boss diff w-3 > w-3.patch
 
 Shows all changes since the commit on which the worker started: commits,
-uncommitted changes and untracked files. On a terminal, your pager shows them,
-started without a shell: GIT_PAGER, core.pager of your own git configuration,
-PAGER, or less.
+uncommitted changes and untracked files. On a terminal, your pager shows them.
+It is GIT_PAGER, core.pager of your own git configuration, PAGER, or less, and
+starts without a shell.
 
 Exit codes:
   0    success; also if there are no changes
@@ -71,7 +71,7 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, CliError> {
     let base = orchestrator::base_commit(&worker, &attempt)?;
     let Some(base) = base else {
         return Err(CliError::Failed(format!(
-            "cannot compare the changes of {}: it never started, or not in a repository",
+            "cannot show the changes of {}: it never started, or works outside a repository",
             worker.id
         )));
     };

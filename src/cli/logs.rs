@@ -53,13 +53,13 @@ pub(super) struct LogsArgs {
     /// Print the raw output of its CLI
     #[arg(long, value_name = "STREAM", num_args = 0..=1, require_equals = true, default_missing_value = "stdout")]
     raw: Option<Stream>,
-    /// Attempt to print, or all of them [default: the newest]
+    /// Number of the attempt to print, or `all` [default: the newest]
     #[arg(long, value_name = "N|all")]
     attempt: Option<AttemptChoice>,
     /// Print only the last N events
     #[arg(long, short = 'n', value_name = "N", conflicts_with = "raw")]
     lines: Option<usize>,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long, conflicts_with = "raw")]
     json: bool,
 }

@@ -51,7 +51,7 @@ pub(super) struct StatusArgs {
     /// Show a live screen with logs and changes, and keys to cancel and message
     #[arg(long, short, conflicts_with_all = ["worker", "json", "all"])]
     watch: bool,
-    /// Show all finished workers, not only the newest
+    /// Include all finished workers, not only the newest
     #[arg(long, conflicts_with = "worker")]
     all: bool,
     /// Print one JSON document

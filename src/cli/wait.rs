@@ -54,7 +54,7 @@ pub(super) struct WaitArgs {
     /// Stop waiting after this many seconds
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }

@@ -46,7 +46,7 @@ impl Workspace {
     /// Returns the error for a place without workers. It names the state directory, since that may be the wrong one.
     pub(super) fn no_workers(&self) -> CliError {
         CliError::Usage(format!(
-            "no missions in {} ({} has none; --state-dir names another place)",
+            "no missions in {} ({} has none; --state-dir names another state directory)",
             self.directory.display(),
             self.state_root.display()
         ))

@@ -175,7 +175,7 @@ fn are_in(
 
 /// Logs an error for which there is no answer.
 fn unanswered<T: Default>(error: CommandError) -> T {
-    tracing::debug!(%error, "git could not be asked what is merged");
+    tracing::debug!(%error, "cannot determine which branches are merged");
     T::default()
 }
 

@@ -111,8 +111,8 @@ fn part(what: String, place: String, how_to_include: String) -> NotOnBranch {
 
 /// Returns the part for something that git could not read.
 pub fn unknown(worktree: &Path, why: &str) -> NotOnBranch {
-    let how = format!("look there by hand: {why}");
-    part("what could not be looked at".to_owned(), shown(worktree), how)
+    let how = format!("check it by hand: {why}");
+    part("what could not be checked".to_owned(), shown(worktree), how)
 }
 
 /// Returns the branch that the work is taken from: the checked out one, unless [`is_anothers`] excludes it, else the

@@ -76,7 +76,7 @@ pub enum RemoveError {
     IntegrationBranch { branch: String },
     #[error("cannot remove {}: a {operation} is not finished there", path.display())]
     InProgress { path: PathBuf, operation: &'static str },
-    #[error("cannot remove {}: the worktree {} lies in it", path.display(), inner.display())]
+    #[error("cannot remove {}: the worktree {} is inside it", path.display(), inner.display())]
     HoldsWorktree { path: PathBuf, inner: PathBuf },
     #[error("cannot remove {}: its `.git` file does not lead to git's record of it", path.display())]
     Broken { path: PathBuf },

@@ -62,9 +62,9 @@ fn fill_all(main: &Checkout, worktree: &Checkout, prefix: &Path, empty: &mut Vec
         let why = match name.or(link.path.to_str()).filter(|name| is_safe(name)) {
             _ if !is_own_repository(&from)? => Some("it is not there in the main checkout either".to_owned()),
             _ if !has_commit(&from, &link.commit) => {
-                Some(format!("the main checkout's does not have commit {}", link.commit))
+                Some(format!("the one in the main checkout does not have commit {}", link.commit))
             }
-            None => Some("its name cannot be a folder's".to_owned()),
+            None => Some("its name cannot be the name of a folder".to_owned()),
             Some(name) => {
                 let own = modules.join(name);
                 in_the_way(&to, &own)
@@ -95,7 +95,7 @@ fn in_the_way(to: &Path, own: &Path) -> Option<String> {
         return None;
     }
     Some(format!(
-        "it was taken out, and its commits are in {}; `git submodule update --init` brings it back",
+        "it was removed, and its commits are in {}; `git submodule update --init` brings it back",
         own.display()
     ))
 }
@@ -283,7 +283,7 @@ mod tests {
         fs::remove_dir_all(&lib).unwrap();
         fs::create_dir(&lib).unwrap();
         let refilled = refill(&fixture.repo, &made.path).unwrap();
-        assert!(refilled.not_copied[0].contains("lib is not filled: it was taken out"), "{refilled:?}");
+        assert!(refilled.not_copied[0].contains("lib is not filled: it was removed"), "{refilled:?}");
         assert!(Git::read(&at(&own)).args(["cat-file", "-e", &mine]).succeeds().unwrap());
         // An interrupted creation was never used, and is made again.
         git(&own, &["config", &format!("remote.{FROM}.url"), "x"]);
@@ -299,7 +299,7 @@ mod tests {
         fixture.git(&["commit", "-qm", "a commit that nobody has"]);
         let first = made(&fixture);
         assert!(
-            first.not_copied[0].contains("lib is not filled: the main checkout's does not have commit 1111"),
+            first.not_copied[0].contains("lib is not filled: the one in the main checkout does not have commit 1111"),
             "{first:?}"
         );
         assert_eq!(first.path.join("lib").read_dir().unwrap().count(), 0);

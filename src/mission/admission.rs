@@ -141,14 +141,14 @@ impl fmt::Display for WaitReason {
         match self {
             WaitReason::Tasks(what) | WaitReason::Server(what) => f.write_str(what),
             WaitReason::Backend(backoff) => backoff.fmt(f),
-            WaitReason::Probe { backend, by } => write!(f, "{by}, which tries whether {backend} takes work again"),
+            WaitReason::Probe { backend, by } => write!(f, "{by}, which probes whether {backend} accepts work again"),
             WaitReason::Budget(what) => write!(f, "the user to raise the budget: {what}"),
-            WaitReason::Unseen(folder) => write!(f, "the file system at {} to say what is free", folder.display()),
+            WaitReason::Unseen(folder) => write!(f, "the file system at {} to report its free space", folder.display()),
             WaitReason::Limit { running, limit } => {
-                write!(f, "a free place: {running} of {limit} workers run (max_workers)")
+                write!(f, "a free slot: {running} of {limit} workers run (max_workers)")
             }
             WaitReason::BackendLimit { backend, running, limit } => {
-                write!(f, "a free place: {running} of {limit} {backend} workers run (its max_workers)")
+                write!(f, "a free slot: {running} of {limit} {backend} workers run (its max_workers)")
             }
             WaitReason::Memory { free, floor } => {
                 write!(f, "memory: {free} MiB are free, less than {floor} (min_free_memory_mib)")
@@ -279,7 +279,7 @@ pub fn wait_reason(
         return Some(full);
     }
     match (worker.lease == *server, registry.servers.contains_key(&worker.lease)) {
-        (false, true) => Some(WaitReason::Server("the other server that leads it".to_owned())),
+        (false, true) => Some(WaitReason::Server("the other server that manages it".to_owned())),
         _ => lacks(worker).map(WaitReason::Server).or_else(|| load.no_room(worker)),
     }
 }

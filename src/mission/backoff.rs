@@ -55,8 +55,8 @@ impl fmt::Display for Backoff {
         let Self { backend, until, message, .. } = self;
         match self.kind {
             FailureKind::Auth => write!(f, "{backend} to be logged in again")?,
-            FailureKind::UsageLimit => write!(f, "{backend} to take work again at {until:.0} (usage limit)")?,
-            _ => write!(f, "{backend} to take work again at {until:.0} (rate limit)")?,
+            FailureKind::UsageLimit => write!(f, "{backend} to accept work again at {until:.0} (usage limit)")?,
+            _ => write!(f, "{backend} to accept work again at {until:.0} (rate limit)")?,
         }
         if message.is_empty() { Ok(()) } else { write!(f, ": {message}") }
     }

@@ -58,12 +58,12 @@ impl Cancelled {
     }
 }
 
-/// Returns a text such as `1 message was not heard: "look at b"`. `None` if there are no texts.
+/// Returns a text such as `1 message was not delivered: "look at b"`. `None` if there are no texts.
 pub fn not_heard(texts: &[String]) -> Option<String> {
     let quoted = texts.iter().map(|text| format!("{:?}", text.trim())).collect::<Vec<_>>().join(", ");
     match texts.len() {
         0 => None,
-        1 => Some(format!("1 message was not heard: {quoted}")),
-        count => Some(format!("{count} messages were not heard: {quoted}")),
+        1 => Some(format!("1 message was not delivered: {quoted}")),
+        count => Some(format!("{count} messages were not delivered: {quoted}")),
     }
 }

@@ -248,8 +248,8 @@ impl MissingKind {
         match self {
             MissingKind::Dependencies => "installed dependencies",
             MissingKind::Submodule => "a submodule's files",
-            MissingKind::LargeFile => "a file of Git LFS, of which only the pointer is there",
-            MissingKind::Encrypted => "a file of git-crypt, which is still encrypted",
+            MissingKind::LargeFile => "a Git LFS file of which only the pointer exists",
+            MissingKind::Encrypted => "a git-crypt file that is still encrypted",
             MissingKind::LocalFile => "a local file that git ignores",
             MissingKind::Untracked => "not in git",
         }
@@ -265,7 +265,7 @@ impl MissingKind {
             MissingKind::LargeFile => "run `git lfs pull` there",
             MissingKind::Encrypted => "unlock git-crypt there",
             MissingKind::LocalFile => "put it there (`.worktreeinclude` brings such files into new worktrees)",
-            MissingKind::Untracked => "make it there",
+            MissingKind::Untracked => "create it there",
         }
     }
 }
@@ -278,12 +278,12 @@ impl LikelyCause {
             (!named.is_empty()).then(|| format!("the worktree lacks what the main checkout has: {}", first_of(&named)));
         let fails = self.fails_without.as_ref().map(|commit| {
             let commit = commit.get(..10).unwrap_or(commit);
-            format!("the command fails in a fresh worktree of {commit}, without this work, too")
+            format!("the command also fails in a fresh worktree of {commit}, without this work")
         });
         let beside = match (named.is_empty(), possible.is_empty()) {
             (_, true) => None,
             (true, false) => Some(format!(
-                "the worktree lacks {}, but the output names none of it, so that is only possible",
+                "the worktree lacks {}, but the output does not name it, so this is only a possible cause",
                 first_of(&possible)
             )),
             (false, false) => Some(format!("it also lacks {}, which the output does not name", first_of(&possible))),

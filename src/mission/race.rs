@@ -82,7 +82,7 @@ pub fn lost_to(worker: &Worker) -> Option<&WorkerId> {
 pub fn note_on_loser(worker: &Worker) -> Option<String> {
     let winner = lost_to(worker)?;
     Some(format!(
-        "{} is not the winner of its race: that is {winner}, and what depends on the task is built on that",
+        "{} did not win its race: {winner} did, and the missions that depend on the task build on that worker",
         worker.id
     ))
 }

@@ -72,13 +72,13 @@ pub fn digest(worker: &Worker) -> Option<String> {
     let failure = last.failure.as_ref().map(|failure| failure.message.as_str());
     let why = reasons(failure, &last.cancelled, &[]).map_or_else(String::new, |why| format!(": {why}"));
     let mut digest = format!(
-        "An earlier attempt at this ({}) ended as {}{why}\nWhat it changed is in this directory ({} commits); look at it first, keep what is good.",
+        "An earlier attempt at this ({}) ended as {}{why}\nIts changes are in this directory ({} commits): check them first, and keep what is good.",
         last.backend,
         last.status.as_str(),
         last.changes.commits,
     );
     if let Some(note) = last.verification.note() {
-        digest.push_str(&format!("\nThe verification said:\n{note}"));
+        digest.push_str(&format!("\nThe verification printed:\n{note}"));
     }
     if let Some(cause) = &last.likely_cause {
         match cause.fix() {
@@ -89,7 +89,7 @@ pub fn digest(worker: &Worker) -> Option<String> {
         }
     }
     if !last.final_message.is_empty() {
-        digest.push_str(&format!("\nIts last words were:\n{}", last.final_message));
+        digest.push_str(&format!("\nIts last message was:\n{}", last.final_message));
     }
     if let Some(unheard) = unheard(worker) {
         digest.push_str(&format!("\n\n{unheard}"));
@@ -100,7 +100,7 @@ pub fn digest(worker: &Worker) -> Option<String> {
 /// Returns the messages that the last attempt did not receive, as a text for the next one.
 pub fn unheard(worker: &Worker) -> Option<String> {
     let messages = &worker.last()?.unheard;
-    (!messages.is_empty()).then(|| format!("This was written to you meanwhile:\n{}", messages.join("\n\n")))
+    (!messages.is_empty()).then(|| format!("You were sent this in the meantime:\n{}", messages.join("\n\n")))
 }
 
 /// Returns the messages that an attempt did not receive because it never ran, for the next attempt.
@@ -114,7 +114,7 @@ pub fn go_on(last: &AttemptSummary) -> String {
     let verification = last.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Verification);
     let how = match last.status {
         Ending::Completed if last.says_blocked => "You said that you were blocked.",
-        Ending::Completed => "Your last turn ended well, and you are asked to look at the task once more.",
+        Ending::Completed => "Your last turn ended well, and you are asked to check the task once more.",
         Ending::Failed if verification => "Your last turn ended well, but the verification of your work did not pass.",
         Ending::Failed => "Your last turn did not end well.",
         Ending::TimedOut => "Your last turn was stopped because its time was up.",
@@ -123,9 +123,9 @@ pub fn go_on(last: &AttemptSummary) -> String {
         Ending::Lost => "The end of your last turn was not observed.",
     };
     let said = last.verification.note().filter(|_| verification);
-    let said = said.map_or_else(String::new, |note| format!("\nThe verification said:\n{}\n", note.trim_end()));
+    let said = said.map_or_else(String::new, |note| format!("\nThe verification printed:\n{}\n", note.trim_end()));
     let gap = if said.is_empty() { " " } else { "" };
-    format!("{how}{said}{gap}Look at what is there, and finish what is missing.")
+    format!("{how}{said}{gap}Check what is there, and finish what is missing.")
 }
 
 /// Returns whether an attempt shows that the backend cannot do the task. Login, limits, failures to start or verify, an

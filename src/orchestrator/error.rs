@@ -50,7 +50,7 @@ pub enum OrchestratorError {
     NoProgram { backend: String, why: String, fix: String },
     #[error("cannot start {backend}: it is not logged in")]
     LoggedOut { backend: String, login: String },
-    #[error("cannot use {} as the worktree: there is one that was not made for this worker", path.display())]
+    #[error("cannot use {} as the worktree: the worktree there was not created for this worker", path.display())]
     WorktreeOfAnother { path: PathBuf },
     #[error("cannot run in {}: there is no such folder in the worktree {}", directory.display(), worktree.display())]
     NoSuchFolder { directory: PathBuf, worktree: PathBuf },
@@ -97,7 +97,7 @@ pub enum OrchestratorError {
     OwnDirectory { path: PathBuf },
     #[error("cannot remove {}: {why}", path.display())]
     NotOnBranch { path: PathBuf, why: String },
-    #[error("cannot tell whether the work of {worker} is merged: git gives no answer")]
+    #[error("cannot determine whether the work of {worker} is merged: git gives no answer")]
     MergeUnknown { worker: String },
 
     #[error("cannot give the worker full permissions: the settings do not allow them")]
@@ -251,7 +251,7 @@ impl OrchestratorError {
             ],
             Self::MadeByRequest { path } => vec![Hint::RemoveWorktree(path.display().to_string())],
             Self::NotASubfolder { .. } => vec![Hint::to("name a folder such as packages/app")],
-            Self::NoFolderAtStart { .. } => vec![Hint::to("name a folder that is there, or none")],
+            Self::NoFolderAtStart { .. } => vec![Hint::to("name a folder that exists there, or none")],
             Self::Directory { otherwise, .. } => {
                 vec![Hint::to("name an existing directory"), Hint::to(otherwise)]
             }

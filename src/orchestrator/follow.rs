@@ -92,7 +92,7 @@ async fn listen(stream: UnixStream, reporter: &Reporter) {
         match serde_json::from_str(&line) {
             Ok(FromSupervisor::Status { status }) => reporter.send(Report::Status(status)),
             Ok(FromSupervisor::Settled) => return,
-            Err(error) => tracing::warn!(%error, "a supervisor said something that makes no sense"),
+            Err(error) => tracing::warn!(%error, "a supervisor sent a malformed message"),
         }
     }
 }
@@ -160,7 +160,7 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         containment: Containment::BestEffort,
     });
     let called_off = attempt.cancelled();
-    let message = "its supervisor died; what it did until then is in its directory and its log".to_owned();
+    let message = "its supervisor died; its work until then is in its directory and its log".to_owned();
     let run = Run {
         failure: Some(Failure { kind: FailureKind::Lost, message, resets_at: None }),
         session_id: status.as_ref().and_then(|status| status.session_id.clone()),

@@ -40,7 +40,7 @@ fn branch_of(context: &Context, recorded: Option<String>) -> Result<Base, Orches
     let note = (here.as_ref() != Some(&branch)).then(|| {
         let now = here.map_or_else(|| "no branch (HEAD is detached)".to_owned(), |here| format!("branch {here}"));
         format!(
-            "{} is on {now} now; your workers still start from {branch} and are merged into it, as your first one was: `base` and `into` name another",
+            "{} is on {now} now; your workers still start from {branch} and are merged into it, as your first one was: name another with `base` and `into`",
             tree.display()
         )
     });

@@ -31,8 +31,7 @@ pub(super) fn never_ran(worker: &Worker, attempt: u32, status: Ending, failure: 
 
 /// Returns the record of an attempt whose folder was removed while it ran.
 pub(super) fn folder_removed(worker: &Worker) -> Outcome {
-    let message =
-        "its folder was removed while it ran, so nobody can say how it ended; what it did is in its directory";
+    let message = "its folder was removed while it ran, so how it ended is unknown; its work is in its directory";
     let failure = Failure { kind: FailureKind::Lost, message: message.to_owned(), resets_at: None };
     let cleanup = Cleanup { containment: Containment::BestEffort, ..Cleanup::default() };
     Outcome { cleanup, ..never_ran(worker, worker.attempt, Ending::Lost, Some(failure)) }

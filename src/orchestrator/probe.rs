@@ -66,7 +66,7 @@ fn program(settings: &Settings, name: &BackendName, backend: &dyn Backend) -> Re
             // Installing the CLI would not help, since the settings name another program.
             Some(_) => Missing {
                 why: format!("the settings name a program, but {why}"),
-                fix: format!("correct `program` below [backends.{name}] in the settings, or take it out"),
+                fix: format!("correct `program` below [backends.{name}] in the settings, or remove it"),
             },
             None if program.contains('/') => Missing {
                 why,

@@ -184,7 +184,7 @@ fn exclude_from_git(context: &Context, dir: &StateDir) -> Result<()> {
 /// Sets aside what is in the place of the state file and is damaged, or no file.
 pub(super) fn make_way_for_state_file(dir: &StateDir) -> Result<()> {
     if let Some(aside) = state_file::make_way(&dir.state_file(), Timestamp::now())? {
-        tracing::warn!(path = %aside.display(), "the state file was damaged or no file; it was set aside, and is written anew from the journal");
+        tracing::warn!(path = %aside.display(), "the state file was damaged or not a file; it was set aside and rewritten from the journal");
     }
     Ok(())
 }

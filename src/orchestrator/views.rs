@@ -186,7 +186,7 @@ impl<'a> Views<'a> {
         let how = if backend.reports_usage_in_time() {
             "enforced while it works"
         } else {
-            "enforced: none, the CLI tells what it used only at the end of a turn"
+            "enforced: none, the CLI reports its usage only at the end of a turn"
         };
         let (cost, tokens) = (worker.mission.max_cost_usd, worker.mission.max_tokens);
         let limits = [cost.map(|most| format!("max_cost_usd {most}")), tokens.map(|most| format!("max_tokens {most}"))];

@@ -38,9 +38,9 @@ pub enum Heard {
 impl Heard {
     pub fn as_str(self) -> &'static str {
         match self {
-            Heard::AtTheStart | Heard::At(_) => "heard",
+            Heard::AtTheStart | Heard::At(_) => "delivered",
             Heard::Waiting => "waiting",
-            Heard::Never => "not heard",
+            Heard::Never => "not delivered",
         }
     }
 }

@@ -20,7 +20,7 @@ pub enum JournalError {
     FormerInUse { path: PathBuf, found: u32, by: String },
     #[error("cannot read {}: it is damaged: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
-    #[error("cannot use {}: it was removed or replaced while this server ran; nothing of this was saved", path.display())]
+    #[error("cannot use {}: it was removed or replaced while this server ran; this change was not saved", path.display())]
     Removed { path: PathBuf },
 }
 

@@ -260,7 +260,7 @@ impl LiveAttempt {
             return Failure { kind: FailureKind::Lost, message, resets_at: None };
         }
         let message = format!(
-            "its worktree {} was removed or moved while it ran: its commits are on branch {branch}, its uncommitted changes are gone with the folder; a retry makes the worktree again from the branch",
+            "its worktree {} was removed or moved while it ran: its commits are on branch {branch}, its uncommitted changes are gone with the folder; a retry creates the worktree again from the branch",
             here.display()
         );
         Failure { kind: FailureKind::Lost, message, resets_at: None }
@@ -293,7 +293,7 @@ fn passed_if_committed(verification: Verification, uncommitted: u32) -> Verifica
     match verification {
         Verification::Passed { .. } if uncommitted > 0 => Verification::Inconclusive {
             why: format!(
-                "it passed, but with {uncommitted} uncommitted files, so it verifies no commit: ask the worker to commit them, or let the user set commit_leftovers"
+                "it passed, but with {uncommitted} uncommitted files, so it verifies no commit: ask the worker to commit them, or the user to set commit_leftovers"
             ),
         },
         other => other,

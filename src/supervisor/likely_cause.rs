@@ -323,12 +323,12 @@ mod tests {
         let found = words(judge(&[true], BaseResult::Unknown));
         assert_eq!(found, "the worktree lacks what the main checkout has: node_modules (installed dependencies)");
         let found = words(judge(&[], BaseResult::Fails));
-        assert_eq!(found, "the command fails in a fresh worktree of c, without this work, too");
+        assert_eq!(found, "the command also fails in a fresh worktree of c, without this work");
         assert!(
             words(judge(&[true], BaseResult::Fails)).contains("node_modules (installed dependencies); the command")
         );
         let cause = judge(&[false], BaseResult::Fails).expect("the base fails");
         assert_eq!(cause.fix(), None);
-        assert!(cause.words().contains("only possible") && cause.short() == "base fails too", "{}", cause.words());
+        assert!(cause.words().contains("possible cause") && cause.short() == "base fails too", "{}", cause.words());
     }
 }

@@ -31,7 +31,7 @@ fn clean_removes_only_merged_committed_worktrees() {
     let why = plan["kept"].as_array().unwrap().iter().map(|it| it["why"].as_str().unwrap()).collect::<Vec<_>>();
     for (why, part) in why.iter().zip([
         "not merged into main (commits that are not there: 1)",
-        "not committed: 1 (c.txt)",
+        "uncommitted files: 1 (c.txt)",
         "its worker is running",
         "it belongs to no worker",
     ]) {

@@ -15,7 +15,7 @@ fn user_messages_are_shown_on_every_screen() {
     world.run(&["retry", &worker, "--fresh", "--feedback", "mind the tests in api"]).ended(0);
     until_status(&mut boss, &worker, "running");
     let status = world.run(&["status", &worker]).ended(0);
-    assert!(status.contains("user, heard: mind the tests in api"), "{status}");
+    assert!(status.contains("user, delivered: mind the tests in api"), "{status}");
     boss.succeed("send_message_to_worker", json!({"worker_id": worker, "message": "look at b"}));
     let status = world.run(&["status", &worker]).ended(0);
     assert!(status.contains("boss, waiting: look at b"), "{status}");
@@ -25,13 +25,13 @@ fn user_messages_are_shown_on_every_screen() {
     }
 
     let said = world.run(&["cancel", &worker, "--reason", "the plan has changed"]).ended(0);
-    assert!(said.contains("1 message was not heard: \"look at b\""), "{said}");
+    assert!(said.contains("1 message was not delivered: \"look at b\""), "{said}");
     let status = world.run(&["status", &worker]).ended(0);
-    for says in ["cancelled  by the user: the plan has changed", "boss, not heard: look at b"] {
+    for says in ["cancelled  by the user: the plan has changed", "boss, not delivered: look at b"] {
         assert!(status.contains(says), "{says} in\n{status}");
     }
     let logs = world.run(&["logs", &worker, "--attempt", "all"]).ended(0);
-    for says in ["cancelled by the user: the plan has changed", "1 message was not heard: \"look at b\""] {
+    for says in ["cancelled by the user: the plan has changed", "1 message was not delivered: \"look at b\""] {
         assert!(logs.contains(says), "{says} in\n{logs}");
     }
     let all = world.run(&["status"]).ended(0);

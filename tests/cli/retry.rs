@@ -56,7 +56,7 @@ fn queued_retry_starts_with_the_next_server() {
     until_status(&mut boss, &runs, "running");
     boss.kill_server();
     let said = world.run(&["retry", &again, "--fresh"]).ended(0);
-    assert!(said.contains("queued (attempt 2, fake), waiting for a free place: 1 of 1 workers run"), "{said}");
+    assert!(said.contains("queued (attempt 2, fake), waiting for a free slot: 1 of 1 workers run"), "{said}");
     let mut next = world.boss();
     std::fs::write(world.repo().join("go"), "").unwrap();
     until_status(&mut next, &again, "completed");

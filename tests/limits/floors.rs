@@ -81,7 +81,7 @@ fn full_server_reports_how_many_run() {
         answer["worker"]["waits_for"].as_str().map(str::to_owned)
     };
     until_some("the reason", || {
-        (waits_for(&mut server)? == "a free place: 1 of 1 workers run (max_workers)").then_some(())
+        (waits_for(&mut server)? == "a free slot: 1 of 1 workers run (max_workers)").then_some(())
     });
     std::fs::write(&gate, "").expect("a file");
     until_some("both settle", || {

@@ -47,7 +47,7 @@ async fn rate_limit_backs_off_and_uses_fallbacks(world: &World) {
     assert!(status["backends"][0]["held_until"].is_string(), "{status:#}");
     let waiting = world.details(&waits, &[]).await;
     let why = waiting["worker"]["waits_for"].as_str().unwrap_or_default();
-    assert!(why.starts_with("codex to take work again at") && why.contains("429"), "{waiting:#}");
+    assert!(why.starts_with("codex to accept work again at") && why.contains("429"), "{waiting:#}");
 
     let settled = world.settled(&elsewhere).await;
     assert_eq!((&settled["status"], &settled["backend"]), (&json!("completed"), &json!("claudecode")), "{settled:#}");

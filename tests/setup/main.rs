@@ -88,7 +88,7 @@ fn removal_names_remaining_registrations() {
     home.setup(&["claude", "--scope", "project"]);
     let removed = text(&["setup", "claude", "--scope", "project", "--remove"]);
     assert!(
-        removed.contains("still starts this server, by the entry in") && removed.contains(".claude.json"),
+        removed.contains("still starts this server, through the entry in") && removed.contains(".claude.json"),
         "{removed}"
     );
     assert!(!removed.contains("any more"), "{removed}");
@@ -99,7 +99,7 @@ fn removal_names_remaining_registrations() {
     assert!(removed.contains("by the plugin (claude plugin disable orchestrator-boss@somewhere)"), "{removed}");
     assert!(!removed.contains("any more"), "{removed}");
     let set_up = text(&["setup", "claude"]);
-    assert!(set_up.contains("also starts this server by the plugin") && set_up.contains("twice"), "{set_up}");
+    assert!(set_up.contains("also starts this server through the plugin") && set_up.contains("twice"), "{set_up}");
     fs::remove_file(home.path(".claude/settings.json")).expect("a created file");
     assert!(text(&["setup", "claude", "--remove"]).contains("no longer starts this server"));
 }

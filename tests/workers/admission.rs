@@ -75,7 +75,7 @@ async fn backoff_is_reported_once_and_survives_restart() {
     let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
     let answer = server.wait(&[], CEILING).await;
     assert_eq!((answer.settled.len(), answer.queued, answer.attention.len()), (1, 2, 2), "{answer:#?}");
-    assert!(answer.waits_for.unwrap_or_default().starts_with("2 for fake to take work again at"));
+    assert!(answer.waits_for.unwrap_or_default().starts_with("2 for fake to accept work again at"));
     let answer = server.wait(&[], Duration::from_millis(200)).await;
     assert_eq!((answer.status, answer.attention.len()), (WaitStatus::StillRunning, 0), "it was reported before");
     let until = fake(&server).await.held_until.expect("it is held");
@@ -101,7 +101,7 @@ async fn first_answer_to_the_probe_ends_the_backoff() {
 
     until_exists(&world.worktree(&ids[0]).join("began")).await;
     for id in &ids[1..] {
-        until_waits_for(&server, id, "which tries whether fake takes work again").await;
+        until_waits_for(&server, id, "which probes whether fake accepts work again").await;
     }
     std::fs::write(&answer, "").unwrap();
     for id in &ids[1..] {
@@ -198,7 +198,7 @@ async fn budget_is_shown_with_its_enforcement() {
     (silent.backend, silent.max_tokens) = ("plain".into(), Some(500));
     let cases = [
         (reporting, Some("max_cost_usd 1.5, max_tokens 500 (enforced while it works)")),
-        (silent, Some("max_tokens 500 (enforced: none, the CLI tells what it used only at the end of a turn)")),
+        (silent, Some("max_tokens 500 (enforced: none, the CLI reports its usage only at the end of a turn)")),
         (mission("free", "say done"), None),
     ];
     for (draft, expected) in cases {

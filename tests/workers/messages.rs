@@ -52,7 +52,9 @@ async fn message_to_cancelled_worker_reaches_next_attempt() {
     assert_eq!(written(&server, &id).await[0].heard, Heard::Never);
     let view = server.orchestrator.get(&id).await.unwrap();
     let reasons = view.worker.last().unwrap().reasons().unwrap();
-    for says in ["cancelled by the boss: the plan has changed", "1 message was not heard: \"FAKE:\\nsay I heard it\""] {
+    for says in
+        ["cancelled by the boss: the plan has changed", "1 message was not delivered: \"FAKE:\\nsay I heard it\""]
+    {
         assert!(reasons.contains(says), "{reasons}");
     }
     check_delivery_after_retry(&server, &id, "I heard it").await;

@@ -79,7 +79,7 @@ async fn work_off_the_branch_is_never_called_merged() {
         ("pick", format!("{conflict}\nrun git cherry-pick side || true"), "cherry-pick that is not finished"),
         ("rebase", format!("{conflict}\nrun git rebase -q side || true"), "rebase that is not finished"),
         ("stash", "write README x\nrun git stash -q".to_owned(), "a stash"),
-        ("nested", "run git init -q inner\nwrite inner/a.txt x".to_owned(), "a repository inside"),
+        ("nested", "run git init -q inner\nwrite inner/a.txt x".to_owned(), "a nested repository"),
         ("ignored", "write my.secret x".to_owned(), "files that git ignores: my.secret"),
         (
             "side",
@@ -178,7 +178,7 @@ async fn unreadable_git_data_is_unknown_not_nothing() {
         let id = completed(&server, &format!("write a.txt {title}\ncommit {title}\n{breaks}")).await;
         let named = changes(&server, &id).await.not_on_branch;
         let is_unknown = |part: &NotOnBranch| {
-            part.what == "what could not be looked at" && part.how_to_include.contains("look there by hand: cannot")
+            part.what == "what could not be checked" && part.how_to_include.contains("check it by hand: cannot")
         };
         assert!(named.iter().any(is_unknown), "{title}: {named:#?}");
     }
@@ -254,7 +254,7 @@ async fn unreadable_worktree_is_never_called_merged() {
         let last = worker.last().unwrap();
         assert_eq!(last.changes.commits, 1, "{last:#?}");
         let [part] = last.changes.not_on_branch.as_slice() else { panic!("{last:#?}") };
-        assert_eq!(part.what, "what could not be looked at");
+        assert_eq!(part.what, "what could not be checked");
         assert!(part.how_to_include.contains("index file"), "{part:?}");
         if is_verified {
             assert_eq!(last.verification.as_str(), "could_not_run");

@@ -243,7 +243,7 @@ async fn commits_of_another_worker_are_named() {
     let script = format!("write own.txt x\ncommit own\nrun git merge -q --no-edit orchestrator/{failed}");
     let id = server.create_one(mission("second", &script)).await;
     server.until(&id, "completed").await;
-    let note = format!("commits that it has taken from other branches: 1 commit of orchestrator/{failed}");
+    let note = format!("commits that it took from other branches: 1 commit of orchestrator/{failed}");
     for (dry_run, status) in [(true, "would_merge"), (false, "merged")] {
         let answer = integrate(&server, IntegrationRequest { dry_run, ..of(&id) }).await;
         assert_eq!(answer.status.as_str(), status);

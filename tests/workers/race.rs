@@ -239,7 +239,7 @@ async fn loser_is_an_ordinary_worker_after_the_race() {
     };
     assert_eq!(merge(&racers[0]).await, [""; 0]);
     let notes = merge(&racers[1]).await;
-    assert!(notes[0].contains("not the winner") && notes[0].contains(&racers[0]), "{notes:?}");
+    assert!(notes[0].contains("did not win its race") && notes[0].contains(&racers[0]), "{notes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -40,7 +40,7 @@ pub fn check(repository: &Repository, context: &CheckContext) -> Vec<Finding> {
             .fix(format!("git -C {} status", quoted(repository.root())))
             .stops_all(),
         Err(CheckoutError::Scratch(error)) => {
-            Finding::warn(NAME, format!("not tried: cannot create a scratch place ({error}); TMPDIR sets it"))
+            Finding::warn(NAME, format!("not tried: cannot create a scratch folder ({error}); TMPDIR sets another"))
         }
     }]
 }

@@ -34,7 +34,7 @@ pub fn check_all(context: &CheckContext) -> Vec<Finding> {
                 Finding::warn(
                     "repository",
                     format!(
-                        "{} is in no repository: workers can only work in directories that missions name, one at a time",
+                        "{} is not in a repository: workers can only work in directories that missions name, one at a time",
                         context.directory.display()
                     ),
                 ),

@@ -27,13 +27,13 @@ fn check(plugin: &Plugin, home: &Path, setup: bool) -> Finding {
     }
     if setup {
         let message =
-            "Claude Code starts this server twice, by the plugin and by setup's entry: its agent has each tool twice";
+            "Claude Code starts this server twice, through the plugin and setup's entry: its agent has each tool twice";
         return Finding::warn(NAME, message)
             .fix("orchestrator-boss setup claude --remove")
             .fix(format!("claude plugin disable {name}"));
     }
     match program(home) {
-        Some(path) => Finding::ok(NAME, format!("Claude Code starts {} by {name}", path.display())),
+        Some(path) => Finding::ok(NAME, format!("Claude Code starts {} through {name}", path.display())),
         None => {
             Finding::bad(NAME, format!("Claude Code has {name}, which does not find {PROGRAM} on the PATH")).fix(link())
         }

@@ -61,12 +61,12 @@ Exit codes:
   1    setup failed, or you declined
   2    wrong usage")]
 pub(super) struct SetupArgs {
-    /// ClientKind to set up
+    /// Client to set up
     client: ClientKind,
-    /// Where the registration applies
+    /// Scope of the registration
     #[arg(long, value_name = "SCOPE", default_value = "user")]
     scope: SetupScope,
-    /// Undo setup
+    /// Remove the registration
     #[arg(long)]
     remove: bool,
     /// Also install the skill, which teaches an agent to manage workers (with --remove: remove it)
@@ -249,9 +249,9 @@ fn other_entries_note(args: &SetupArgs, other_entries: &[String]) -> Option<Stri
     let plugin = other_entries.last().filter(|other| other.starts_with("the plugin"));
     if args.remove {
         (!other_entries.is_empty())
-            .then(|| format!("{title} still starts this server, by {}", other_entries.join(" and ")))
+            .then(|| format!("{title} still starts this server, through {}", other_entries.join(" and ")))
     } else {
-        plugin.map(|it| format!("{title} also starts this server by {it}: its agent has each tool twice"))
+        plugin.map(|it| format!("{title} also starts this server through {it}: its agent has each tool twice"))
     }
 }
 

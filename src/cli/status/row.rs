@@ -166,7 +166,7 @@ fn notes(view: &WorkerView, is_led: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if !is_led {
         let note = if worker.status.is_live() {
-            "its server has ended, it keeps running"
+            "its server has ended; it keeps running"
         } else {
             "no server: start its boss again"
         };

@@ -116,7 +116,7 @@ pub fn mixed() -> Vec<WorkerView> {
         views[at].idle_seconds = Some(12);
     }
     views[5].live.as_mut().unwrap().stalled = Some("no event, no output and no CPU time for 15 minutes".to_owned());
-    views[2].waits_for = Some("a free place: 6 of 6 workers run".to_owned());
+    views[2].waits_for = Some("a free slot: 6 of 6 workers run".to_owned());
     let with = |with: &str| Collision {
         with: with.to_owned(),
         is_integration_branch: false,
@@ -205,7 +205,7 @@ fn two_hundred_columns_show_everything() {
         "NOW",
         "w-2, main",
         "passed",
-        "waiting for a free place: 6 of 6 workers run",
+        "waiting for a free slot: 6 of 6 workers run",
         "shell: cargo test --all",
         "check: exit status 1: ␛[31m3 tests failed",
         "o/w-1-fix-the-parser",
@@ -257,7 +257,7 @@ fn open_worker_without_server_is_marked() {
     let queued = mixed().remove(2);
     let running = mixed().remove(0);
     for (view, says) in
-        [(queued, "no server: start its boss again"), (running, "its server has ended, it keeps running")]
+        [(queued, "no server: start its boss again"), (running, "its server has ended; it keeps running")]
     {
         assert_eq!(WorkerRow::of(&view, false, now()).notes[0], says);
         assert!(WorkerRow::of(&view, true, now()).notes.iter().all(|note| note != says));
@@ -364,7 +364,7 @@ fn messages_show_author_and_delivery() {
     };
     shown.written = vec![at("use b", Author::Boss, Heard::At(now())), at("and c", Author::User, Heard::Waiting)];
     let lines = plain(&detail::lines(shown, 100, None)).join("\n");
-    assert!(lines.contains("boss, heard: use b") && lines.contains("user, waiting: and c"), "{lines}");
+    assert!(lines.contains("boss, delivered: use b") && lines.contains("user, waiting: and c"), "{lines}");
 
     let by_user = Cancelled { by: Some(Author::User), reason: "the plan has changed".to_owned() };
     let mut views = mixed();
@@ -372,5 +372,5 @@ fn messages_show_author_and_delivery() {
     worker.settled[0].cancelled = Some(by_user);
     worker.settled[0].unheard = vec!["look at b".to_owned()];
     let row = WorkerRow::of(&views[4], true, now()).note(false);
-    assert!(row.contains("by the user: the plan has changed · 1 message was not heard: \"look at b\""), "{row}");
+    assert!(row.contains("by the user: the plan has changed · 1 message was not delivered: \"look at b\""), "{row}");
 }

@@ -49,7 +49,7 @@ impl Scan<'_> {
         }
         if !others.is_empty() {
             let what = format!("{} that were not examined", count(others.len(), "more commit"));
-            let how = format!("`git log COMMIT` for each, then `git merge` what is wanted on branch {}", self.branch);
+            let how = format!("`git log COMMIT` for each, then `git merge` the ones to keep on branch {}", self.branch);
             parts.push(part(what, names(&others), how));
         }
         Ok(parts)
@@ -104,7 +104,7 @@ impl Scan<'_> {
                 None => (format!("{commits} at {name}"), format!("{name}, commit {tip}")),
             },
             None if at_head => (format!("{commits} on a detached HEAD"), format!("commit {tip}")),
-            None => (format!("{commits} that only the reflog of its worktree knows"), format!("commit {tip}")),
+            None => (format!("{commits} that only the reflog of its worktree names"), format!("commit {tip}")),
         };
         let branch = self.branch;
         let how = match &self.tip {

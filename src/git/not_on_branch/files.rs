@@ -36,11 +36,11 @@ impl Scan<'_> {
         let changed: Vec<String> = changed.map(|copy| copy.path.clone()).collect();
         if !changed.is_empty() {
             let what = format!("changes of files that were copied there by .worktreeinclude: {}", names(&changed));
-            parts.push(part(what, place(), "copy what is wanted of them to the main checkout by hand".to_owned()));
+            parts.push(part(what, place(), "copy the changes to keep to the main checkout by hand".to_owned()));
         }
         if let Some(complaint) = &self.status.complaint {
-            let what = format!("what git cannot read: {}", complaint.replace('\n', "; "));
-            parts.push(part(what, place(), "make it readable and commit it there".to_owned()));
+            let what = format!("files that git cannot read: {}", complaint.replace('\n', "; "));
+            parts.push(part(what, place(), "make them readable and commit them there".to_owned()));
         }
         parts
     }
@@ -78,7 +78,7 @@ impl Scan<'_> {
             ),
             (_, None, _) => format!("HEAD is on no branch there; `git switch {}` first", self.branch),
             (_, Some(branch), _) if branch != self.branch => {
-                format!("HEAD is on {branch}, which was there before; `git switch {}` first", self.branch)
+                format!("HEAD is on {branch}, which existed before; `git switch {}` first", self.branch)
             }
             _ => String::new(),
         };
@@ -103,7 +103,7 @@ impl Scan<'_> {
         if changed.is_empty() {
             return Ok(Vec::new());
         }
-        let what = format!("changes of files that git was told to take for unchanged: {}", names(&changed));
+        let what = format!("changes of files that git is set to treat as unchanged: {}", names(&changed));
         let how = "`git update-index --no-assume-unchanged --no-skip-worktree` for each of them there, then commit"
             .to_owned();
         Ok(vec![part(what, shown(worktree), how)])
@@ -121,7 +121,7 @@ fn with_article(operation: &str) -> String {
 fn how_to_finish(operation: Option<&str>) -> String {
     match operation {
         Some("merge") => {
-            "finish it there: resolve what is in conflict, `git add` it, `git commit`; or `git merge --abort`"
+            "finish it there: resolve the conflicts, `git add` the files, `git commit`; or `git merge --abort`"
                 .to_owned()
         }
         Some("bisect") => "`git bisect reset` there".to_owned(),

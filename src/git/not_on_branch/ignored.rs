@@ -31,7 +31,7 @@ pub fn ignored(worktree: &Path, ignored: &[PathBuf], copies: &[Copied]) -> Optio
     }
     let (paths, described): (Vec<String>, Vec<String>) = found.into_iter().unzip();
     let what = format!("files that git ignores: {}", listed(&described, MOST_PARTS));
-    let how = "`git add -f` there what of it is wanted, and commit".to_owned();
+    let how = "`git add -f` the files to keep there, and commit".to_owned();
     let files = Files::Ignored(Some(paths).filter(|paths| paths.len() <= MOST_PARTS));
     Some(NotOnBranch { files: Some(files), ..part(what, shown(worktree), how) })
 }

@@ -76,7 +76,7 @@ fn of_worktree(asked: &Asked, worktree: &Path, hidden: &BTreeSet<String>) -> Res
         return Ok(None);
     }
     let what = format!("a worktree that appeared since its own was made, with {}", held.join(" and "));
-    let first = if files.is_empty() { "" } else { "commit what is wanted there, then " };
+    let first = if files.is_empty() { "" } else { "commit the files to keep there, then " };
     let head = status.branch.or(status.head).unwrap_or_default();
     Ok(Some(part(what, shown(worktree), format!("{first}{}", how_to_merge(asked, &head)))))
 }

@@ -24,7 +24,7 @@ impl Scan<'_> {
             let left = status(&worktree.at(path), Untracked::Files)?;
             if !left.entries.is_empty() {
                 let files: Vec<String> = left.entries.iter().map(|entry| shown(&entry.path)).collect();
-                let what = format!("{} in a worktree inside: {}", count(files.len(), UNCOMMITTED), names(&files));
+                let what = format!("{} in a nested worktree: {}", count(files.len(), UNCOMMITTED), names(&files));
                 let how = format!("commit them there, then merge that commit into {}", self.branch);
                 parts.push(part(what, shown(path), how));
             }
@@ -37,16 +37,16 @@ impl Scan<'_> {
             .filter(|path| !self.inside.iter().any(|it| path.starts_with(&it.path)));
         for path in others {
             let how = format!(
-                "push it to a place of its own, or move its git folder away and commit its files on branch {}",
+                "push it to a remote of its own, or move its git folder away and commit its files on branch {}",
                 self.branch
             );
-            parts.push(part("a repository inside, with all that is in it".to_owned(), shown(&path), how));
+            parts.push(part("a nested repository, with all of its content".to_owned(), shown(&path), how));
         }
         let index = folders_and_links(worktree)?;
         for folder in index.folders.iter().map(|folder| worktree.at(folder)) {
             if is_own_repository(&folder)? && resolve_commit(&folder, "HEAD")?.is_some() {
-                let what = "the commits of a repository inside, whose files are also tracked here".to_owned();
-                parts.push(part(what, shown(&folder), "push them to a place of its own".to_owned()));
+                let what = "the commits of a nested repository, whose files are also tracked here".to_owned();
+                parts.push(part(what, shown(&folder), "push them to a remote of its own".to_owned()));
             }
         }
         for link in &index.links {
@@ -67,8 +67,8 @@ impl Scan<'_> {
         let what = match (unpublished.is_empty(), dirty) {
             (true, false) => return Ok(None),
             (true, true) => "uncommitted files of a submodule",
-            (false, false) => "commits of a submodule that are in no other place",
-            (false, true) => "commits of a submodule that are in no other place, and uncommitted files of it",
+            (false, false) => "commits of a submodule that exist nowhere else",
+            (false, true) => "commits of a submodule that exist nowhere else, and its uncommitted files",
         };
         let how = format!("commit and push them there; then commit the submodule on branch {}", self.branch);
         Ok(Some(part(what.to_owned(), shown(&path), how)))
@@ -91,9 +91,9 @@ impl Scan<'_> {
             let what =
                 format!("the content of {}: branch {} only links to its commit {commit}", shown(&path), self.branch);
             let how = if is_here {
-                "push that commit to the submodule's remote; or, if it shall be no submodule, `git rm --cached` it, move its git folder away, and commit its files"
+                "push that commit to the submodule's remote; or, if it is not meant to be a submodule, `git rm --cached` it, move its git folder away, and commit its files"
             } else {
-                "nobody here has that commit: have it pushed to the submodule's remote, or take the link out"
+                "no repository here has that commit: have it pushed to the submodule's remote, or remove the link"
             };
             parts.push(part(what, shown(&here), how.to_owned()));
         }

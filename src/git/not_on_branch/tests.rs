@@ -214,7 +214,7 @@ fn commits_are_named_wherever_they_are() {
     assert_eq!((part.what.as_str(), part.place), ("1 commit on a detached HEAD", format!("commit {loose}")));
     assert!(part.how_to_include.contains(&format!("git merge {loose}")), "{}", part.how_to_include);
     work.git(&["checkout", "-q", "work"]);
-    assert_eq!(work.part().what, "1 commit that only the reflog of its worktree knows");
+    assert_eq!(work.part().what, "1 commit that only the reflog of its worktree names");
     work.git(&["branch", "side", &loose]);
     assert_eq!(work.part().what, "1 commit on branch side");
     work.git(&["merge", "-q", "--no-edit", "side"]);
@@ -343,7 +343,7 @@ fn repository_around_tracked_files_is_named() {
         &["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "--allow-empty", "-m", "x"],
     );
     let part = work.part();
-    assert!(part.place.ends_with("/src") && part.what.contains("commits of a repository inside"), "{part:?}");
+    assert!(part.place.ends_with("/src") && part.what.contains("commits of a nested repository"), "{part:?}");
 }
 
 #[test]
@@ -353,7 +353,7 @@ fn nested_worktree_is_named_with_its_commits() {
     let inner = work.path().join("inner");
     assert_eq!(work.parts(), []);
     write(&inner, "left.txt", "x");
-    assert!(work.part().what.contains("in a worktree inside: left.txt"));
+    assert!(work.part().what.contains("in a nested worktree: left.txt"));
     git(&inner, &["add", "."]);
     git(&inner, &["commit", "-qm", "side"]);
     assert_eq!(work.part().what, "1 commit on branch side");
@@ -450,7 +450,7 @@ fn changes_behind_index_flags_are_named() {
     write(work.path(), "marked.txt", "changed\n");
     write(work.path(), "skipped.txt", "changed\n");
     let part = work.part();
-    assert!(part.what.ends_with("take for unchanged: marked.txt, skipped.txt"), "{part:?}");
+    assert!(part.what.ends_with("treat as unchanged: marked.txt, skipped.txt"), "{part:?}");
 }
 
 #[test]

@@ -138,7 +138,7 @@ mod tests {
             running: 0,
             queued: 2,
             limit: 4,
-            waits_for: Some("a free place".into()),
+            waits_for: Some("a free slot".into()),
             held_until: None,
         };
         let report = serde_json::to_value(BackendsReport::new(&[view])).unwrap();
@@ -146,7 +146,7 @@ mod tests {
             "backends": [{
                 "backend": "codex", "installed": true, "version": "0.169.0", "authenticated": "no",
                 "how_to_fix": "codex login", "running": 0, "queued": 2, "limit": 4,
-                "waits_for": "a free place"
+                "waits_for": "a free slot"
             }],
             "next_step": "give the user how_to_fix; no worker can run until then"
         });

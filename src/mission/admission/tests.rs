@@ -264,10 +264,10 @@ fn just_started_workers_reserve_resources() {
 #[test]
 fn each_wait_reason_has_a_text() {
     let one = Limits { total: 1, ..limits() };
-    assert_eq!(with(&one, Headroom::default()).1.unwrap(), "a free place: 1 of 1 workers run (max_workers)");
+    assert_eq!(with(&one, Headroom::default()).1.unwrap(), "a free slot: 1 of 1 workers run (max_workers)");
     let one = Limits { per_backend: HashMap::from([("codex".into(), 1)]), ..limits() };
     let why = with(&one, Headroom::default()).1.unwrap();
-    assert_eq!(why, "a free place: 1 of 1 codex workers run (its max_workers)");
+    assert_eq!(why, "a free slot: 1 of 1 codex workers run (its max_workers)");
 
     let mut registry = Registry::default();
     create(&mut registry, &[draft("a"), needs("b", &["a"])]);

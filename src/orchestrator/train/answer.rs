@@ -49,8 +49,7 @@ pub(super) fn notes(
     train: &Train,
     bypassed: impl FnOnce() -> Result<Vec<String>>,
 ) -> Result<Vec<String>> {
-    let log =
-        train.log.iter().map(|log| format!("all that the verification that did not pass said: {}", log.display()));
+    let log = train.log.iter().map(|log| format!("the complete output of the failed verification: {}", log.display()));
     let mut notes: Vec<String> = log.chain(order.sources.iter().filter_map(|source| source.note.clone())).collect();
     for (at, origins) in &train.origins {
         notes.extend(note_on_origins(order, train, *at, origins)?);
@@ -59,7 +58,7 @@ pub(super) fn notes(
     for (at, commit) in train.by_hand.iter().filter(|(at, _)| !is_left(at)) {
         let title = origins::titles(&order.repository, std::slice::from_ref(commit))?;
         notes.push(format!(
-            "{} already got the changes of {} up to {title} as other commits, and may have reverted them since: only its later changes count",
+            "{} already has the changes of {} up to {title} as other commits, and may have reverted them since: only later changes count",
             order.into,
             order.sources[*at].name()
         ));
@@ -69,7 +68,7 @@ pub(super) fn notes(
     }
     let is_verified = order.verify_command.is_some() && (!train.stacked.is_empty() || !train.left.is_empty());
     if is_verified && git::lacks_submodules(&order.repository, &train.from) {
-        notes.push("some submodules are empty where it is verified, because the main checkout does not have them: the command has to fetch them".to_owned());
+        notes.push("some submodules are empty where it is verified, because the main checkout does not have them: the command must fetch them".to_owned());
     }
     Ok(notes)
 }
@@ -84,14 +83,14 @@ fn note_on_origins(order: &Order, train: &Train, at: usize, origins: &CommitOrig
     if !origins.dropped.is_empty() {
         let as_one = if comes_in && order.strategy == Strategy::Merge { ", as one commit" } else { "" };
         notes.push(format!(
-            "{into} held {} that {name} was built on and holds them no more ({}): they stay out, and of {name} only its own changes count{as_one}",
+            "{into} had {} that {name} was built on, and no longer has them ({}): they are left out, and only the changes of {name} itself count{as_one}",
             counted(origins.dropped.len()),
             titles(&origins.dropped)?
         ));
     }
     if comes_in && !origins.inherited.is_empty() {
         notes.push(format!(
-            "with {name} come in {} that it was built on and that are not its own: {}",
+            "{name} brings in {} that it was built on and that are not its own: {}",
             counted(origins.inherited.len()),
             titles(&origins.inherited)?
         ));
@@ -101,7 +100,7 @@ fn note_on_origins(order: &Order, train: &Train, at: usize, origins: &CommitOrig
     let others = origins.others.iter().filter(|(branch, _)| comes_in && !is_source(branch));
     let others: Vec<String> = others.map(|(branch, number)| format!("{} of {branch}", counted(*number))).collect();
     if !others.is_empty() {
-        notes.push(format!("with {name} come in commits that it has taken from other branches: {}", others.join(", ")));
+        notes.push(format!("{name} brings in commits that it took from other branches: {}", others.join(", ")));
     }
     Ok(notes)
 }
@@ -164,7 +163,7 @@ fn reason(order: &Order, why: &Why) -> Advice {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             format!("it conflicts: {}{more}", named.join(", "))
         }
-        Why::NotVerified(found) => format!("with it the verification {}", found_out(found)),
+        Why::NotVerified(found) => format!("with it, the verification {}", found_out(found)),
         Why::TargetFails(found) => {
             format!("{} alone does not pass: the verification {}", order.into, found_out(found))
         }

@@ -218,7 +218,7 @@ impl StateWatcher {
             let text = base.map_err(CliError::from).and_then(|base| match base {
                 Some(base) => Ok(changes_of(&worker, &base, &state_root, repository.as_deref())?),
                 None => {
-                    Err(CliError::Failed("nothing to compare: it never started, or not in a repository".to_owned()))
+                    Err(CliError::Failed("no changes to show: it never started, or works outside a repository".to_owned()))
                 }
             });
             diffing.store(false, Ordering::Release);
