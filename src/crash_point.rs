@@ -2,7 +2,7 @@
 //! the feature the program contains none of this.
 //!
 //! `ORCHESTRATOR_CRASH_AT=<name>:<n>` names the step and the count at which to crash. `ORCHESTRATOR_CRASH_LOG=<file>`
-//! counts over all processes, with one line for each pass and its process, so that exactly one process crashes, once.
+//! counts the passes of all processes, one line for each pass, so that exactly one process crashes, once.
 
 use std::path::Path;
 

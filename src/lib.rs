@@ -2,7 +2,7 @@
 //!
 //! Two kinds of process share this crate. The **server** speaks MCP to the boss and keeps the registry of all missions.
 //! For each live worker it starts a **supervisor**, which owns the worker's CLI for a whole attempt and outlives the
-//! server. They communicate by the files of `.orchestrator/` (see [`store`]); a socket only makes it faster. The
+//! server. They communicate through the files of `.orchestrator/` (see [`store`]); a socket only makes this faster. The
 //! reasons for this design, and its invariants, are in `.github/ARCHITECTURE.md`.
 //!
 //! # Rooms
@@ -23,7 +23,7 @@
 //! mission        the pure core: missions, the legal status changes, the registry, rules for starts and retries
 //! ```
 //!
-//! [`crash_point`] is for tests: named steps at which a special build ends. [`docs`] holds the reference documents.
+//! [`crash_point`] is for tests: named steps at which a special build crashes. [`docs`] holds the reference documents.
 //!
 //! # The path of one batch
 //!
@@ -76,12 +76,12 @@
 //!
 //! **Add a backend.**
 //!
-//! 1. `backend/catalog.rs`: a constant for its name, the models that belong to it, an example model, its efforts.
+//! 1. `backend/catalog.rs`: add a constant for its name, its models, an example model and its efforts.
 //! 2. `backend/NAME.rs`: implement [`backend::Backend`] (command line, permissions, probe). `backend/NAME/stream.rs`:
 //!    implement [`backend::Decoder`] (output lines to events). A model is `backend/opencode.rs` with
 //!    `backend/opencode/stream.rs`. Declare and export it in `backend/mod.rs`.
 //! 3. `backend/registry.rs`: add it to the built-in backends. `backend/custom.rs`: reserve its name.
-//!    `backend/environment.rs`: the variables with which this CLI marks the programs that it starts.
+//!    `backend/environment.rs`: add the variables with which this CLI marks the programs that it starts.
 //! 4. Recordings: for each case a folder `tests/fixtures/NAME/CASE/` with `stream.jsonl` (what the CLI printed) and
 //!    `case.json` (how it ended, and why the case exists). Add the name to the lists in `tests/backend_streams.rs` and
 //!    `tests/backend_hostile_output.rs`. `UPDATE_FIXTURES=1 cargo test --test backend_streams` writes the expected

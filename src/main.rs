@@ -1,4 +1,4 @@
-//! Dispatch: everything is in the library, so that tests can reach it.
+//! The entry point. Everything else is in the library, so that tests can reach it.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The assignment of a supervisor, which the server that starts it writes once.
+//! The assignment of a supervisor. The server that starts the supervisor writes it, once.
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,8 @@
 //! The contract between a server and its supervisors: the layout of the state directory's folders, the assignment, the
 //! inbox, the claim, the status and the outcome record. Files are the interface, each with one writer or a lock; the
-//! socket is only faster.
+//! socket only makes this faster.
 //!
-//! This room starts no process and takes no decision about a mission. [`state_dir::StateDir`] alone knows where files
+//! This room starts no process and makes no decision about a mission. [`state_dir::StateDir`] alone knows where files
 //! are.
 
 pub mod assignment;

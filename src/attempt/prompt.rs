@@ -1,4 +1,4 @@
-//! The prompt of a worker: the boss's words and a short frame around them, which the user can change.
+//! The prompt of a worker: the boss's text inside a short frame, which the user can change.
 
 use super::assignment::Assignment;
 use crate::mission::entry::Start;

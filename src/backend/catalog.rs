@@ -1,5 +1,5 @@
 //! The backend to which a model belongs, and the efforts that each backend accepts. It has rules about names and no
-//! list of models, which would age within weeks. A name that matches no rule is passed to the CLI.
+//! list of models, which would be outdated within weeks. A name that matches no rule is passed to the CLI.
 
 use super::Refusal;
 

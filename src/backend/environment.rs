@@ -1,7 +1,7 @@
-//! The variables that no worker may inherit: those by which an agent CLI marks its own children, ours, and those by
-//! which a git hook or command points at another repository. Variables of the user that log in or configure a CLI stay
-//! (CLAUDE_CODE_OAUTH_TOKEN, CLAUDE_CODE_USE_BEDROCK, CLAUDE_CONFIG_DIR, CODEX_HOME, OPENCODE_CONFIG, keys, proxies),
-//! so there is no pattern `CLAUDE_CODE_*`.
+//! The variables that no worker may inherit: those by which an agent CLI marks its own children, those of this program,
+//! and those by which a git hook or command points at another repository. Variables of the user that log in or
+//! configure a CLI stay (CLAUDE_CODE_OAUTH_TOKEN, CLAUDE_CODE_USE_BEDROCK, CLAUDE_CONFIG_DIR, CODEX_HOME,
+//! OPENCODE_CONFIG, keys, proxies), so there is no pattern `CLAUDE_CODE_*`.
 
 use std::collections::BTreeMap;
 use std::path::Path;

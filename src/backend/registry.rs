@@ -1,4 +1,4 @@
-//! The backends by name: the four built-in ones and those of the user's settings.
+//! The backends by name: the four built-in ones and those in the user's settings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

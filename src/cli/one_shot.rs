@@ -1,4 +1,4 @@
-//! A one-shot client: an orchestrator in this process, for a command that acts and exits. It acts in the place of the
+//! A one-shot client: an orchestrator in this process, for a command that acts and exits. It acts in place of the
 //! worker's own boss, which is notified of the results as usual. It consumes no notifications and takes over no
 //! workers. A server of that boss manages what it starts, if one runs; otherwise the next server does.
 

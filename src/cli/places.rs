@@ -1,4 +1,4 @@
-//! The options that name where the settings and the state are. Every command accepts them.
+//! The options for the locations of the settings and of the state. Every command accepts them.
 
 use std::path::PathBuf;
 

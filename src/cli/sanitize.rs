@@ -1,5 +1,5 @@
-//! Removes from texts of workers, models and tools what would control a terminal: moving the cursor, setting the title,
-//! or reversing the direction of a text.
+//! Removes from the texts of workers, models and tools all characters that control a terminal. They could move the
+//! cursor, set the title, or reverse the direction of text.
 
 use std::io::{self, Write};
 

@@ -1,6 +1,7 @@
-//! Questions about one checkout: its commit, its branch, its git directory, and the commits that names mean there.
+//! Queries about one checkout: its commit, its branch, its git directory, and the commits that names refer to there.
 //!
-//! libgit2 and git's own files give the answer where it is certain, and else the git program. Nothing is changed here.
+//! libgit2 and git's own files give the answer where it is certain; otherwise the git program does. Nothing is changed
+//! here.
 
 use std::fs;
 use std::path::{Path, PathBuf};

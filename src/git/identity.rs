@@ -1,4 +1,4 @@
-//! The identity for commits: git's own, and the one that is used if git has none.
+//! The identity for commits: git's own, or a default one if git has none.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! The layout of git's files: the folders of a repository and of its linked worktrees, and the names that this program adds
 //! to them.
 //!
-//! Only files are read here, and git is never started: the rest of this room builds on this file.
+//! This file only reads files and never starts git: the rest of this room builds on it.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

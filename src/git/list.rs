@@ -1,5 +1,4 @@
-//! The list of a repository's worktrees. Creating and removing them is the business of [`super::worktree`] and
-//! [`super::remove`].
+//! The list of a repository's worktrees. [`super::worktree`] creates them, and [`super::remove`] removes them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -1,14 +1,14 @@
 //! Everything that this program does with git: worktrees for workers, the facts of what they did, salvage before
 //! anything is deleted, and integration into a branch.
 //!
-//! The git program does whatever touches a worktree, an index or a ref that somebody may have checked out, because
-//! libgit2 ignores clean and smudge filters, sparse checkout and working-tree encodings, and deletes dirty work without
-//! a word. libgit2 only reads commits and refs, and makes the new branch of a new worktree; where it cannot open a
-//! repository (sha256, reftable, partial clones) the git program does that too.
+//! The git program does everything that touches a worktree, an index or a ref that may be checked out. libgit2 ignores
+//! clean and smudge filters, sparse checkout and working-tree encodings, and deletes uncommitted work silently. Here it only
+//! reads commits and refs, and creates the new branch of a new worktree. Where it cannot open a repository (sha256,
+//! reftable, partial clones), the git program does that too.
 //!
 //! All functions here block: call them from a blocking task. This room knows nothing of workers, missions or the state
 //! folder, and uses only the hints of [`crate::mission`]. It runs no hook and no fsmonitor of the repository, and it
-//! never deletes what is not kept somewhere else.
+//! never deletes work that is not kept somewhere else.
 //!
 //! Start reading in [`command`], then [`repository`] and [`worktree`].
 

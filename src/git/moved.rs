@@ -1,4 +1,4 @@
-//! Worktrees that were moved, alone or with their repository: git's record holds the old path, and the folder lies
+//! Worktrees that were moved, alone or with their repository: git's record has the old path, but the folder is
 //! elsewhere.
 
 use std::fs;

@@ -1,6 +1,6 @@
-//! Resolution of names that a boss or a user gave. A branch name means `refs/heads/NAME`, else the branch of that name
-//! on a remote, and never a tag. For a commit, tags and commit ids are accepted as well. A name that could mean two
-//! different commits is an error that lists them.
+//! Resolution of names that a boss or a user gave. A branch name means `refs/heads/NAME`, or else the branch of that
+//! name on a remote, and never a tag. For a commit, tags and commit ids are accepted as well. A name that could mean
+//! two different commits is an error that lists them.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
-//! Repositories inside a worktree: initialised submodules, and repositories that somebody made or cloned there.
+//! Repositories inside a worktree: initialised submodules, and repositories that were created or cloned there.
 //!
-//! Their commits are not in the repository around them, and a submodule's repository lies in the worktree's own part
-//! of `.git`: removing the worktree deletes it. This file only finds what would be lost; it changes nothing.
+//! Their commits are not in the outer repository. A submodule's repository is in the worktree's own part of `.git`, so
+//! removing the worktree deletes it. This file only finds what would be lost; it changes nothing.
 
 use std::ffi::OsStr;
 use std::fs;

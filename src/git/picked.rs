@@ -1,4 +1,5 @@
-//! Whether the changes of a branch are in another branch as other commits: merged, picked one by one, or squashed.
+//! Determines whether the changes of a branch are in another branch as other commits: merged, picked one by one, or
+//! squashed.
 //!
 //! The objects that a comparison needs are written to a scratch folder and not kept.
 

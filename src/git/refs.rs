@@ -1,9 +1,9 @@
-//! Refs and worktrees, read by libgit2 and from git's own files: a start of git takes longer than all else that is done
-//! with the answer.
+//! Refs and worktrees, read by libgit2 and from git's own files, since starting git takes longer than everything that
+//! is done with the answer.
 //!
-//! Only what is certain is answered here. Everything else (sha256, reftable, partial clones, a worktree that is half
-//! made, names that only git understands) is `None` or [`Lookup::AskGit`], and the caller asks the git program. Nothing
-//! is changed here.
+//! An answer is given only if it is certain. In all other cases (sha256, reftable, partial clones, a partly created
+//! worktree, names that only git understands) it is `None` or [`Lookup::AskGit`], and the caller runs the git program.
+//! Nothing is changed here.
 
 use std::collections::HashMap;
 use std::fs;

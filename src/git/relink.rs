@@ -1,5 +1,5 @@
-//! Repairs the link between a worktree that this program made and git's record of it. A worker may have deleted its `.git`
-//! file, or the record. The files are still there then, but git cannot tell what is in them.
+//! Repairs the link between a worktree that this program created and git's record of it. A worker may have deleted its
+//! `.git` file, or the record. The files are still there then, but git cannot work on them.
 
 use std::ffi::OsStr;
 use std::fs;

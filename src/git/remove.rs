@@ -7,7 +7,7 @@
 //!
 //! Work that the user cannot see is salvaged without an error: reflog-only commits, and files that are ignored only by
 //! rules made in the worktree or that an outcome of the worker named. Other files that the project ignores are deleted
-//! without notice, except changed copies that this program made, and repositories with commits of their own.
+//! silently, except changed copies that this program made, and repositories with commits of their own.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! The repository that workers work in: its folders, its trust, its integration branch, and the lock under which the list
-//! of its worktrees changes.
+//! The repository that workers work in: its folders, its trust, its integration branch, and the lock under which its
+//! list of worktrees changes.
 //!
 //! Nothing here touches a tracked file.
 

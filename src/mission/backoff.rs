@@ -1,5 +1,5 @@
-//! Backoff of backends that take no work: a lost login, a rate limit, a plan that is used up. Pure, and derived from the
-//! settled attempts, so that every server of a state directory agrees and a restart forgets nothing.
+//! Backoff of backends that accept no work: after a lost login, at a rate limit, or at a usage limit. Pure, and derived
+//! from the settled attempts, so that every server of a state directory agrees and a restart loses nothing.
 //!
 //! Like a circuit breaker: one refusal stops all queued workers of the backend. When the backoff ends, one worker probes
 //! the backend. If it is refused too, the next backoff is longer; if its model answers, the others start.

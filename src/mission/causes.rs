@@ -1,4 +1,4 @@
-//! Errors in one line with their causes, for readers who do not see the chain of errors.
+//! Formats an error and its causes in one line, for readers who do not see the chain of errors.
 
 use std::error::Error;
 

@@ -1,4 +1,4 @@
-//! Text of models, tools and files on its way to a terminal or a log. Control characters can move the cursor or hide
+//! Sanitizes texts of models, tools and files for a terminal or a log. Control characters can move the cursor or hide
 //! text, and bidirectional marks can reorder it.
 
 /// Returns the text with such characters escaped, except those that `keep` accepts.

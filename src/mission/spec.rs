@@ -1,4 +1,5 @@
-//! Missions: checked, and with defaults filled in. Other rooms check before whether the directory or branch exists. Pure.
+//! Missions, checked and with defaults filled in. Other rooms have already checked whether the directory or branch
+//! exists. Pure.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Work off the runtime's threads. It knows nothing of what it runs.
+//! Runs blocking work outside the runtime's threads.
 
 use super::error::OrchestratorError;
 

@@ -1,5 +1,5 @@
-//! Running attempts that are to end: cancelled ones, losers of races, and those whose boss has used up its budget. It
-//! tracks which callers wait for an end, and which supervisors were notified. It ends nothing itself.
+//! Running attempts that must end: cancelled ones, losers of races, and those whose boss has used up its budget. This
+//! module tracks which callers wait for an end, and which supervisors were notified. It ends nothing itself.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

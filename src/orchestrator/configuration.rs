@@ -1,7 +1,8 @@
 //! The repository's own git configuration as it was before the first worker, kept beside the state. A worker can change
-//! it, and git would run what it names: then nothing is integrated until a person has undone or accepted the change.
+//! it, and git would run programs that it names. After a change, nothing is integrated until the user has undone or
+//! accepted it.
 //!
-//! Accepting is deleting the file: out of reach of a worker in a sandbox, and no call of a tool.
+//! The user accepts a change by deleting this record. A worker in a sandbox cannot do that, and no tool does it.
 
 use std::path::PathBuf;
 

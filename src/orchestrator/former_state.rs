@@ -1,5 +1,5 @@
-//! State that a version of orchestrator-boss before this format left in a state directory: it is set aside, and what of
-//! it stays in the repository is named.
+//! State that an earlier version of orchestrator-boss, with an older format, left in a state directory. It is set
+//! aside, and a message names the branches, worktrees and salvage refs that stay in the repository.
 
 use super::context::Context;
 use super::error::OrchestratorError;

@@ -1,6 +1,6 @@
 //! Running integrations. Each is a task of its own, which outlasts the call that started it and is joined by the same
 //! call. Integrations into one branch run one after another. Nothing is kept on disk: an integration that ends with the
-//! server was either landed and recorded, or not begun.
+//! server was either landed and recorded, or has changed nothing.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

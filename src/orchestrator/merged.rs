@@ -1,5 +1,5 @@
-//! The current merge state of workers' work, according to git. Records only say where to look, since a user may have
-//! merged by hand or undone a merge. Every view of a worker is updated here before it is shown.
+//! The current merge state of workers' work, according to git. Records only name the places to check, since a user may
+//! have merged by hand or undone a merge. Every view of a worker is updated here before it is shown.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

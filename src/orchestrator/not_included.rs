@@ -1,5 +1,5 @@
 //! Parts of workers' work that the integrated branches do not hold. Git is queried each time: parts that an outcome
-//! named may be on the branch by now, and files may have been written since.
+//! named may be on the branch by now, and new files may exist.
 
 use std::sync::Arc;
 use std::time::SystemTime;

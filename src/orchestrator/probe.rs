@@ -1,5 +1,5 @@
-//! Asking the CLIs about themselves: installed, which version, logged in. What to ask and how to read the answer is the
-//! backend's business; asking is done here, with a ceiling, and never spends anything.
+//! Queries the CLIs: whether they are installed, their version, and whether they are logged in. The backend knows the
+//! query and parses the answer. This module runs the query, with a time limit and without any cost.
 
 use std::collections::{BTreeSet, HashMap};
 use std::env;

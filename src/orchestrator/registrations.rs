@@ -1,7 +1,7 @@
-//! The names under which this server is registered with a CLI, by its user or by the project, so that a worker of that
-//! CLI does not start it again. Claude Code and Gemini CLI workers start no MCP servers at all; the other two are told
-//! which to leave out, and naming one too many does no harm. A registration that is missed here is caught later: a server
-//! below a worker refuses to lead.
+//! The names under which the user or the project has registered this server with a CLI, so that a worker of that CLI
+//! does not start it again. Claude Code and Gemini CLI workers start no MCP servers at all. The other two get a list of
+//! servers to leave out; a superfluous name in it does no harm. A registration that is missed here has no effect
+//! either: a server below a worker refuses to manage workers.
 
 use std::env;
 use std::fs;

@@ -1,8 +1,8 @@
-//! Starts our own program again: a supervisor is another process of the program that the server runs.
+//! Starts this program again: a supervisor is another process of the program that the server runs.
 //!
 //! An upgrade may replace or remove the program's file while the server runs. On Linux the running program itself is
-//! then started, so a server of an old version has supervisors of that version. macOS cannot do that, so there the
-//! program is searched for again at the places from which it was started.
+//! started, so a server of an old version has supervisors of that version. macOS cannot do that, so there the program
+//! is searched for again at the places from which it was started.
 
 use std::path::{Path, PathBuf};
 

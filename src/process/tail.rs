@@ -1,7 +1,7 @@
 //! Follows a growing file by complete lines, soon after they are written, with bounded memory.
 //!
-//! Inotify or kqueue wakes it, and its owner makes it poll regularly. If watches are exhausted, it polls by itself. It
-//! does not interpret the lines.
+//! Inotify or kqueue wakes it, and its owner makes it poll regularly. If the system has no watches left, it polls by
+//! itself. It does not interpret the lines.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -1,6 +1,6 @@
-//! State that a version of orchestrator-boss before this format wrote. It is never read: once nothing uses it any more,
-//! its files move into a folder of their own in the state directory, and the journal begins anew. Branches, worktrees
-//! and salvage refs stay where they are, and so does the record of the user's git configuration.
+//! State that an earlier version of orchestrator-boss wrote in an older format. It is never read. Once no process uses
+//! it any more, its files move into a folder of their own in the state directory, and a new journal begins. Branches,
+//! worktrees, salvage refs and the record of the user's git configuration stay where they are.
 
 use std::fs;
 use std::io;

@@ -12,7 +12,7 @@
 //! ```text
 //! .orchestrator/
 //!   orchestrator-state.json   the state for bosses and people to read; only the server writes it
-//!   journal/                  what the state is made from: numbered files, and the lock that servers take in turn
+//!   journal/                  the source of the state: numbered files, and the lock that servers take in turn
 //!   history.jsonl             settled workers beyond the newest 500
 //!   git-configuration.json    the repository's git configuration before the first worker. While anything differs from
 //!                             it, nothing is integrated. Deleting it accepts the present configuration.
@@ -24,7 +24,7 @@
 //!     worker.json             the worker when its attempt began; worktree.json: its worktree
 //!     attempts/N/
 //!       assignment.json       the input of the supervisor; claim and lock: which supervisor runs the attempt
-//!       status.json           the current status; events.jsonl: one event a line; processes.json: what runs below it
+//!       status.json           the current status; events.jsonl: one event per line; processes.json: what runs below it
 //!       inbox/                messages to the supervisor, in order
 //!       stdout.log            raw output of the CLI; also stderr.log, verify.log and supervisor.log
 //!       outcome.json          the outcome record, whose existence means settled

@@ -1,4 +1,4 @@
-//! Messages to the supervisor, in order, each handled once.
+//! Messages to the supervisor. It handles them in order, each once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

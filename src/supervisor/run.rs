@@ -1,5 +1,5 @@
 //! The supervisor of one attempt: it claims the attempt, runs one turn after another, and writes the outcome. See
-//! `turn` for one turn and `finish` for the order in which an attempt ends, which makes its record true.
+//! `turn` for one turn and `finish` for the steps at the end of an attempt, whose order makes the record correct.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! Uncommitted changes of a worker, in a worktree that was made for it. They are put on its branch as far as that is
-//! clearly right. The rest stays where it is and is named in the outcome.
+//! Uncommitted changes of a worker, in a worktree that was created for it. They are committed to its branch where that
+//! is clearly correct. The rest stays where it is, and the outcome names it.
 
 use crate::attempt::assignment::Assignment;
 use crate::attempt::facts;

@@ -1,8 +1,8 @@
 //! Decodes the lines of Claude Code's stream-json. One process runs many turns: each begins with an `init` and ends
 //! with a `result`. Background tasks and queued messages open further turns, and only the last result counts. A good
 //! result has `is_error` false and a `terminal_reason` of `completed`, or of `stop_hook_prevented`. One field is not
-//! enough: `subtype` is "success" even for API failures, and `is_error` is false for a turn that an urgent message cut
-//! off.
+//! enough: `subtype` is "success" even for API failures, and `is_error` is false for a turn that an urgent message
+//! interrupted.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! Decodes the output of a custom program. PlainStream text is passed on line by line. JSON lines are one object each,
-//! in this vocabulary. A program may leave out fields, and unknown types are ignored:
+//! Decodes the output of a custom program. Plain text is passed on line by line. JSON lines are one object each, in
+//! this vocabulary. A program may leave out fields, and unknown types are ignored:
 //!
 //! ```text
 //! {"type":"session","id":"…"}                                        what to resume with
@@ -14,7 +14,7 @@
 //!
 //! `kind` is one of the failure kinds of an outcome, such as `auth` or `server`. With `rate_limit` and `usage_limit`,
 //! `"resets_at"` may be the time at which the service accepts work again, in seconds since 1970. A run succeeds only
-//! with a `result` of status `success` and exit status 0. A program that is still there 15 seconds after its result is
+//! with a `result` of status `success` and exit status 0. A program that still runs 15 seconds after its result is
 //! ended, and the result counts.
 
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-//! The demo's missions: five, of which four run at once.
+//! The demo's five missions, of which four run at once.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Creates a worktree in a scratch place, as a run does. The checkout needs its filters, objects that are fetched on
+//! Creates a worktree in a scratch folder, as a run does. The checkout needs its filters, objects that are fetched on
 //! demand, and free disk space.
 //!
 //! The repository is not changed. A scratch repository borrows its objects and copies its configuration. It is a

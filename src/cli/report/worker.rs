@@ -1,4 +1,4 @@
-//! Renders one worker: its outcome, verification and changes, and its folded prompt and conversations.
+//! Renders one worker: its outcome, verification and changes, and, collapsed, its prompt and conversations.
 
 use maud::{Markup, html};
 

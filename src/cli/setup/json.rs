@@ -1,5 +1,5 @@
-//! Edits of JSON files in place, by the parser's own syntax tree: comments and formatting stay. The tree breaks an object
-//! of one line that gets a new member into lines.
+//! Edits JSON files in place, through the parser's own syntax tree, which keeps comments and formatting. It breaks a
+//! one-line object that gets a new member into several lines.
 
 use jsonc_parser::cst::{CstInputValue, CstNode, CstObject, CstRootNode};
 use jsonc_parser::{ParseOptions, parse_to_serde_value};

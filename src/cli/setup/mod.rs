@@ -1,4 +1,5 @@
-//! `setup`: registers this server with a client, with everything that the client's defaults lack, or removes it again.
+//! `setup`: registers this server with a client, with everything that the client's defaults lack, or removes the
+//! registration.
 //!
 //! It first shows what it would change. In a file that users write, only our entry changes: comments, order,
 //! indentation and line ends stay. A file that cannot be parsed is not touched. `entry.rs` separates our fields in the

@@ -1,4 +1,4 @@
-//! The place of a mistake in a settings file.
+//! The position of a syntax error in a settings file.
 
 use thiserror::Error;
 

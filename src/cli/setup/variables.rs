@@ -1,5 +1,5 @@
 //! The environment variables that workers need. Claude Code and OpenCode pass their whole environment to their servers;
-//! Codex passes only named variables, Gemini CLI none that look like a secret.
+//! Codex passes only named variables, and Gemini CLI none that look like secrets.
 
 use std::env;
 

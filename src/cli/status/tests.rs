@@ -1,4 +1,4 @@
-//! Tests of the status screens with any number of workers, in every width.
+//! Tests of the status screens with any number of workers, at every width.
 
 use jiff::{SignedDuration, Timestamp};
 

@@ -1,5 +1,5 @@
-//! Compares computed integrations with the results of `git merge`, `git merge --squash` and `git cherry-pick` in a
-//! scratch clone of generated repositories. `INTEGRATION_CASES` sets their number; each is identified by its seed.
+//! Compares computed integrations with the results of `git merge`, `git merge --squash` and `git cherry-pick` in
+//! scratch clones of generated repositories. `INTEGRATION_CASES` sets their number; each is identified by its seed.
 
 use std::collections::BTreeSet;
 use std::fs;

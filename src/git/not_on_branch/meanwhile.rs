@@ -1,6 +1,6 @@
-//! Work that appeared in the repository while a worker ran, in no worktree of ours: worktrees that were added, and
-//! branches that were made or moved without a checkout. Git does not record who did that, so it is never called the
-//! worker's: a note to the boss names what appeared, and says that its owner is unknown.
+//! Work that appeared in the repository while a worker ran, outside the worktrees of this program: worktrees that were
+//! added, and branches that were created or moved without a checkout. Git does not record their author, so they never
+//! count as the worker's. A note to the boss names them, and states that their owner is unknown.
 //!
 //! In the usual case, no git process is started.
 

@@ -1,4 +1,4 @@
-//! Why a worktree cannot be made, found or locked.
+//! Errors of creating, finding and locking worktrees.
 
 use std::io;
 use std::path::PathBuf;

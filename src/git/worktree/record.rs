@@ -1,12 +1,13 @@
-//! A new branch and git's record of a new worktree (gitrepository-layout(5)), written here instead of by two starts of
-//! git, which take longer than all else that is done under the repository's lock.
+//! Writes a new branch and git's record of a new worktree (gitrepository-layout(5)). Starting git twice for this would
+//! take longer than everything else that is done under the repository's lock.
 //!
-//! Only where it is certain what git would write: a repository of the usual kind, a branch that nobody has yet, a plain
-//! name. Everything else is left to git, and so is saying why something is not possible.
+//! It does so only where it is certain what git would write: in a repository without extensions or special worktree
+//! settings, for a branch that does not exist yet, with a plain name. Git does everything else, and reports why
+//! something is not possible.
 //!
-//! Git writes its record file by file, and every other git of the repository fails while it does. Ours is written beside
-//! the others and takes its place whole. A git that was started lives on when the server is killed, and this does not: what
-//! is cut off here is cleared away by the next creation, or finished by [`super::refill`].
+//! Git writes its record file by file, and every other git process in the repository fails meanwhile. This module
+//! writes the record beside the others and renames it into place as a whole. A git process survives the server that
+//! started it; this code does not. The next creation removes an incomplete record, or [`super::refill`] completes it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! Tables and properties of who may start.
+//! Table tests and property tests of admission.
 
 use proptest::prelude::*;
 

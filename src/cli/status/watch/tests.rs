@@ -1,4 +1,4 @@
-//! Tests of the live screen in every size, and of its keys.
+//! Tests of the live screen at every size, and of its keys.
 
 use std::fs::File;
 use std::io::Read;
