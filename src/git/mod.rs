@@ -2,9 +2,9 @@
 //! anything is deleted, and integration into a branch.
 //!
 //! The git program does everything that touches a worktree, an index or a ref that may be checked out. libgit2 ignores
-//! clean and smudge filters, sparse checkout and working-tree encodings, and deletes uncommitted work silently. Here it only
-//! reads commits and refs, and creates the new branch of a new worktree. Where it cannot open a repository (sha256,
-//! reftable, partial clones), the git program does that too.
+//! clean and smudge filters, sparse checkout and working-tree encodings, and deletes uncommitted work silently. Here it
+//! only reads commits and refs, and creates the new branch of a new worktree. Where it cannot open a repository
+//! (sha256, reftable, partial clones), the git program does that too.
 //!
 //! All functions here block: call them from a blocking task. This room knows nothing of workers, missions or the state
 //! folder, and uses only the hints of [`crate::mission`]. It runs no hook and no fsmonitor of the repository, and it
