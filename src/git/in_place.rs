@@ -14,7 +14,7 @@ use crate::mission::hint::{Hint, Hinted};
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     #[error(
-        "cannot use the worktree {}: git works there on {} with the git directory {}",
+        "cannot use the worktree {}: in it, git works on {} with the git directory {}",
         worktree.display(),
         works_on.display(),
         records.display()

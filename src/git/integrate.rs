@@ -90,7 +90,7 @@ impl Hinted for IntegrateError {
                 vec![Hint::to("delete that lock if no git process runs there, then integrate again")]
             }
             Self::TargetBusy { .. } => vec![Hint::to("finish it there, then integrate again")],
-            Self::Scratch(_) => vec![Hint::to("set TMPDIR to a folder that can be written")],
+            Self::Scratch(_) => vec![Hint::to("set TMPDIR to a writable folder")],
             Self::TargetMoved { .. } => vec![Hint::to("integrate again")],
         }
     }

@@ -78,7 +78,7 @@ pub async fn serve(
     if let Some(orchestrator) = starter.started()
         && timeout(SHUTDOWN_TIME, orchestrator.shut_down()).await.is_err()
     {
-        tracing::warn!("the shutdown took too long; the next server takes over what is left");
+        tracing::warn!("the shutdown took too long; the next server takes over the rest");
     }
     result
 }

@@ -172,7 +172,7 @@ impl Refusal {
             Err(error) => return Self::of_unreadable(line, &error),
         };
         if value.is_array() {
-            let why = "invalid request: batches are not part of this protocol, send one message a line";
+            let why = "invalid request: batches are not part of this protocol, send one message per line";
             return Some(Self::new(None, ErrorData::invalid_request(why, None)));
         }
         let id = value.get("id").and_then(|id| serde_json::from_value(id.clone()).ok());

@@ -97,7 +97,7 @@ impl Hinted for Rejection {
             Self::TaskTwice { .. } => vec![Hint::to("give each mission a task_id of its own")],
             Self::UnknownDependency { .. } => vec![Hint::to("name a task_id of this batch, or one of those")],
             Self::AmbiguousDependency { .. } => vec![Hint::to("use the whole id of one")],
-            Self::Cycle { .. } => vec![Hint::to("take one of these dependencies out")],
+            Self::Cycle { .. } => vec![Hint::to("remove one of these dependencies")],
             Self::PlaceTaken { worker, .. } => {
                 let other = Hint::to("name another directory, or none to get a worktree");
                 vec![other, Hint::WaitFor(worker.to_string())]

@@ -89,7 +89,7 @@ pub enum OrchestratorError {
     )]
     ConfigurationChanged { root: PathBuf, hooks: PathBuf, record: PathBuf, changes: String },
 
-    #[error("cannot remove {}: it was not made for this worker", path.display())]
+    #[error("cannot remove {}: it was not created for this worker", path.display())]
     MadeByRequest { path: PathBuf },
     #[error("cannot remove {}: it is the user's own directory, not a worktree of this program", path.display())]
     UsersDirectory { path: PathBuf },
@@ -231,7 +231,7 @@ impl OrchestratorError {
                 Hint::Integrate(worker.clone()),
             ],
             Self::WorkElsewhere { worker, .. } => {
-                vec![Hint::to(format!("integrate {worker} by a call of its own, without `repo_path`"))]
+                vec![Hint::to(format!("integrate {worker} in a call of its own, without `repo_path`"))]
             }
             Self::SeveralTargets { .. } => vec![Hint::to("name one of the branches as `into`")],
             Self::ShuttingDown => vec![Hint::to("start the server again and repeat the call")],
@@ -261,7 +261,7 @@ impl OrchestratorError {
                 Hint::to("use `working_directory` in the mission instead of a worktree"),
             ],
             Self::TrackedState { path } => vec![
-                Hint::to(format!("read what it holds, then take it out with `git rm -r --cached {}`", path.display())),
+                Hint::to(format!("read its content, then remove it with `git rm -r --cached {}`", path.display())),
                 Hint::to("choose another folder with --state-dir"),
             ],
             Self::Moved { .. } => vec![
@@ -281,7 +281,7 @@ impl OrchestratorError {
                 vec![login, Hint::to("choose another backend"), Hint::CheckBackends]
             }
             Self::ConfigurationChanged { root, hooks, record, .. } => vec![Hint::to(format!(
-                "look at `git -C {} config --show-origin --list` and the folder {}, then ask the user to undo the change \
+                "check `git -C {} config --show-origin --list` and the folder {}, then ask the user to undo the change \
                  (`git config --unset NAME`, or delete the file) or to accept it by deleting {}",
                 root.display(),
                 hooks.display(),

@@ -59,7 +59,7 @@ fn invalid_message_is_refused_with_its_id() {
     assert_eq!(client.answer(2)["error"]["code"], -32600);
     // Refusals have no fixed order, so that of the batch, which has no id, may follow the other one.
     let batch = client.next(|message| message.get("id").is_none_or(Value::is_null));
-    assert!(batch["error"]["message"].as_str().unwrap().contains("one message a line"), "{batch}");
+    assert!(batch["error"]["message"].as_str().unwrap().contains("one message per line"), "{batch}");
     check_alive(&mut client);
 }
 

@@ -292,7 +292,7 @@ async fn branch_equal_to_the_prefix_names_the_setting() {
     world.git(&["branch", "orchestrator"]);
     let server = world.server(Some("boss"));
     let error = refused(&server, commits("a")).await;
-    assert!(error.contains("branch orchestrator is in its way") && error.contains("branch_prefix"), "{error}");
+    assert!(error.contains("conflicts with branch orchestrator") && error.contains("branch_prefix"), "{error}");
     completed(&server, on(Some("mine"), None, commits("b"))).await;
     server.orchestrator.shut_down().await;
     let mut settings = world.settings();

@@ -21,7 +21,7 @@ pub enum WorktreeError {
     Place(#[from] PlaceError),
     #[error("cannot use {branch:?} as a branch name: git does not allow it")]
     InvalidBranch { branch: String },
-    #[error("cannot create branch {branch}: git stores branches as paths, and branch {existing} is in its way")]
+    #[error("cannot create branch {branch}: git stores branches as paths, and it conflicts with branch {existing}")]
     BranchInTheWay { branch: String, existing: String },
     #[error("cannot use branch {branch}: it is already checked out in {}", path.display())]
     BranchInUse { branch: String, path: PathBuf },
@@ -31,7 +31,7 @@ pub enum WorktreeError {
     RemoteHasBranch { branch: String, remote: String, commit: String, base: String },
     #[error("cannot use {branch:?} as a branch name: it is the full name of {what}")]
     NotABranch { branch: String, what: &'static str, instead: Vec<Hint> },
-    #[error("cannot use {path:?} as the place of a worktree: {why}")]
+    #[error("cannot use {path:?} as the path of a worktree: {why}")]
     InvalidPath { path: PathBuf, why: &'static str },
     #[error(
         "cannot create a worktree at {}: it is neither inside {} nor beside it",

@@ -164,7 +164,7 @@ fn source(
         (Some(worker), true, None) => arguments::line("worker_id", worker, NAME).map(IntegrationSource::Worker),
         (None, true, Some(branch)) => arguments::name("branch", branch).map(IntegrationSource::Branch),
         (None, false, None) => {
-            arguments::range("worker_ids (their number)", workers.len() as u64, 1, MAX_NAMED)?;
+            arguments::range("the number of worker_ids", workers.len() as u64, 1, MAX_NAMED)?;
             lines("worker_ids", workers, NAME).map(IntegrationSource::Train)
         }
         (None, true, None) => Err(ArgumentError::NoneOf { choices: "worker_id, worker_ids and branch" }),

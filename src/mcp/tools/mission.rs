@@ -81,8 +81,8 @@ impl MissionArguments {
     pub(super) fn draft(self, orchestrator: &Orchestrator) -> Result<Draft, ArgumentError> {
         let backend = backend(orchestrator, self.backend)?;
         let fallbacks = self.fallback_backends.len() as u64;
-        arguments::range("fallback_backends (their number)", fallbacks, 0, MAX_FALLBACKS)?;
-        arguments::range("depends_on (their number)", self.depends_on.len() as u64, 0, MAX_DEPENDENCIES)?;
+        arguments::range("the number of fallback_backends", fallbacks, 0, MAX_FALLBACKS)?;
+        arguments::range("the number of depends_on", self.depends_on.len() as u64, 0, MAX_DEPENDENCIES)?;
         let attempts = self.max_attempts.unwrap_or(1 + fallbacks);
         let timeout = self.timeout_minutes.unwrap_or(spec::DEFAULT_TIMEOUT_MINUTES.into());
         Ok(Draft {

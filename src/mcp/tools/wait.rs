@@ -94,7 +94,7 @@ wait_for_worker. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} 
     type Answer = WaitReport;
 
     async fn run(call: ToolCall, arguments: AnyArguments) -> Result<WaitReport, ToolError> {
-        arguments::range("worker_ids (their number)", arguments.worker_ids.len() as u64, 0, MAX_NAMED)?;
+        arguments::range("the number of worker_ids", arguments.worker_ids.len() as u64, 0, MAX_NAMED)?;
         let workers = lines("worker_ids", arguments.worker_ids, NAME)?;
         wait(call, workers, arguments.timeout_seconds).await
     }
