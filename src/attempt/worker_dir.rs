@@ -265,12 +265,28 @@ impl AttemptDir {
 
     /// Writes the record that settles the attempt. `false` if it was settled before, which does not change.
     pub fn settle(&self, outcome: &Outcome) -> Result<bool, FileError> {
-        let _ = fs::remove_file(self.reserve());
-        match files::create_json_once(&self.outcome_path(), outcome) {
+        let settled = self.record_outcome(outcome);
+        self.free_reserve();
+        settled
+    }
+
+    /// Does the same, and gives up the reserved room only if the record needs it. On some disks it takes longer to free
+    /// the room than to write the record.
+    pub fn record_outcome(&self, outcome: &Outcome) -> Result<bool, FileError> {
+        let mut created = files::create_json_once(&self.outcome_path(), outcome);
+        if matches!(created, Err(FileError::NoSpace { .. })) {
+            self.free_reserve();
+            created = files::create_json_once(&self.outcome_path(), outcome);
+        }
+        match created {
             Ok(()) => Ok(true),
             Err(FileError::Exists { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    pub fn free_reserve(&self) {
+        let _ = fs::remove_file(self.reserve());
     }
 
     pub fn outcome(&self) -> Result<Option<Outcome>, FileError> {

@@ -64,8 +64,12 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
 
     let outcome = run_turns(&mut attempt).await;
     process_record.abort();
-    settle(&attempt, outcome).await?;
+    let dir = settle(&attempt, outcome).await?;
     crash_point::at(Point::Settled);
+    // A closed connection tells the server of the end. What can take long comes after it.
+    drop((attempt, socket));
+    tokio::task::yield_now().await;
+    dir.free_reserve();
     Ok(())
 }
 
@@ -87,12 +91,13 @@ async fn run_turns(attempt: &mut LiveAttempt) -> Outcome {
     }
 }
 
-/// Writes the outcome. If the disk is full beyond the reserved room, the texts are cut and writing is retried.
-async fn settle(attempt: &LiveAttempt, mut outcome: Outcome) -> Result<(), SupervisorError> {
+/// Writes the outcome, and returns the folder that has it. If the disk is full beyond the reserved room, the texts are
+/// cut and writing is retried.
+async fn settle(attempt: &LiveAttempt, mut outcome: Outcome) -> Result<AttemptDir, SupervisorError> {
     let began = Instant::now();
     let moved = attempt.moved_to();
-    let dir = moved.as_ref().unwrap_or(&attempt.dir);
-    while let Err(error) = dir.settle(&outcome) {
+    let dir = moved.unwrap_or_else(|| attempt.dir.clone());
+    while let Err(error) = dir.record_outcome(&outcome) {
         tracing::error!(%error, "cannot write the outcome");
         if began.elapsed() > SETTLE_CEILING || !dir.is_still_claimed() {
             return Err(error.into());
@@ -100,5 +105,5 @@ async fn settle(attempt: &LiveAttempt, mut outcome: Outcome) -> Result<(), Super
         outcome.cut_texts();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    Ok(())
+    Ok(dir)
 }
