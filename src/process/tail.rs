@@ -1,7 +1,7 @@
 //! Follows a growing file by complete lines, soon after they are written, with bounded memory.
 //!
-//! Inotify or kqueue wakes it, and its owner makes it poll regularly. If the system has no watches left, it polls by
-//! itself. It does not interpret the lines.
+//! Inotify or kqueue wakes it, and its owner makes it poll regularly. While the file keeps growing, and if the
+//! system has no watches left, it polls by itself. It does not interpret the lines.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use super::growth::GrowthWatch;
 use crate::mission::hint::{Hint, Hinted};
@@ -23,6 +23,9 @@ pub const LINE_HEAD: usize = 256 * 1024;
 const CHUNK: usize = 64 * 1024;
 /// Interval of polling without a watch.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Interval of reading while the file keeps growing. To be woken for each line of a busy CLI costs more than to handle
+/// the line.
+const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One line, without its end (`\n` or `\r\n`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +76,8 @@ pub struct Tail {
     end: Option<u64>,
     /// True if the last read reached the end of the file. It is read again after an event or at the next poll.
     at_end: bool,
+    /// Time of the next read of a file that was growing at the last one. An event before it does not cause a read.
+    busy_until: Option<Instant>,
     chunk: Box<[u8]>,
     events: GrowthEvents,
 }
@@ -95,6 +100,7 @@ impl Tail {
             unfinished: UnfinishedLine::default(),
             end: None,
             at_end: false,
+            busy_until: None,
             chunk: vec![0; CHUNK].into(),
             events,
         })
@@ -123,6 +129,9 @@ impl Tail {
     }
 
     async fn wait_for_more(&mut self) {
+        if let Some(time) = self.busy_until {
+            return sleep_until(time).await;
+        }
         let lost = match &mut self.events {
             GrowthEvents::Watch(watch) => watch.next().await.err(),
             GrowthEvents::Poll(interval) => {
@@ -217,6 +226,8 @@ impl Tail {
         let read = self.read_at_position(&mut chunk[..most]);
         if let Ok(count) = read {
             self.take(&chunk[..count]);
+            // Events of the meantime are still queued once it is no longer busy, so none is lost.
+            self.busy_until = (count > 0).then(|| Instant::now() + BUSY_INTERVAL);
             // A short read reached the end, so no further read is needed.
             self.at_end = count < most || most == 0;
         }

@@ -198,6 +198,36 @@ async fn event_wakes_reader_without_timer() {
     }
 }
 
+#[tokio::test]
+async fn growing_file_is_read_at_intervals() {
+    let mut file = Growing::new();
+    let mut tail = file.tail();
+    file.write(b"one\n");
+    assert_eq!(text(&mut tail).await, "one");
+    assert!(tail.busy_until.is_some());
+    // An interval that does not end during the test.
+    tail.busy_until = Some(tokio::time::Instant::now() + CEILING);
+    for line in [b"two\n".as_slice(), b"three\n"] {
+        file.write(line);
+        assert!(nothing_yet(&mut tail).await, "an event does not wake it");
+    }
+    tail.busy_until = Some(tokio::time::Instant::now());
+    assert_eq!(text(&mut tail).await, "two");
+    assert_eq!(text(&mut tail).await, "three");
+}
+
+#[tokio::test]
+async fn pause_in_growth_loses_no_line() {
+    let mut file = Growing::new();
+    let mut tail = file.tail();
+    for number in 0..3 {
+        file.write(format!("{number}\n").as_bytes());
+        assert_eq!(text(&mut tail).await, number.to_string());
+        assert!(timeout(2 * BUSY_INTERVAL, tail.next()).await.is_err());
+        assert_eq!(tail.busy_until, None);
+    }
+}
+
 /// As in a loop whose other events are more frequent than the polls.
 #[tokio::test]
 async fn repeated_cancellation_does_not_delay_poll() {
