@@ -206,8 +206,11 @@ impl<'a> ScratchMerge<'a> {
     }
 
     fn tree_of(&self, commit: &str) -> Result<String, CommandError> {
-        // libgit2 does not see the objects of a dry run.
-        let known = Ancestry::of(self.repo.root()).and_then(|ancestry| ancestry.tree_of(commit));
+        let opened = Ancestry::of(self.repo.root()).and_then(|ancestry| match &self.scratch {
+            Some(scratch) => ancestry.with_objects_in(scratch.path()),
+            None => Some(ancestry),
+        });
+        let known = opened.and_then(|ancestry| ancestry.tree_of(commit));
         known.map_or_else(|| self.read().tree_of(commit), Ok)
     }
 

@@ -140,9 +140,16 @@ impl Ancestry {
         Some(part == whole || self.0.graph_descendant_of(whole, part).ok()?)
     }
 
-    /// Returns the tree of a commit.
+    /// Returns the same repository together with the objects in another folder.
+    pub(super) fn with_objects_in(self, folder: &Path) -> Option<Self> {
+        self.0.odb().ok()?.add_disk_alternate(folder.to_str()?).ok()?;
+        Some(self)
+    }
+
+    /// Returns the tree of a commit, or the tree itself.
     pub(super) fn tree_of(&self, commit: &str) -> Option<String> {
-        Some(self.0.find_commit(Oid::from_str(commit).ok()?).ok()?.tree_id().to_string())
+        let object = self.0.find_object(Oid::from_str(commit).ok()?, None).ok()?;
+        Some(object.peel_to_tree().ok()?.id().to_string())
     }
 }
 
