@@ -124,7 +124,9 @@ impl Column {
             Column::Title => Some(14),
             Column::Note => Some(18),
             Column::Branch => Some(16),
-            Column::Model | Column::Backend | Column::Conflicts => Some(8),
+            // The longest name of a built-in backend.
+            Column::Backend => Some(10),
+            Column::Model | Column::Conflicts => Some(8),
             _ => None,
         }
     }
