@@ -19,6 +19,7 @@ mod world;
 use std::env;
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
         Some("follow") => follower::run(arguments),
         Some("stamp") => println!("{began}"),
         Some("spawner") => rows::spawn_on_demand(number(arguments)),
-        Some("serve-nothing") => rows::serve_nothing(),
+        Some("serve-answer") => rows::serve_answer(Path::new(&arguments.next().expect("a file"))),
         // The server checks the version of the backend `bench`.
         Some("--version") => println!("bench 1"),
         _ => return measure(&env::args().skip(1).filter(|word| !word.starts_with('-')).collect::<Vec<_>>()),

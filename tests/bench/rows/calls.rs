@@ -1,10 +1,12 @@
-//! Tool calls, compared with an MCP server whose tool does nothing.
+//! Tool calls, compared with an MCP server whose tool returns the same answer.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rmcp::handler::server::router::tool::ToolRouter;
+use rmcp::model::{CallToolResult, ContentBlock};
 use rmcp::{ServerHandler, ServiceExt, tool, tool_handler, tool_router};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::agent::program;
 use crate::rows::many::with_a_thousand;
@@ -12,53 +14,61 @@ use crate::server::Server;
 use crate::table::{Line, Sides};
 use crate::world::{World, created, mission_in};
 
-/// Runs a floor: a server of the protocol library with a tool that does nothing.
-pub fn serve_nothing() {
+/// Runs a floor: a server of the protocol library with a tool whose answer, of text and data, is in this file.
+pub fn serve_answer(file: &Path) {
+    let text = std::fs::read_to_string(file).expect("an answer");
+    let answer = Answer { data: serde_json::from_str(&text).expect("JSON"), text, tool_router: Answer::tool_router() };
+
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let stdio = (tokio::io::stdin(), tokio::io::stdout());
-        let running = Nothing { tool_router: Nothing::tool_router() }.serve(stdio).await.expect("a client");
+        let running = answer.serve(stdio).await.expect("a client");
         let _ = running.waiting().await;
     });
 }
 
 #[derive(Clone)]
-struct Nothing {
+struct Answer {
+    text: String,
+    data: Value,
     #[allow(dead_code)]
     tool_router: ToolRouter<Self>,
 }
 
 #[tool_router]
-impl Nothing {
-    #[tool(description = "Does nothing")]
-    async fn nothing(&self) -> String {
-        String::new()
+impl Answer {
+    #[tool(description = "Returns the answer")]
+    async fn answer(&self) -> CallToolResult {
+        let mut result = CallToolResult::structured(self.data.clone());
+        result.content = vec![ContentBlock::text(self.text.clone())];
+        result
     }
 }
 
 #[tool_handler]
-impl ServerHandler for Nothing {}
+impl ServerHandler for Answer {}
 
 pub fn reads() -> Vec<Line> {
     let world = World::with_repository(1);
     let mut server = world.server(0);
     with_a_thousand(&mut server);
-    let mut floor = world.sealed(program());
-    floor.arg("serve-nothing");
-    let mut floor = Server::start(floor);
     let reads = [("list_worker_missions", json!({})), ("get_worker_status", json!({"worker_id": "w-700"}))];
-    let line = |(tool, arguments): (&str, serde_json::Value)| {
-        let mut sides = Sides::default();
+    let line = |(tool, arguments): (&str, Value)| {
+        let answer = world.path(tool);
+        std::fs::write(&answer, server.call(tool, arguments.clone()).to_string()).expect("a file");
+        let mut floor = world.sealed(program());
+        floor.arg("serve-answer").arg(answer);
+        let (mut floor, mut sides) = (Server::start(floor), Sides::default());
         for number in 0..320 {
-            let (ours, floor) = (server.time(tool, arguments.clone()), floor.time("nothing", json!({})));
+            let (ours, floor) = (server.time(tool, arguments.clone()), floor.time("answer", json!({})));
             if number >= 20 {
                 sides.ours.push(ours);
                 sides.floor.push(floor);
             }
         }
         let what = format!("`{tool}` with 1,000 tasks");
-        sides.times(&what, "an rmcp server whose tool does nothing", 3.0)
+        sides.times(&what, "an rmcp server whose tool returns the same answer", 3.0)
     };
     reads.map(line).into()
 }

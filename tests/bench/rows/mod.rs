@@ -7,7 +7,7 @@ mod rest;
 mod settle;
 mod spawn;
 
-pub use calls::serve_nothing;
+pub use calls::serve_answer;
 pub use spawn::spawn_on_demand;
 
 use crate::table::Line;

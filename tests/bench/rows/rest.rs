@@ -67,9 +67,9 @@ pub fn follow() -> Vec<Line> {
     let what = "following 64 workers that print 1 MB/s in all, in lines of 512 bytes: CPU of the server and of all supervisors";
     let of_a_core = |share| format!("{} % of a core", number(share));
     let times = format!("{:.2} ×", share / floor);
-    let cpu = Line::alone(what, of_a_core(share), times, "5 %", share < 5.0);
+    let cpu = Line::alone(what, of_a_core(share), times, "2.5 ×", share <= 2.5 * floor);
     let cpu = cpu.beside(format!("64 programs that only copy what was printed: {}", of_a_core(floor)));
-    vec![cpu, Line::at_most("the same: from the print of a line to its event in the log", &delays, 5.0)]
+    vec![cpu, Line::at_most("the same: from the print of a line to its event in the log", &delays, 150.0)]
 }
 
 const FOLLOWED: usize = 64;

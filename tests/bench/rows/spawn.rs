@@ -114,7 +114,7 @@ pub fn a_batch() -> Vec<Line> {
         }
     }
     let what = format!("batch of {BATCH} with worktrees ({FILES} files) → first instruction of the last one");
-    vec![sides.times(&what, "a shell that does the same one after another", 0.65)]
+    vec![sides.times(&what, "a shell that does the same one after another", 0.8)]
 }
 
 pub fn beside_ballast() -> Vec<Line> {
