@@ -62,7 +62,10 @@ async fn commits_removed_by_the_user_stay_out() {
         let (target, salvage) = (RemovalTarget::Worker(id.clone()), RemovalTarget::Worker(id.clone()));
         let remove = RemovalRequest { target, repo_path: None, force: false, delete_branch: true };
         let kept = server.orchestrator.remove_worktree(&server.boss, remove.clone()).await.unwrap().kept;
-        assert!(kept[0].why.to_string().contains("not in main"), "only the branch holds the omitted commits: {kept:#?}");
+        assert!(
+            kept[0].why.to_string().contains("not in main"),
+            "only the branch holds the omitted commits: {kept:#?}"
+        );
         let force = RemovalRequest { target: salvage, force: true, ..remove };
         let removed = server.orchestrator.remove_worktree(&server.boss, force).await.unwrap().removed;
         assert!(world.git(&["log", "--format=%s", removed[0].salvage_ref.as_ref().unwrap()]).contains("regretted"));

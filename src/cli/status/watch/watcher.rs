@@ -217,9 +217,9 @@ impl StateWatcher {
             let base = attempt.map_or(Ok(None), |attempt| orchestrator::base_commit(&worker, &attempt));
             let text = base.map_err(CliError::from).and_then(|base| match base {
                 Some(base) => Ok(changes_of(&worker, &base, &state_root, repository.as_deref())?),
-                None => {
-                    Err(CliError::Failed("no changes to show: it never started, or works outside a repository".to_owned()))
-                }
+                None => Err(CliError::Failed(
+                    "no changes to show: it never started, or works outside a repository".to_owned(),
+                )),
             });
             diffing.store(false, Ordering::Release);
             let _ = events.send(ScreenEvent::Diffed { worker: worker.id.clone(), text });

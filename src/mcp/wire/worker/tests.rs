@@ -137,7 +137,7 @@ fn note_keeps_its_cause() {
 
 #[test]
 fn failed_worktree_does_not_blame_the_backend() {
-    for (place_failed, start) in [(true, "fix the cause in its message"), (false, "get_backend_status")] {
+    for (place_failed, start) in [(true, "fix the cause that its message names"), (false, "get_backend_status")] {
         let mut view = settled(3, Ending::Failed);
         let last = &mut Arc::make_mut(&mut view.worker).settled[0];
         last.failure = Some(FailureSummary { kind: FailureKind::CouldNotStart, message: "no".to_owned() });
