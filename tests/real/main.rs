@@ -32,6 +32,7 @@ mod long_lines;
 mod messages;
 #[path = "../support/model_server/mod.rs"]
 mod model_server;
+mod npm;
 mod permissions;
 mod plugin;
 mod race;
@@ -39,6 +40,9 @@ mod race;
 mod real_cli;
 mod registrations;
 mod setup;
+#[allow(dead_code)]
+#[path = "../support/wait.rs"]
+mod wait;
 mod waits;
 mod wave;
 mod work;
