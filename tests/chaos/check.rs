@@ -85,7 +85,7 @@ impl<'a> Facts<'a> {
             reports.iter().any(|((_, attempt), _)| *attempt == last),
             "the end of {worker} was never reported: {task:#}"
         );
-        if mission.disturbed.is_not() {
+        if mission.disturbed.is_none() {
             assert_eq!(reports.len(), 1, "{worker} settled once: {reports:?}");
         }
     }
@@ -115,7 +115,7 @@ impl<'a> Facts<'a> {
         assert_eq!(outcome["cleanup"]["survivors"], 0, "{outcome:#}");
         assert!(mission.may_end_as(status), "{request} {mission:?}: {outcome:#}");
         if status == "completed" && !mission.disturbed.messaged && !mission.disturbed.retried {
-            assert!(self.has_come(worker, "end"), "{worker} never came to its end: {outcome:#}");
+            assert!(self.has_reached(worker, "end"), "{worker} never came to its end: {outcome:#}");
         }
     }
 
@@ -127,7 +127,7 @@ impl<'a> Facts<'a> {
         attempts.sort_unstable();
         attempts.dedup();
         assert_eq!(attempts.len(), starts, "an attempt of {worker} was started twice");
-        if mission.disturbed.is_not() && !is_waiting(self.task(worker)) {
+        if mission.disturbed.is_none() && !is_waiting(self.task(worker)) {
             // A hanging worker is cancelled at the end, possibly before its first line.
             let few = (mission.kind.hangs() || mission.kind.races()) && starts == 0;
             assert!(few || starts == mission.kind.starts(), "{worker} was started {starts} times: {mission:?}");
@@ -136,7 +136,7 @@ impl<'a> Facts<'a> {
 
     /// Checks that the work is committed, or still in the worktree.
     fn check_work(&self, request: &str, worker: &str, mission: &Mission) {
-        if !self.has_come(worker, "wrote") {
+        if !self.has_reached(worker, "wrote") {
             return;
         }
         let file = format!("{request}.txt");
@@ -167,7 +167,7 @@ impl<'a> Facts<'a> {
         assert!(!completed || !winner.is_null(), "{worker} completed, and the race has no winner");
     }
 
-    fn has_come(&self, worker: &str, how_far: &str) -> bool {
+    fn has_reached(&self, worker: &str, how_far: &str) -> bool {
         self.trace.iter().any(|(id, _, word)| id == worker && word == how_far)
     }
 
@@ -181,7 +181,7 @@ impl<'a> Facts<'a> {
         let mut may = BTreeSet::from(["README".to_owned()]);
         for (request, mission) in &self.model.missions {
             let file = format!("{request}.txt");
-            if mission.merged && self.has_come(self.model.worker(request), "wrote") {
+            if mission.merged && self.has_reached(self.model.worker(request), "wrote") {
                 assert!(files.contains(&*file), "{request} was merged, and {file} is not in main: {files:?}");
             }
             if mission.merge_asked {

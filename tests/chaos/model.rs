@@ -20,7 +20,7 @@ pub struct Disturbed {
 }
 
 impl Disturbed {
-    pub fn is_not(&self) -> bool {
+    pub fn is_none(&self) -> bool {
         let killed = self.supervisor_killed || self.cli_killed || self.start_failed;
         !(killed || self.cancelled || self.messaged || self.retried)
     }

@@ -60,7 +60,7 @@ impl<'a> Round<'a> {
             19 | 20 => self.retry(at),
             21 | 22 => self.integrate(at),
             23 => self.remove_worktree(at),
-            24 => self.meddle(at),
+            24 => self.call_on_foreign_worker(at),
             25 => self.kill(at),
             26 => self.kill_two(at),
             27 => self.stop(at),
@@ -195,19 +195,19 @@ impl<'a> Round<'a> {
     fn take_answers_to_cancelled(&mut self) {
         for (at, wait) in std::mem::take(&mut self.cancelled) {
             let Some(server) = &mut self.windows[at] else { continue };
-            match server.answer_that_came(wait) {
+            match server.early_answer(wait) {
                 Some(answer) => drop(self.take_wait(at, Some(answer))),
                 None => self.cancelled.push((at, wait)),
             }
         }
     }
 
-    fn one_of_mine(&mut self, at: usize) -> Option<String> {
+    fn pick_own(&mut self, at: usize) -> Option<String> {
         self.dice.one_of(&self.model.known(WINDOWS[at], true)).cloned()
     }
 
     fn cancel(&mut self, at: usize) {
-        let Some(request) = self.one_of_mine(at) else { return };
+        let Some(request) = self.pick_own(at) else { return };
         self.model.mission(&request).disturbed.cancelled = true;
         let arguments = json!({ "worker_id": self.model.worker(&request) });
         if let Some(answer) = self.call(at, "cancel_worker", arguments) {
@@ -227,7 +227,7 @@ impl<'a> Round<'a> {
     }
 
     fn message(&mut self, at: usize) {
-        let Some(request) = self.one_of_mine(at) else { return };
+        let Some(request) = self.pick_own(at) else { return };
         self.model.mission(&request).disturbed.messaged = true;
         let delivery = if self.dice.once_in(2) { "when_ready" } else { "interrupt" };
         let worker = self.model.worker(&request);
@@ -238,7 +238,7 @@ impl<'a> Round<'a> {
     }
 
     fn retry(&mut self, at: usize) {
-        let Some(request) = self.one_of_mine(at) else { return };
+        let Some(request) = self.pick_own(at) else { return };
         let backend = if self.dice.once_in(3) { "other" } else { "fake" };
         let worker = self.model.worker(&request);
         let arguments = json!({"worker_id": worker, "fresh": self.dice.once_in(2), "backend": backend});
@@ -251,7 +251,7 @@ impl<'a> Round<'a> {
         if self.dice.once_in(4) {
             return self.integrate_train(at);
         }
-        let Some(request) = self.one_of_mine(at) else { return };
+        let Some(request) = self.pick_own(at) else { return };
         let dry_run = self.dice.once_in(4);
         let strategy = if self.dice.once_in(3) { "squash" } else { "merge" };
         let worker = self.model.worker(&request);
@@ -270,7 +270,7 @@ impl<'a> Round<'a> {
     }
 
     fn integrate_train(&mut self, at: usize) {
-        let requests: Vec<_> = (0..3).filter_map(|_| self.one_of_mine(at)).collect();
+        let requests: Vec<_> = (0..3).filter_map(|_| self.pick_own(at)).collect();
         let ids: Vec<String> = requests.iter().map(|request| self.model.worker(request).to_owned()).collect();
         if ids.is_empty() {
             return;
@@ -289,7 +289,7 @@ impl<'a> Round<'a> {
     }
 
     fn remove_worktree(&mut self, at: usize) {
-        let Some(request) = self.one_of_mine(at) else { return };
+        let Some(request) = self.pick_own(at) else { return };
         let worker = self.model.worker(&request);
         let (force, delete_branch) = (self.dice.once_in(2), self.dice.once_in(3));
         let arguments = json!({"worker_id": worker, "force": force, "delete_branch": delete_branch});
@@ -298,7 +298,7 @@ impl<'a> Round<'a> {
     }
 
     /// Calls a tool on a worker of another boss, which must be refused.
-    fn meddle(&mut self, at: usize) {
+    fn call_on_foreign_worker(&mut self, at: usize) {
         let theirs = self.model.known(WINDOWS[at], false);
         let Some(request) = self.dice.one_of(&theirs) else { return };
         let arguments = json!({ "worker_id": self.model.worker(request) });
@@ -344,7 +344,7 @@ impl<'a> Round<'a> {
 
     /// Kills a process that the status file names, and only while that process is alive.
     fn kill_process_of(&mut self, at: usize, which: &str) {
-        let Some(request) = self.one_of_mine(at) else { return };
+        let Some(request) = self.pick_own(at) else { return };
         let Some(process) = self.world.process_of(self.model.worker(&request), which) else { return };
         let disturbed = &mut self.model.mission(&request).disturbed;
         match which {
@@ -358,7 +358,7 @@ impl<'a> Round<'a> {
     fn finish(&mut self) {
         (0..WINDOWS.len()).for_each(|at| self.open(at));
         for at in 1..WINDOWS.len() {
-            self.end_what_hangs(at);
+            self.end_hanging_workers(at);
         }
         for at in 0..WINDOWS.len() {
             let began = Instant::now();
@@ -371,7 +371,7 @@ impl<'a> Round<'a> {
         (0..WINDOWS.len()).for_each(|at| self.leave(at));
     }
 
-    fn end_what_hangs(&mut self, at: usize) {
+    fn end_hanging_workers(&mut self, at: usize) {
         let mine = self.model.known(WINDOWS[at], true);
         let hanging: Vec<&String> = mine.iter().filter(|it| self.model.missions[*it].kind.hangs()).collect();
         let server = self.windows[at].as_mut().expect("an open window");

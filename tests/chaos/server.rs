@@ -80,7 +80,7 @@ impl Server {
     }
 
     /// Returns the answer to a cancelled call, if the server sent one.
-    pub fn answer_that_came(&mut self, id: u64) -> Option<Answer> {
+    pub fn early_answer(&mut self, id: u64) -> Option<Answer> {
         while let Ok(line) = self.output.try_recv() {
             self.keep(&line);
         }

@@ -77,7 +77,7 @@ fn cancel_completes_though_the_server_dies() {
     let cancel = world.begin(&["cancel", &worker]);
     until("the cancellation is recorded", || world.journal().contains("cancel_requested"));
     boss.kill_server();
-    let said = end_of(cancel).ended(0);
+    let said = wait_for_end(cancel).ended(0);
     assert!(said.contains("cancelled"), "{said}");
 }
 
@@ -110,7 +110,7 @@ fn ctrl_c_leaves_the_cancellation_running() {
     let cancel = world.begin(&["cancel", &worker]);
     until("the cancellation is recorded", || world.journal().contains("cancel_requested"));
     interrupt(&cancel);
-    end_of(cancel).ended(130);
+    wait_for_end(cancel).ended(130);
     until_status(&mut boss, &worker, "cancelled");
 }
 

@@ -68,7 +68,7 @@ fn concurrent_cleans_tolerate_a_removed_worktree() {
     std::fs::remove_dir_all(world.worktree(&two)).unwrap();
     let both = [world.begin(&["clean", "--yes"]), world.begin(&["clean", "--yes"])];
     for clean in both {
-        end_of(clean).ended(0);
+        wait_for_end(clean).ended(0);
     }
     assert!(!world.worktree(&one).exists());
     assert!(!world.git(&["worktree", "list"]).contains(".orchestrator"));

@@ -33,7 +33,7 @@ fn read_only_commands_change_nothing_without_server() {
     let worker = create(&mut boss, mission("looked at", "write a.txt a\ncommit a\nwrite b.txt b"));
     until_status(&mut boss, &worker, "completed");
     boss.leave();
-    world.until_all_have_gone();
+    world.until_all_exited();
     let before = files(&world.repo());
     world.run(&["logs", &worker]).ended(0);
     world.run(&["logs", &worker, "--raw"]).ended(0);
@@ -53,7 +53,7 @@ fn newer_state_is_refused_by_every_command() {
     let worker = create(&mut boss, mission("old", "say x"));
     until_status(&mut boss, &worker, "completed");
     boss.leave();
-    world.until_all_have_gone();
+    world.until_all_exited();
     let journal = fs::read_dir(world.state_dir().join("journal")).unwrap().map(|entry| entry.unwrap().path());
     let journal = journal.filter(|path| path.metadata().unwrap().len() > 0).max().unwrap();
     let text = fs::read_to_string(&journal).unwrap();

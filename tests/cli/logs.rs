@@ -81,7 +81,7 @@ fn follow_shows_the_backend_of_a_prepared_attempt() {
     // By now `logs` has read the state.
     world.run(&["status"]).ended(0);
     std::fs::write(world.repo().join("go"), "").unwrap();
-    let said = end_of(follow).ended(0);
+    let said = wait_for_end(follow).ended(0);
     assert!(said.contains("attempt 1, fake") && said.contains("completed after"), "{said}");
 }
 
@@ -95,9 +95,9 @@ fn follow_without_a_server_ends() {
     let follow = world.begin(&["logs", &worker, "--follow"]);
     let raw = world.begin(&["logs", &worker, "--follow", "--raw"]);
     std::fs::write(world.repo().join("go"), "").unwrap();
-    let said = end_of(follow).ended(0);
+    let said = wait_for_end(follow).ended(0);
     assert!(said.contains("words") && said.contains("completed after"), "{said}");
-    assert!(end_of(raw).ended(0).contains("\"success\""));
+    assert!(wait_for_end(raw).ended(0).contains("\"success\""));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn ctrl_c_exits_130_and_closed_pipe_0() {
     let mut out = piped.stdout.take().unwrap();
     out.read_exact(&mut first).unwrap();
     drop(out);
-    let ran = end_of(piped);
+    let ran = wait_for_end(piped);
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
 }
 

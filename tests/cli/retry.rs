@@ -91,12 +91,12 @@ fn retry_finds_the_backend_without_settings() {
     let worker = create(&mut boss, mission("again", "fail-once ../../repo/failed\nsay done"));
     until_status(&mut boss, &worker, "failed");
     boss.leave();
-    world.until_all_have_gone();
+    world.until_all_exited();
     without_config(&world, &["retry", &worker, "--fresh"]).ended(0);
     let mut next = world.boss();
     until_status(&mut next, &worker, "completed");
     next.leave();
-    world.until_all_have_gone();
+    world.until_all_exited();
     // Without the settings file, the backend comes from the worker's record.
     let settings = world.path("config.toml");
     std::fs::rename(&settings, world.path("elsewhere.toml")).unwrap();

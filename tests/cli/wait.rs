@@ -30,7 +30,7 @@ fn wait_prints_ends_without_consuming_notifications() {
     let open = world.run(&["wait", "--json", "--timeout", "0"]);
     assert_eq!((open.code, open.json()["open"].clone()), (Some(124), json!([bad])), "{open:?}");
     std::fs::write(world.repo().join("go"), "").unwrap();
-    let ran = end_of(wait);
+    let ran = wait_for_end(wait);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     let rest = ran.json_lines();
     assert_eq!(rest.len(), 1, "{ran:?}");
@@ -54,7 +54,7 @@ fn wait_any_returns_first_and_timeout_exits_124() {
     assert!(said.contains(&slow), "{said}");
     let wait = world.begin(&["wait", &slow]);
     std::fs::write(world.repo().join("go"), "").unwrap();
-    end_of(wait).ended(0);
+    wait_for_end(wait).ended(0);
     // Longer than any clock can represent.
     world.run(&["wait", &slow, "--timeout", &u64::MAX.to_string()]).ended(0);
 }
@@ -107,9 +107,9 @@ fn wait_sees_an_end_without_server() {
     boss.kill_server();
     let wait = world.begin(&["wait", &worker]);
     std::fs::write(world.repo().join("go"), "").unwrap();
-    assert!(end_of(wait).ended(0).contains("completed"));
+    assert!(wait_for_end(wait).ended(0).contains("completed"));
     let wait = world.begin(&["wait", &worker]);
-    end_of(wait).ended(0);
+    wait_for_end(wait).ended(0);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn ctrl_c_ends_a_wait_with_130() {
     assert!(line.contains(&done), "{line}");
     interrupt(&wait);
     interrupt(&wait);
-    end_of(wait).ended(130);
+    wait_for_end(wait).ended(130);
     std::fs::write(world.repo().join("go"), "").unwrap();
     until_status(&mut boss, &open, "completed");
 }

@@ -67,7 +67,7 @@ impl World {
     }
 
     /// Waits until no process of this world runs.
-    pub fn until_all_have_gone(&self) {
+    pub fn until_all_exited(&self) {
         processes::until_none_in(&self.root());
     }
 
@@ -87,7 +87,7 @@ impl Drop for World {
     fn drop(&mut self) {
         self.check_log();
         if !std::thread::panicking() {
-            self.until_all_have_gone();
+            self.until_all_exited();
         }
     }
 }
@@ -133,7 +133,7 @@ pub fn until_status(boss: &mut Boss, worker: &str, wanted: &str) {
 }
 
 /// Waits for the end of a command, and returns its result.
-pub fn end_of(child: Child) -> Ran {
+pub fn wait_for_end(child: Child) -> Ran {
     Ran::of(child.wait_with_output().expect("the program exits"))
 }
 

@@ -95,7 +95,7 @@ fn play(world: &World, armed: &str) -> Result<(), String> {
     let mut scenario = Scenario::new(world, armed);
     scenario.run();
     world.check_nothing_left();
-    scenario.check_that_it_crashed()?;
+    scenario.check_crash()?;
     check::all(world, &scenario.model);
     watch.end()
 }

@@ -51,7 +51,7 @@ impl<'a> Scenario<'a> {
     }
 
     /// Checks that the crash happened, and its effect on a worker whose supervisor died.
-    pub fn check_that_it_crashed(&mut self) -> Result<(), String> {
+    pub fn check_crash(&mut self) -> Result<(), String> {
         let log = std::fs::read_to_string(self.world.path("crashes")).unwrap_or_default();
         let Some(dead) = log.lines().nth(self.time - 1) else {
             return Err(format!("the scenario reached the step {} times", log.lines().count()));

@@ -94,8 +94,8 @@ impl Clock {
         fs::rename(beside, &self.file).unwrap();
     }
 
-    /// Returns whether a server's newest file has the time that was set.
-    fn is_believed(&self, offset: i64) -> bool {
+    /// Returns whether the servers read the set clock, by the time in the state file.
+    fn reads_clock(&self, offset: i64) -> bool {
         let now = jiff::Timestamp::now().as_second();
         let said = self.world.state()["as_of"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
         let believed = said.is_some_and(|said| (said.as_second() - now - offset).abs() < HOUR / 2);
@@ -107,7 +107,7 @@ impl Clock {
 }
 
 /// Checks durations with a limit far above the real ones and far below absurd ones.
-fn is_sane(worker: &Value) {
+fn check_durations(worker: &Value) {
     for field in ["elapsed_seconds", "idle_seconds"] {
         let seconds = &worker[field];
         assert!(seconds.is_null() || seconds.as_u64().is_some_and(|it| it < 600), "{field}: {worker:#}");
@@ -133,20 +133,20 @@ fn clock_jump_ends_no_worker_and_distorts_nothing() {
         let other = create(&mut boss, mission("u", "say done"));
         assert_eq!(settled(&mut boss, &other)["status"], "completed");
         until("the state file has it", || in_state(world, &other));
-        if !clock.is_believed(jump) {
+        if !clock.reads_clock(jump) {
             return;
         }
         let running = status(&mut boss, &worker);
         assert_eq!(running["status"], "running", "{jump}: {running:#}");
         assert_ne!(running["stalled"], true, "{jump}");
-        is_sane(&running);
+        check_durations(&running);
         let waited = boss.succeed("wait_for_worker", json!({"worker_id": worker, "timeout_seconds": 0}));
         assert_eq!(waited["status"], "still_running", "{waited:#}");
-        waited["still_running"].as_array().unwrap().iter().for_each(is_sane);
+        waited["still_running"].as_array().unwrap().iter().for_each(check_durations);
         fs::write(&gate, "").unwrap();
         let ended = settled(&mut boss, &worker);
         assert_eq!(ended["status"], "completed", "{jump}: {ended:#}");
-        is_sane(&ended);
+        check_durations(&ended);
     }
 }
 
@@ -164,7 +164,7 @@ fn queue_keeps_its_order_after_clock_setback() {
         ids.push(create(&mut boss, mission(title, &format!("append {} {title}", order.display()))));
     }
     until("the state file has the last", || in_state(world, &ids[3]));
-    if !clock.is_believed(-5 * HOUR) {
+    if !clock.reads_clock(-5 * HOUR) {
         return;
     }
     fs::write(&gate, "").unwrap();
@@ -213,7 +213,7 @@ fn takeover_after_a_clock_jump_reports_once() {
         clock.set(jump);
         let mut next = world.boss();
         until("the takeover", || status(&mut next, &running)["elapsed_seconds"].is_u64());
-        is_sane(&status(&mut next, &running));
+        check_durations(&status(&mut next, &running));
         fs::write(&gate, "").unwrap();
         let mut news = wait_until_idle(&mut next);
         news.retain(|id| *id != early);
@@ -222,11 +222,11 @@ fn takeover_after_a_clock_jump_reports_once() {
         for id in [&early, &running, &queued] {
             let ended = status(&mut next, id);
             assert_eq!(ended["status"], "completed", "{jump}: {ended:#}");
-            is_sane(&ended);
+            check_durations(&ended);
         }
         let all = |state: Value| state["completed_tasks"].as_array().is_some_and(|it| it.len() == 3);
         until("the new server has written the state file", || read_json(&world.state_file()).is_some_and(all));
-        if !clock.is_believed(jump) {
+        if !clock.reads_clock(jump) {
             return;
         }
     }

@@ -19,7 +19,7 @@ fn world_with_a_result() -> (World, String) {
 }
 
 /// Checks that a new server reports the result and that the file is valid again.
-fn check_all_is_back(world: &World, worker: &str) {
+fn check_restored(world: &World, worker: &str) {
     let mut boss = world.boss();
     assert_eq!(settled(&mut boss, worker)["status"], "completed");
     until("the state file is there again", || {
@@ -38,7 +38,7 @@ fn damaged_state_file_is_set_aside_and_rewritten() {
     for damage in ["", "{\"version\": 1, \"tas", "\0\0\0\0", "[]"] {
         let (world, worker) = world_with_a_result();
         fs::write(world.state_file(), damage).unwrap();
-        check_all_is_back(&world, &worker);
+        check_restored(&world, &worker);
         let aside = set_aside(&world);
         assert_eq!(aside.len(), 1, "{damage:?}: {aside:?}");
         assert_eq!(fs::read_to_string(&aside[0]).unwrap(), damage);
@@ -65,7 +65,7 @@ fn link_as_state_file_is_set_aside() {
         fs::write(&target, target_text).unwrap();
         fs::remove_file(world.state_file()).unwrap();
         symlink(&target, world.state_file()).unwrap();
-        check_all_is_back(&world, &worker);
+        check_restored(&world, &worker);
         assert_eq!(fs::read_to_string(&target).unwrap(), target_text);
     }
 }
@@ -76,7 +76,7 @@ fn folder_as_state_file_is_set_aside() {
     fs::remove_file(world.state_file()).unwrap();
     fs::create_dir(world.state_file()).unwrap();
     fs::write(world.state_file().join("precious"), "x").unwrap();
-    check_all_is_back(&world, &worker);
+    check_restored(&world, &worker);
     assert_eq!(fs::read_to_string(set_aside(&world)[0].join("precious")).unwrap(), "x");
 }
 
@@ -85,11 +85,11 @@ fn pipe_as_state_file_blocks_no_server() {
     let (world, worker) = world_with_a_result();
     fs::remove_file(world.state_file()).unwrap();
     assert!(Command::new("mkfifo").arg(world.state_file()).status().unwrap().success());
-    check_all_is_back(&world, &worker);
+    check_restored(&world, &worker);
 }
 
 /// Replaces the state file, and repeats that if the server writes it before the replacement.
-fn put_in_its_place(world: &World, put: impl Fn() -> std::io::Result<()>) {
+fn replace_state_file(world: &World, put: impl Fn() -> std::io::Result<()>) {
     until("something else is in the state file's place", || {
         let _ = fs::remove_file(world.state_file());
         put().is_ok()
@@ -106,11 +106,11 @@ fn removed_or_replaced_state_file_is_rewritten() {
     until("the state file is there", is_back);
     fs::remove_file(world.state_file()).unwrap();
     until("a deleted state file is there again", is_back);
-    put_in_its_place(&world, || fs::create_dir(world.state_file()));
+    replace_state_file(&world, || fs::create_dir(world.state_file()));
     until("a state file that became a folder is there again", is_back);
     let target = world.path("precious");
     fs::write(&target, "precious").unwrap();
-    put_in_its_place(&world, || symlink(&target, world.state_file()));
+    replace_state_file(&world, || symlink(&target, world.state_file()));
     until("a state file that became a link is there again", is_back);
     assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
 }

@@ -64,7 +64,7 @@ fn links_in_the_state_folder_are_refused() {
 
 /// Runs two missions, of which the second meets the link. Without a journal a worker's folder would count as an old
 /// one.
-fn end_of_one_that_meets_a_link(place: &str, to_a_folder: bool) -> Value {
+fn run_worker_with_link(place: &str, to_a_folder: bool) -> Value {
     let world = World::new();
     let mut boss = world.boss();
     create(&mut boss, mission("t", "say done"));
@@ -79,7 +79,7 @@ fn end_of_one_that_meets_a_link(place: &str, to_a_folder: bool) -> Value {
 #[test]
 fn link_as_worker_folder_is_refused() {
     for place in ["w-2-t", "w-2-t/attempts", "w-2-t/attempts/1", "w-2-t/attempts/1/inbox"] {
-        let ended = end_of_one_that_meets_a_link(place, true);
+        let ended = run_worker_with_link(place, true);
         assert_eq!(ended["outcome"]["run"]["reason"], "could_not_start", "{place}: {ended:#}");
         assert!(reason(&ended).contains("symbolic link"), "{place}: {ended:#}");
     }
@@ -87,7 +87,7 @@ fn link_as_worker_folder_is_refused() {
 
 #[test]
 fn link_as_worker_log_is_refused() {
-    let ended = end_of_one_that_meets_a_link("w-2-t/attempts/1/stdout.log", false);
+    let ended = run_worker_with_link("w-2-t/attempts/1/stdout.log", false);
     assert!(reason(&ended).contains("stdout.log: it is not a file"), "{ended:#}");
 }
 

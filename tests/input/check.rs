@@ -80,7 +80,7 @@ impl Sealed {
     }
 
     /// Checks after all calls that the server runs, its files are valid, and nothing was created or run outside.
-    pub fn check_the_world(&mut self) {
+    pub fn check_end_state(&mut self) {
         let mission = json!({"title": "last", "prompt": "x", "backend": "codex"});
         let (refused, text) = self.ask("create_worker_mission", &mission).unwrap();
         assert!(!refused, "{text}");
@@ -114,7 +114,7 @@ impl Sealed {
     }
 }
 
-/// Returns the first text with control characters other than newlines.
+/// Returns the first text with a control character other than newline, tab and carriage return.
 fn first_control(value: &Value) -> Option<&str> {
     match value {
         Value::String(text) => {

@@ -27,7 +27,7 @@ fn unrepresentable_json_is_refused_with_its_id() {
         assert_eq!(answer["error"]["code"], -32700, "{answer}");
         assert!(answer["error"]["message"].as_str().unwrap().contains("levels of nesting"), "{answer}");
     }
-    sealed.check_the_world();
+    sealed.check_end_state();
 }
 
 #[test]
@@ -46,5 +46,5 @@ fn duplicate_keys_get_one_answer() {
     let alive = sealed.client.ask(703, "tools/list", json!({}));
     assert_eq!(alive["result"]["tools"].as_array().map(Vec::len), Some(14));
     sealed.client.others.retain(|message| message["method"] != Value::Null);
-    sealed.check_the_world();
+    sealed.check_end_state();
 }

@@ -48,7 +48,7 @@ fn every_tool_answers_random_arguments() {
         Ok(())
     });
     found.unwrap_or_else(|error| panic!("{error}"));
-    sealed.borrow_mut().check_the_world();
+    sealed.borrow_mut().check_end_state();
     let (refused, done) = counts.into_inner();
     // Otherwise nothing behind the checks would be tested.
     assert!(refused > 20 && done > 20, "{refused} refused, {done} done");

@@ -67,7 +67,7 @@ fn refusals_name_what_is_accepted() {
             other => panic!("{tool} {shown}: {other:?}"),
         }
     }
-    sealed.check_the_world();
+    sealed.check_end_state();
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn invalid_branches_are_refused_by_name() {
     }
     let branches = crate::support::git::git(&sealed.repo(), &["for-each-ref", "--format=%(refname)"]);
     assert_eq!(branches, "refs/heads/main");
-    sealed.check_the_world();
+    sealed.check_end_state();
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn call_with_10000_missions_is_answered() {
         (0..300).map(|n| mission(json!({"title": format!("n {n}"), "working_directory": "."}))).collect();
     let (_, text) = sealed.ask("batch_create_workers", &json!({"workers": workers})).unwrap();
     assert!(!text.is_empty());
-    sealed.check_the_world();
+    sealed.check_end_state();
 }
 
 #[test]
@@ -145,5 +145,5 @@ fn link_created_after_the_check_is_not_followed() {
     assert!(refused, "{text}");
     let (_, text) = sealed.ask("remove_worktree", &json!({"path": "places/one", "force": true})).unwrap();
     assert!(sealed.repo().join("moved/one/README").exists(), "{text}");
-    sealed.check_the_world();
+    sealed.check_end_state();
 }

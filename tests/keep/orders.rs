@@ -111,7 +111,7 @@ impl Run {
         self.ledger.make(what)
     }
 
-    fn is_all_there(&self, before: &BTreeSet<String>) {
+    fn check_all_found(&self, before: &BTreeSet<String>) {
         let mut lost = before.clone();
         // A worker may move content from an unscanned place to a scanned one, so the scan is repeated. Lost content is
         // never found again.
@@ -126,7 +126,7 @@ impl Run {
     }
 
     /// Checks that the answer names every new salvage ref.
-    fn is_named(&self, before: &BTreeSet<String>, answer: &RemovalAnswer) {
+    fn check_named(&self, before: &BTreeSet<String>, answer: &RemovalAnswer) {
         let named: BTreeSet<String> = answer.removed.iter().filter_map(|it| it.salvage_ref.clone()).collect();
         let new: BTreeSet<_> = self.salvage_refs().difference(before).cloned().collect();
         let kept = answer.kept.iter().map(|it| it.why.clone()).collect::<Vec<_>>();
@@ -143,15 +143,15 @@ impl Run {
         // The user's `git worktree prune` removes a worktree whose folder is deleted.
         let listed = self.world.git(&["worktree", "list", "--porcelain"]);
         if self.chance.coin() && !listed.contains("prunable") {
-            self.user_cleans_up().await;
+            self.clean_up_as_user().await;
         }
-        self.is_all_there(&contents);
+        self.check_all_found(&contents);
         if let Ok(answer) = answer {
-            self.is_named(&refs, &answer);
+            self.check_named(&refs, &answer);
         }
     }
 
-    async fn user_cleans_up(&mut self) {
+    async fn clean_up_as_user(&mut self) {
         self.log.push("  the user's gc and prune".to_owned());
         must_git(&self.world.repo(), &["reflog", "expire", "--expire=now", "--expire-unreachable=never", "HEAD"]);
         must_git(&self.world.repo(), &["worktree", "prune"]);
@@ -176,7 +176,7 @@ impl Run {
         let contents = self.ledger.findable(&self.world.repo());
         let answer = self.server.orchestrator.integrate(&self.server.boss, request.clone()).await;
         self.log.push(format!("{request:?}\n  {answer:?}"));
-        self.is_all_there(&contents);
+        self.check_all_found(&contents);
     }
 
     async fn create(&mut self) {
@@ -194,7 +194,7 @@ impl Run {
         let contents = self.ledger.findable(&self.world.repo());
         let answer = self.server.orchestrator.create_worktree(&self.server.boss, request.clone()).await;
         self.log.push(format!("{request:?}\n  {:?}", answer.as_ref().map(|made| &made.path)));
-        self.is_all_there(&contents);
+        self.check_all_found(&contents);
     }
 
     /// Performs an action of a worker in its worktree. Content that the worker itself destroys does not count as lost.
@@ -425,7 +425,7 @@ async fn random_worker_operations_lose_nothing() {
                 }
             };
             run.log.push(format!("{worker} {answer}"));
-            run.is_all_there(&before);
+            run.check_all_found(&before);
         }
         for worker in &workers {
             let _ = run.server.orchestrator.cancel(&run.server.boss, worker, "the end").await;

@@ -81,14 +81,14 @@ fn killed_server_leaves_no_verification() {
     assert_eq!(git(&repo, &["worktree", "list"]).lines().count(), 1);
     assert_eq!(git(&repo, &["rev-parse", "main"]), before);
     // The command line of the supervisor has the folder, which it has just removed.
-    until("it has exited", || working_in(&repo).is_empty());
+    until("it has exited", || processes_in(&repo).is_empty());
     std::fs::write(gate, "").unwrap();
     let mut second = start(home);
     assert_eq!(second.succeed(1, "integrate_worker", arguments)["status"], "merged");
 }
 
 /// Returns the processes that work in the folder or name it.
-fn working_in(folder: &Path) -> Vec<String> {
+fn processes_in(folder: &Path) -> Vec<String> {
     let listed = Command::new("ps").args(["-A", "-o", "args="]).output().unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let name = folder.to_string_lossy().into_owned();

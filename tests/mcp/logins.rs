@@ -64,7 +64,7 @@ fn lost_login_stops_only_its_queue() {
     assert_eq!(second["worker"]["status"], "queued", "{second:#}");
     let reason = second["worker"]["waits_for"].as_str().unwrap_or_default();
     assert!(reason.starts_with("codex to be logged in again: `codex login`"), "{second:#}");
-    until_asked(&boss, 2);
+    until_checked(&boss, 2);
     let status = boss.succeed(91, "get_backend_status", json!({"backend": "codex"}));
     let codex = &status["backends"][0];
     assert_eq!((&codex["queued"], &codex["how_to_fix"]), (&json!(1), &json!("codex login")), "{codex:#}");
@@ -92,7 +92,7 @@ fn wait(boss: &mut Client, call: &mut i64) -> Vec<String> {
 }
 
 /// Waits until the login was checked this many times: before the batch, and after the failure.
-fn until_asked(boss: &Client, times: usize) {
+fn until_checked(boss: &Client, times: usize) {
     let asked = boss.home.path().join("asked");
     until("the login is checked again", || fs::read_to_string(&asked).unwrap_or_default().lines().count() >= times);
 }

@@ -11,13 +11,13 @@ with_each_cli!(blocking_stop_hook_keeps_the_final_message: Claude);
 with_each_cli!(stop_hook_that_ends_the_turn_succeeds: Claude);
 
 async fn blocking_stop_hook_keeps_the_final_message(world: &World) {
-    let settled = ends(world, json!({"decision": "block", "reason": "not yet"})).await;
+    let settled = run_with_hook(world, json!({"decision": "block", "reason": "not yet"})).await;
     assert_eq!(settled["status"], "completed", "{settled:#}");
     assert!(!settled["final_message"].as_str().unwrap_or_default().is_empty(), "{settled:#}");
 }
 
 async fn stop_hook_that_ends_the_turn_succeeds(world: &World) {
-    let settled = ends(world, json!({"continue": false, "stopReason": "enough"})).await;
+    let settled = run_with_hook(world, json!({"continue": false, "stopReason": "enough"})).await;
     assert_eq!(
         (&settled["status"], &settled["final_message"]),
         (&json!("completed"), &json!("all is done")),
@@ -26,7 +26,7 @@ async fn stop_hook_that_ends_the_turn_succeeds(world: &World) {
 }
 
 /// Runs a worker in a project whose Stop hook always gives this answer, and returns the settled worker.
-async fn ends(world: &World, answer: Value) -> Value {
+async fn run_with_hook(world: &World, answer: Value) -> Value {
     let hook = json!({"type": "command", "command": format!("echo '{answer}'")});
     let settings = json!({"hooks": {"Stop": [{"hooks": [hook]}]}});
     fs::create_dir(world.repo().join(".claude")).expect("a new folder");

@@ -16,8 +16,8 @@ with_each_cli!(worker_does_not_lead_under_another_name: Codex OpenCode);
 with_each_cli!(worker_ignores_servers_named_by_variables: OpenCode);
 
 async fn worker_does_not_start_this_server(world: &World) {
-    let server = Registered::with_everyone(world);
-    server.run_by_itself(world);
+    let server = Registered::register_everywhere(world);
+    server.run_as_user(world);
     // A profile of Codex applies only if the command line names it; that of a worker names none.
     let scopes: &[&str] = match world.cli {
         Cli::Claude => &["local", "plugin", "project", "user"],
@@ -40,7 +40,7 @@ async fn worker_does_not_start_this_server(world: &World) {
 /// Checks a registration that does not identify the server, so that the CLI starts it. The server recognises the worker
 /// by its own environment or that of its ancestors.
 async fn worker_does_not_lead_under_another_name(world: &World) {
-    let server = Registered::by_another_name(world);
+    let server = Registered::under_another_name(world);
     let tool = match world.cli {
         Cli::OpenCode => "helpers_batch_create_workers",
         _ => "mcp__helpers__batch_create_workers",
@@ -92,7 +92,7 @@ impl Registered {
     }
 
     /// Creates a program with another name that starts the server.
-    fn by_another_name(world: &World) -> Self {
+    fn under_another_name(world: &World) -> Self {
         let server = Self::started_by(world, "bin/lead");
         let (config, name) = match world.cli {
             Cli::Codex => (world.path(".codex/config.toml"), "command"),
@@ -123,13 +123,13 @@ impl Registered {
         server
     }
 
-    fn with_everyone(world: &World) -> Self {
+    fn register_everywhere(world: &World) -> Self {
         let server = Self::new(world);
         match world.cli {
-            Cli::Claude => server.with_claude(world),
-            Cli::Codex => server.with_codex(world),
-            Cli::Gemini => server.with_gemini(world),
-            Cli::OpenCode => server.with_opencode(world),
+            Cli::Claude => server.register_with_claude(world),
+            Cli::Codex => server.register_with_codex(world),
+            Cli::Gemini => server.register_with_gemini(world),
+            Cli::OpenCode => server.register_with_opencode(world),
         }
         world.git(&["add", "."]);
         world.git(&["commit", "-qm", "register the server"]);
@@ -137,7 +137,7 @@ impl Registered {
     }
 
     /// Runs the CLI as its user does, to check that it reads the registrations.
-    fn run_by_itself(&self, world: &World) {
+    fn run_as_user(&self, world: &World) {
         let mut command = world.home.command(world.cli.path());
         match world.cli {
             Cli::Claude => command.arg("-p"),
@@ -159,15 +159,15 @@ impl Registered {
         starts
     }
 
-    fn with_claude(&self, world: &World) {
+    fn register_with_claude(&self, world: &World) {
         let mut config = self.mcp_servers("user");
         config["projects"] = json!({ world.repo().display().to_string(): self.mcp_servers("local") });
         write(&world.path(".claude/.claude.json"), &config.to_string());
-        self.as_a_plugin(world);
+        self.register_as_plugin(world);
         write(&world.repo().join(".mcp.json"), &self.mcp_servers("project").to_string());
     }
 
-    fn as_a_plugin(&self, world: &World) {
+    fn register_as_plugin(&self, world: &World) {
         let source = world.path("plugin");
         let plugin = json!({"name": "boss", "source": "./", "description": "x"});
         let market = json!({"name": "boss", "owner": {"name": "x"}, "plugins": [plugin]});
@@ -183,7 +183,7 @@ impl Registered {
         }
     }
 
-    fn with_codex(&self, world: &World) {
+    fn register_with_codex(&self, world: &World) {
         let config = world.path(".codex/config.toml");
         let trust = format!("\n[projects.{:?}]\ntrust_level = \"trusted\"\n", world.repo());
         let server =
@@ -192,7 +192,7 @@ impl Registered {
         write(&world.repo().join(".codex/config.toml"), &server("project"));
     }
 
-    fn with_gemini(&self, world: &World) {
+    fn register_with_gemini(&self, world: &World) {
         let settings = world.path(".gemini/settings.json");
         let mut config: Value = serde_json::from_str(&read(&settings)).expect("the home's is JSON");
         config["mcpServers"] = self.mcp_servers("user")["mcpServers"].take();
@@ -204,7 +204,7 @@ impl Registered {
         write(&world.repo().join(".gemini/settings.json"), &self.mcp_servers("project").to_string());
     }
 
-    fn with_opencode(&self, world: &World) {
+    fn register_with_opencode(&self, world: &World) {
         let server = |who: &str| json!({format!("boss-of-{who}"): {"type": "local", "command": [self.program, who]}});
         let settings = world.path(".config/opencode/opencode.json");
         let mut config: Value = serde_json::from_str(&read(&settings)).expect("the home's is JSON");

@@ -72,7 +72,7 @@ fn check(found: &Value, topic: &str, name: &str) -> (String, String, String) {
 }
 
 /// Returns every file and folder, with properties that a change affects.
-fn seen(folder: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u32)> {
+fn snapshot(folder: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u32)> {
     let mut all = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -93,7 +93,7 @@ fn doctor_names_usable_clis_and_changes_nothing() {
     machine.install("codex", "case $1 in --version) echo codex-cli 0.169.0;; *) exit 0;; esac");
     machine.install("claude", "case $1 in --version) echo 1.0.0;; *) echo '{\"loggedIn\": false}'; exit 1;; esac");
     machine.install("gemini", "echo 0.99.0");
-    let before = seen(machine.folder.path());
+    let before = snapshot(machine.folder.path());
     let (found, code) = machine.ask();
     assert_eq!((code, &found["would_work"]), (Some(0), &Value::Bool(true)), "{found:#}");
     assert_eq!(found["with"], serde_json::json!(["codex"]), "{found:#}");
@@ -118,7 +118,7 @@ fn doctor_names_usable_clis_and_changes_nothing() {
         assert_eq!(check(&found, topic, name).0, "ok", "{name}: {found:#}");
     }
     assert!(check(&found, "git", "integration branch").1.starts_with("main"), "{found:#}");
-    assert_eq!(seen(machine.folder.path()), before, "it changes nothing");
+    assert_eq!(snapshot(machine.folder.path()), before, "it changes nothing");
 
     let output = machine.command().output().unwrap();
     let text = stdout(&output);
@@ -369,7 +369,7 @@ fn impossible_checkout_is_found_and_leaves_nothing() {
     assert!(code == Some(1) && mark == "bad" && says.contains("no-such-lfs") && fix.contains("git-lfs"), "{found:#}");
     // The filter is installed but fails, which only a real checkout shows.
     git(&project, &["config", "filter.lfs.smudge", "sh -c 'echo out of order >&2; exit 1'"]);
-    let before = seen(&project);
+    let before = snapshot(&project);
     let temporary = machine.path("tmp");
     fs::create_dir(&temporary).unwrap();
     let output = machine.command().arg("--json").env("TMPDIR", &temporary).output().unwrap();
@@ -377,7 +377,7 @@ fn impossible_checkout_is_found_and_leaves_nothing() {
     let (mark, says, _) = check(&found, "git", "checkout");
     assert!(mark == "bad" && says.contains("cannot create worktrees: cannot "), "{found:#}");
     assert_eq!(found["stopped_by"], serde_json::json!(["checkout"]));
-    assert_eq!(seen(&project), before, "the repository is not touched");
+    assert_eq!(snapshot(&project), before, "the repository is not touched");
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "nothing is left");
     git(&project, &["config", "filter.lfs.smudge", "cat"]);
     let (found, code) = machine.ask();

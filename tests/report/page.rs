@@ -42,7 +42,7 @@ async fn report_is_complete_and_readable_on_every_screen() {
         for scheme in [Scheme::Light, Scheme::Dark] {
             for width in [400, 1280] {
                 let seen = browser.ask(&html, LOOK, width, scheme);
-                looks_right(&seen, width, &story.workers);
+                check_layout(&seen, width, &story.workers);
                 papers.push(seen["paper"].clone());
             }
         }
@@ -51,7 +51,7 @@ async fn report_is_complete_and_readable_on_every_screen() {
     story.end().await;
 }
 
-fn looks_right(seen: &Value, width: u32, workers: &[String]) {
+fn check_layout(seen: &Value, width: u32, workers: &[String]) {
     let at = format!("at {width}: {seen:#}");
     assert_eq!(seen["width"], width, "{at}");
     assert_eq!(seen["beyond"], json!([]), "nothing is beyond the edge {at}");

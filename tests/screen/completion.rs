@@ -9,7 +9,7 @@ use crate::terminal::{Terminal, skipped};
 use crate::world::{World, mission};
 
 /// Returns whether the shell is missing, and prints that the test is skipped. Fails if `CI` is set.
-fn has_no(shell: &str) -> bool {
+fn is_missing(shell: &str) -> bool {
     if Command::new(shell).arg("--version").output().is_ok() {
         return false;
     }
@@ -37,7 +37,7 @@ fn tab_completes_in_fish() {
 }
 
 fn tab_completes(shell: &str, arguments: &[&str], ready: &str) {
-    if skipped() || has_no(shell) {
+    if skipped() || is_missing(shell) {
         return;
     }
     let world = World::new();

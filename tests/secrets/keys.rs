@@ -183,7 +183,7 @@ fn planted_keys_leak_nowhere_and_files_are_private() {
 
     // Values that the CLI printed itself are in its raw log, and may be quoted from there.
     assert!(!holds(day.answers.as_bytes(), MARK), "an answer holds a planted value");
-    look_everywhere(&root, &says);
+    check_all_files(&root, &says);
     let objects = std::process::Command::new("git")
         .args(["cat-file", "--batch-all-objects", "--batch"])
         .current_dir(&repo)
@@ -191,11 +191,11 @@ fn planted_keys_leak_nowhere_and_files_are_private() {
         .unwrap();
     assert!(objects.stdout.len() > 500 && !holds(&objects.stdout, MARK), "a git object holds a planted value");
     assert!(!git(&repo, &["for-each-ref"]).contains(MARK));
-    all_is_private(&repo.join(".orchestrator"), &root.join("runtime"));
+    check_private(&repo.join(".orchestrator"), &root.join("runtime"));
     day.client.close();
 }
 
-fn look_everywhere(root: &Path, says: &str) {
+fn check_all_files(root: &Path, says: &str) {
     // Allowed places: the user's own files, and the raw log of the CLI that prints a value.
     let theirs = [".netrc", ".gitconfig", ".config/orchestrator-boss/config.toml", "repo/.git/config"];
     let raw = root.join("repo/.orchestrator/workers").join(says);
@@ -213,7 +213,7 @@ fn look_everywhere(root: &Path, says: &str) {
     assert!(log.len() > 1_000, "the server logs everything");
 }
 
-fn all_is_private(state: &Path, runtime: &Path) {
+fn check_private(state: &Path, runtime: &Path) {
     for top in [state, runtime] {
         let mut files = Vec::new();
         every_file(top, &mut files);

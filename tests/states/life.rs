@@ -25,7 +25,7 @@ pub fn live(world: &World, case: &Case) {
     let worker = created["worker"]["worker_id"].as_str().expect("an id").to_owned();
     let began = script.wait_until_begun(world, &mut boss, &worker);
     if began {
-        meddle(world, case);
+        act_as_user(world, case);
         fs::write(world.path("go"), "").expect("a file");
     }
     let waited = boss.succeed("wait_for_worker", json!({ "worker_id": worker, "timeout_seconds": 60 }));
@@ -34,7 +34,7 @@ pub fn live(world: &World, case: &Case) {
         return oracle::check_refused_start(world, case, &waited["settled"][0]);
     }
     let mut seen = oracle::Seen::new(world, case, script.marks, worker.clone());
-    seen.look_at_worker(&mut boss);
+    seen.read_worker(&mut boss);
     let integrate = json!({ "worker_id": worker, "strategy": case.strategy });
     let mut dry = integrate.clone();
     dry["dry_run"] = json!(true);
@@ -51,7 +51,7 @@ pub fn live(world: &World, case: &Case) {
 }
 
 /// Performs the user's action while the worker runs.
-fn meddle(world: &World, case: &Case) {
+fn act_as_user(world: &World, case: &Case) {
     match case.meanwhile {
         Meanwhile::Nothing => {}
         // Moves the branch as a push does, which also works without a checkout.

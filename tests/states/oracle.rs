@@ -50,7 +50,7 @@ impl<'a> Seen<'a> {
     }
 
     /// Reads the worker's record, and checks that it names all work that is not on the branch.
-    pub fn look_at_worker(&mut self, boss: &mut Boss) {
+    pub fn read_worker(&mut self, boss: &mut Boss) {
         let status = boss.succeed("get_worker_status", json!({ "worker_id": self.worker }));
         let worker = &status["worker"];
         self.branch = worker["branch"].as_str().unwrap_or_default().to_owned();

@@ -110,14 +110,14 @@ impl Conversation {
                     let words = blocks.iter().map(text_of).filter(|text| !is_inserted(text));
                     self.user(&words.collect::<Vec<_>>().join("\n"));
                 }
-                Some("system") => self.message_in_the_middle_of_a_turn(&text_of(&message["content"])),
+                Some("system") => self.read_message_during_turn(&text_of(&message["content"])),
                 _ => {}
             }
         }
     }
 
     /// Reads a user message during a turn, which Claude Code sends as a system message.
-    fn message_in_the_middle_of_a_turn(&mut self, text: &str) {
+    fn read_message_during_turn(&mut self, text: &str) {
         const BEFORE: &str = "The user sent a new message while you were working:\n";
         const AFTER: &str = "\n\nThis is how Claude Code surfaces";
         if let Some((_, said)) = text.split_once(BEFORE) {
