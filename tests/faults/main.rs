@@ -10,9 +10,9 @@ mod moved;
 mod output;
 mod permission;
 mod state_file;
-mod stranger;
 #[path = "../support/mod.rs"]
 mod support;
+mod untrusted;
 #[cfg(target_os = "linux")]
 mod watches;
 mod worker_files;

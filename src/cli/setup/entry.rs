@@ -95,7 +95,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn user_fields_stay_and_ours_are_repaired() {
+    fn user_fields_stay_and_own_are_repaired() {
         let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let cases = [
             (FieldRule::Exactly(json!("/new")), json!("/old"), json!("/new")),

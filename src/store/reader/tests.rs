@@ -50,7 +50,7 @@ fn no_state_is_none_and_nothing_is_created() {
 }
 
 #[test]
-fn it_follows_servers_and_changes_nothing() {
+fn reader_follows_servers_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = journal(folder.path());
     create(&mut journal, "one");
