@@ -23,6 +23,8 @@ fn call(hint: &Hint) -> String {
         Hint::ListWorkers => "list all with list_worker_missions".to_owned(),
         Hint::CheckBackends => "see which are ready with get_backend_status".to_owned(),
         Hint::RemoveWorktree(path) => format!("remove_worktree with the path {path}"),
-        Hint::Force(_) | Hint::KeepBranch | Hint::Run(_) | Hint::Set(_) | Hint::Do(_) => hint.words(),
+        // A setting may widen what agents may do, so a boss must not change it by itself.
+        Hint::Set(_) => format!("ask the user to {}", hint.words()),
+        Hint::Force(_) | Hint::KeepBranch | Hint::Run(_) | Hint::Do(_) => hint.words(),
     }
 }

@@ -305,7 +305,7 @@ pub enum StayReason {
     Unsettled { status: WorkerStatus },
     #[error("its branch {branch} is not merged into {into} (commits that are not there: {commits})")]
     Unmerged { branch: String, into: String, commits: usize },
-    #[error("files that are not committed: {count} ({})", samples.join(", "))]
+    #[error("uncommitted files: {count} ({})", samples.join(", "))]
     Uncommitted { count: usize, samples: Vec<String> },
     #[error("{0}")]
     NotOnBranch(String),

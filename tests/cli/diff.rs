@@ -59,5 +59,5 @@ fn diff_before_the_start_is_an_error() {
     let worker = create(&mut boss, mission("diff", "hang"));
     let ran = world.run(&["diff", &worker]);
     assert_eq!(ran.code, Some(1));
-    assert!(ran.stderr.contains("cannot compare the changes"), "{ran:?}");
+    assert!(ran.stderr.contains("cannot show the changes of w-1-diff"), "{ran:?}");
 }

@@ -42,7 +42,7 @@ fn settings_in_the_repository_are_not_read() {
     let refusal = client.refused(1, "create_worker_mission", mission("planted", "edit"));
     assert!(refusal.contains("planted"), "{refusal}");
     let refusal = client.refused(2, "create_worker_mission", mission("codex", "full"));
-    assert!(refusal.contains("not allowed"), "{refusal}");
+    assert!(refusal.contains("the settings do not allow them"), "{refusal}");
 }
 
 #[test]
