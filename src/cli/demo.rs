@@ -24,6 +24,9 @@ use missions::{ExpectedResult, PlannedMission, plans};
 use project::{BACKEND, Project};
 use show::Display;
 
+use super::setup::program::in_a_shell;
+use super::shell::quoted;
+
 /// Time limit for the demo, which usually takes a few seconds.
 const LIMIT: Duration = Duration::from_secs(90);
 const REDRAW: Duration = Duration::from_millis(150);
@@ -78,8 +81,21 @@ pub async fn run() -> Result<(), DemoError> {
 
     show::print(&format!("\n{}", show::table(&workers)));
     show::print(&format!("All merged and verified, no process left, {:.1} s.", began.elapsed().as_secs_f64()));
-    show::print(&format!("See {}", project.repository.display()));
+    show::print(&to_try(&project));
     Ok(())
+}
+
+/// Returns commands to try in the demo's repository, and the one that removes it.
+fn to_try(project: &Project) -> String {
+    let program = in_a_shell();
+    let commands = ["status w-2", "logs w-2", "diff w-5", "retry w-1 --feedback 'Greet once more'", "report"];
+    let commands: Vec<String> = commands.iter().map(|command| format!("  {program} {command}")).collect();
+    format!(
+        "\nTo try next:\n  cd {}\n{}\nTo remove it: rm -r {}",
+        quoted(&project.repository),
+        commands.join("\n"),
+        quoted(&project.folder)
+    )
 }
 
 /// Runs the missions and returns the final state of all workers.

@@ -44,7 +44,7 @@ use crate::{mcp, process, supervisor};
 
 /// Let one coding agent manage many: real agent CLIs as workers, each in its own git worktree.
 #[derive(Debug, Parser)]
-#[command(name = "orchestrator-boss", version, after_help = "All settings: orchestrator-boss help settings")]
+#[command(name = "orchestrator-boss", version = env!("ORCHESTRATOR_VERSION"), after_help = "All settings: orchestrator-boss help settings")]
 struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,

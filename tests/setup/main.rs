@@ -96,7 +96,7 @@ fn removal_names_remaining_registrations() {
     home.write(".claude/settings.json", &format!("{{\"enabledPlugins\": {{\"{name}\": true}}}}"));
     home.write(".claude/plugins/installed_plugins.json", &format!("{{\"plugins\": {{\"{name}\": [{{}}]}}}}"));
     let removed = text(&["setup", "claude", "--remove"]);
-    assert!(removed.contains("by the plugin (claude plugin disable orchestrator-boss@somewhere)"), "{removed}");
+    assert!(removed.contains("the plugin (claude plugin disable orchestrator-boss@somewhere)"), "{removed}");
     assert!(!removed.contains("any more"), "{removed}");
     let set_up = text(&["setup", "claude"]);
     assert!(set_up.contains("also starts this server through the plugin") && set_up.contains("twice"), "{set_up}");

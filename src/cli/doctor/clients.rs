@@ -39,6 +39,9 @@ fn check(registered: &FoundRegistration) -> Finding {
     let Some(found) = find(program) else {
         return Finding::bad(client, format!("{at} names {program}, which does not exist")).fix(setup.clone());
     };
+    if registered.is_npm {
+        return Finding::ok(client, format!("starts the npm package orchestrator-boss ({at})"));
+    }
     let this = env::current_exe().ok().and_then(|this| this.canonicalize().ok());
     if found.canonicalize().ok() == this {
         return Finding::ok(client, format!("starts this program ({at})"));

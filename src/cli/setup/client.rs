@@ -49,6 +49,16 @@ impl ClientKind {
         }
     }
 
+    /// Returns the name of the client's program.
+    pub fn program(self) -> &'static str {
+        match self {
+            ClientKind::Claude => "claude",
+            ClientKind::Codex => "codex",
+            ClientKind::Gemini => "gemini",
+            ClientKind::OpenCode => "opencode",
+        }
+    }
+
     /// Returns the name of the client's backend.
     pub fn backend(self) -> &'static str {
         match self {

@@ -90,6 +90,10 @@ pub(super) struct SetupArgs {
     json: bool,
 }
 
+/// An example of a request that leads to workers.
+pub(super) const FIRST_REQUEST: &str =
+    "Use orchestrator-boss: split this task over several workers, check each with our tests, and merge what passes: …";
+
 #[derive(Debug, Error)]
 pub(crate) enum SetupError {
     #[error("cannot read {}: check that it is a file and that you may read it", path.display())]
@@ -368,6 +372,10 @@ fn print_result(
         (_, false) => print(&format!("{title} starts this server from its next session on.")),
     }
     notes.iter().for_each(|note| print(&format!("Note: {note}.")));
+    if !args.remove && !args.dry_run {
+        print(&format!("Next: start `{}` in your repository and say, for example:", args.client.program()));
+        print(&format!("  {FIRST_REQUEST}"));
+    }
 }
 
 /// Prints a line. Setup continues after stdout is closed.

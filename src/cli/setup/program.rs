@@ -8,9 +8,28 @@ use super::SetupError;
 use super::entry::NAME;
 use crate::attempt::state_dir;
 use crate::cli::places::Places;
+use crate::cli::shell::quoted;
 use crate::config::Settings;
 
-/// Returns the command with which a client starts this program.
+/// Arguments of `npx` that start this program.
+const NPX: [&str; 2] = ["-y", NAME];
+
+/// Returns whether `npx` runs this program, from a cache in which it may not stay.
+fn is_from_npx() -> bool {
+    env::current_exe().is_ok_and(|this| this.components().any(|part| part.as_os_str() == "_npx"))
+}
+
+/// Returns the words with which a user starts this program in a shell.
+pub fn in_a_shell() -> String {
+    match command(true) {
+        Ok(program) if is_from_npx() => [&program, NPX[0], NPX[1]].join(" "),
+        Ok(program) if program == NAME => program,
+        Ok(program) => quoted(Path::new(&program)),
+        Err(_) => NAME.to_owned(),
+    }
+}
+
+/// Returns the program that a client starts; [`arguments`] belong to it.
 ///
 /// The user's own settings get the absolute path, since clients are started with different PATHs (from a desktop with
 /// almost none). It is the entry on the PATH and not its target: package managers put a link there that an update
@@ -18,6 +37,9 @@ use crate::config::Settings;
 ///
 /// A project's settings get the bare name if the PATH leads to this program, since other users have it elsewhere.
 pub fn command(shared: bool) -> io::Result<String> {
+    if is_from_npx() {
+        return Ok("npx".to_owned());
+    }
     let this = env::current_exe()?;
     if !this.exists() {
         return Err(io::Error::other(format!(
@@ -66,9 +88,9 @@ pub fn check(places: &Places) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// Returns the options that `setup` was called with, for the server.
+/// Returns the arguments of the program that a client starts: the options that `setup` was called with.
 pub fn arguments(places: &Places) -> io::Result<Vec<String>> {
-    let mut arguments = Vec::new();
+    let mut arguments: Vec<String> = NPX.iter().filter(|_| is_from_npx()).map(|word| (*word).to_owned()).collect();
     for (option, path) in [("--config", &places.config), ("--state-dir", &places.state_dir)] {
         if let Some(path) = path {
             arguments.extend([option.to_owned(), text(&absolute(path)?)?]);

@@ -1,6 +1,5 @@
 //! Finds the registrations of this server in the clients' settings. Only reads them.
 
-use std::env;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -8,10 +7,10 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::client::ClientKind;
+use super::entry::NAME;
 use super::registration::{Environment, Registration, SetupScope};
 use super::syntax_error::SyntaxError;
-use super::{SetupError, file};
-use crate::cli::shell::quoted;
+use super::{SetupError, file, program};
 
 /// An entry of this server in a client's settings, or settings that cannot be read.
 pub struct FoundRegistration {
@@ -21,6 +20,8 @@ pub struct FoundRegistration {
     pub path: PathBuf,
     /// The program that the client starts.
     pub program: Result<String, RegistrationError>,
+    /// True if it starts the npm package.
+    pub is_npm: bool,
     /// The command that writes the entry again.
     pub setup: String,
 }
@@ -68,32 +69,29 @@ fn of(client: ClientKind, scope: SetupScope, registration: Registration) -> Opti
         Ok(Some(text)) => format.get(&text, &keys).map_err(RegistrationError::from),
         Err(error) => Err(error.into()),
     };
+    let is_npm = matches!(&entry, Ok(Some(entry)) if is_npm(entry));
     let program = match entry {
         Ok(None) => return None,
-        Ok(Some(entry)) => program(&entry).ok_or(RegistrationError::NoProgram),
+        Ok(Some(entry)) => named_program(&entry).ok_or(RegistrationError::NoProgram),
         Err(error) => Err(error),
     };
     let is_projects = scope == SetupScope::Project;
-    Some(FoundRegistration { client: client.title(), is_projects, path, program, setup: setup(client, scope) })
+    Some(FoundRegistration { client: client.title(), is_projects, path, program, is_npm, setup: setup(client, scope) })
 }
 
 /// Returns the program of an entry. OpenCode has the program and its arguments in one list.
-fn program(entry: &Value) -> Option<String> {
+fn named_program(entry: &Value) -> Option<String> {
     let command = entry.get("command")?;
     command.as_str().or_else(|| command.get(0)?.as_str()).map(str::to_owned)
+}
+
+fn is_npm(entry: &Value) -> bool {
+    let runs_npx = named_program(entry).is_some_and(|program| Path::new(&program).ends_with("npx"));
+    runs_npx && entry.to_string().contains(NAME)
 }
 
 fn setup(client: ClientKind, scope: SetupScope) -> String {
     let name = client.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let scope = if scope == SetupScope::Project { " --scope project" } else { "" };
-    let this = env::current_exe().ok();
-    let on_path = which::which("orchestrator-boss").ok();
-    let program = match (this, on_path) {
-        (Some(this), Some(found)) if found.canonicalize().ok() == this.canonicalize().ok() => {
-            "orchestrator-boss".into()
-        }
-        (Some(this), _) => quoted(&this),
-        (None, _) => "orchestrator-boss".into(),
-    };
-    format!("{program} setup {name}{scope}")
+    format!("{} setup {name}{scope}", program::in_a_shell())
 }
