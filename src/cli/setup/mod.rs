@@ -91,8 +91,8 @@ pub(super) struct SetupArgs {
 }
 
 /// An example of a request that leads to workers.
-pub(super) const FIRST_REQUEST: &str =
-    "Use orchestrator-boss: split this task over several workers, check each with our tests, and merge what passes: …";
+const FIRST_REQUEST: &str =
+    "\"Use orchestrator-boss: split this task over several workers, check each with our tests, merge what passes: …\"";
 
 #[derive(Debug, Error)]
 pub(crate) enum SetupError {
@@ -373,8 +373,7 @@ fn print_result(
     }
     notes.iter().for_each(|note| print(&format!("Note: {note}.")));
     if !args.remove && !args.dry_run {
-        print(&format!("Next: start `{}` in your repository and say, for example:", args.client.program()));
-        print(&format!("  {FIRST_REQUEST}"));
+        print(&format!("Next: start `{}` in your repository and say: {FIRST_REQUEST}", args.client.program()));
     }
 }
 
