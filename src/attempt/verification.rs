@@ -32,7 +32,6 @@ pub struct VerificationAssignment {
     pub settings: Settings,
 }
 
-/// The result of a verification run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VerificationResult {
     #[serde(flatten)]

@@ -40,7 +40,6 @@ impl VerificationDir {
         &self.root
     }
 
-    /// Returns the server that requested it.
     pub fn server(&self) -> Option<ServerId> {
         let name = self.root.file_name()?.to_str()?;
         name.split_once('.').map(|(server, _)| ServerId::from(server.to_owned()))
@@ -73,12 +72,10 @@ impl VerificationDir {
         self.root.join("result.json")
     }
 
-    /// The worktree.
     pub fn tree(&self) -> PathBuf {
         self.root.join("tree")
     }
 
-    /// Creates the folder, with the assignment in it.
     pub fn create(&self, assignment: &impl Serialize) -> Result<(), FileError> {
         let (folders, state) = (self.root.parent().unwrap_or(&self.root), self.root.ancestors().nth(2));
         files::refuse_no_folder(folders)?;

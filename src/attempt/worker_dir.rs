@@ -127,7 +127,6 @@ pub enum Delivery {
     Interrupt,
 }
 
-/// The result of posting a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PostResult {
     Accepted,
@@ -184,7 +183,6 @@ impl AttemptDir {
         self.root.join("verify.log")
     }
 
-    /// The log of the supervisor.
     pub fn supervisor_log(&self) -> PathBuf {
         self.root.join("supervisor.log")
     }
@@ -210,7 +208,6 @@ impl AttemptDir {
         self.root.join("inbox/closed")
     }
 
-    /// Creates the folder, with the assignment in it.
     pub fn create(&self, assignment: &impl Serialize) -> Result<(), FileError> {
         self.make()?;
         files::replace_json(&self.assignment(), assignment, true)

@@ -128,7 +128,6 @@ pub fn warning(text: &str) -> AgentEvent {
     AgentEvent::Warning { text: clip(text.trim(), 2 * 1024) }
 }
 
-/// Adds the usage of one step to the total.
 pub fn add(total: &mut Usage, step: Usage) {
     total.input_tokens = total.input_tokens.saturating_add(step.input_tokens);
     total.cached_tokens = total.cached_tokens.saturating_add(step.cached_tokens);

@@ -139,7 +139,6 @@ pub struct GitDirs<'a> {
     pub own: &'a Path,
 }
 
-/// The session of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Session<'a> {
     /// A new session; CLIs whose session id can be chosen get this one.
@@ -241,7 +240,6 @@ impl Hinted for Refusal {
     }
 }
 
-/// Returns the word for a permission in missions.
 fn permissions_word(permissions: Permissions) -> &'static str {
     match permissions {
         Permissions::ReadOnly => "read_only",
@@ -260,7 +258,6 @@ pub trait Decoder: Send {
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport;
 }
 
-/// The report of a turn.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TurnReport {
     /// `Ok` only by the CLI's structured end.

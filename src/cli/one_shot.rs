@@ -33,7 +33,6 @@ pub(super) struct OneShotClient {
     orchestrator: Orchestrator,
 }
 
-/// An attempt that was requested.
 pub(super) struct StartedAttempt {
     pub view: WorkerView,
     /// The reason why it does not run yet, if it does not.

@@ -9,7 +9,6 @@ use super::layout::{MADE_FILE, folders, linked_git_dirs, worktree_of};
 use super::repository::Repository;
 
 impl Configuration {
-    /// Returns the configuration that a repository has now.
     pub fn of(repo: &Repository) -> Result<Configuration, CommandError> {
         if let Some(same) = as_before(repo) {
             return Ok(same);

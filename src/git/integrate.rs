@@ -377,7 +377,6 @@ impl<'a> ScratchMerge<'a> {
         Ok(Ok(commit_tree(git, &tree, &[onto], message)?))
     }
 
-    /// Returns the tree of a clean merge, or the conflicts.
     fn merge_trees(&self, ours: &str, theirs: &str) -> Result<Result<String, Vec<MergeConflict>>, CommandError> {
         let arguments = ["merge-tree", "--write-tree", "-z", "--messages", ours, theirs];
         // Attributes come from the target, as in a checkout of it, and not from the branch checked out at the root.

@@ -18,7 +18,6 @@ const MOST_TRIED: usize = 256;
 /// Maximum number of conflicting branches that are compared commit by commit.
 const MOST_COMPARED: usize = 32;
 
-/// A query whether a branch is merged.
 #[derive(Debug, Clone, Default)]
 pub struct MergeQuery {
     pub branch: String,

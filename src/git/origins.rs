@@ -30,7 +30,6 @@ pub struct WorkerHistory {
     pub earlier_integrations: Vec<EarlierIntegration>,
 }
 
-/// An earlier integration into the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EarlierIntegration {
     /// Tip of the integrated branch.

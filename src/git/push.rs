@@ -15,7 +15,6 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// Maximum length of the remote's answer, in bytes.
 const MOST_SAID: usize = 1_500;
 
-/// The result of a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pushed {
     pub result: PushResult,

@@ -25,7 +25,6 @@ pub type CommitPair = (String, String);
 /// a ref by replacing a file.
 pub type RefStamp = Vec<Option<(u64, SystemTime, u64)>>;
 
-/// The result of a scratch merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MergeResult {
     pub tree: String,
@@ -144,7 +143,6 @@ fn in_scratch(repo: &Repository, target: &str, scratch: &Path) -> Git {
         .env("GIT_NO_LAZY_FETCH", "1")
 }
 
-/// Returns the tree of a commit.
 pub fn tree_of(repo: &Repository, commit: &str) -> Result<String, CommandError> {
     let known = Ancestry::of(repo.root()).and_then(|ancestry| ancestry.tree_of(commit));
     known.map_or_else(|| repo.read().tree_of(commit), Ok)

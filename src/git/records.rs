@@ -66,7 +66,6 @@ pub fn links(worktree: &Checkout) -> Result<Vec<Link>, CommandError> {
     Ok(links.map(|link| Link { path: link.path.to_owned(), commit: link.id.to_owned() }).collect())
 }
 
-/// Splits a record into its fields and its path.
 pub fn split_at_tab(record: &[u8]) -> Option<(&[u8], &Path)> {
     let tab = record.iter().position(|byte| *byte == b'\t')?;
     Some((&record[..tab], Path::new(OsStr::from_bytes(&record[tab + 1..]))))

@@ -14,7 +14,6 @@ use git2::{Direction, ErrorCode, ObjectType, Oid, Repository as Opened, Sort};
 
 use super::layout::Listed;
 
-/// The result of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Lookup<T> {
     Found(T),

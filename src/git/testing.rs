@@ -50,7 +50,6 @@ impl Fixture {
         self.repo.root()
     }
 
-    /// Returns a path beside the repository.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.folder.path().canonicalize().unwrap().join(name)
     }

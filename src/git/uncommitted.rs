@@ -49,7 +49,6 @@ impl Hinted for UncommittedError {
     }
 }
 
-/// The result of committing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Committed {
     /// The newest commit; `None` if there was nothing to commit.

@@ -90,7 +90,6 @@ pub async fn start_verification(program: &Program, dir: &VerificationDir) -> Res
     Ok(RunningVerification { stdin, exited })
 }
 
-/// A supervisor that has reported that it is ready.
 struct ReadySupervisor {
     identity: Identity,
     stdin: Option<ChildStdin>,

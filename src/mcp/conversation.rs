@@ -54,7 +54,6 @@ impl Conversations {
         Self { folder, last: Mutex::default() }
     }
 
-    /// Returns the boss that makes this call.
     pub(super) async fn boss(&self, call: &str, orchestrator: &Orchestrator) -> BossId {
         let LastCall { boss: before, no_transcripts } =
             self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -64,7 +64,6 @@ impl Part {
     }
 }
 
-/// The address of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Address {
     State,

@@ -69,7 +69,6 @@ impl Starter {
         self.newest().await
     }
 
-    /// Returns the orchestrator if it has started already.
     pub fn started(&self) -> Option<Orchestrator> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         newest.peek()?.as_ref().ok().cloned()

@@ -34,7 +34,6 @@ pub(super) fn newest_lines(events: &Path, before: Option<usize>, room: usize) ->
 /// A part of a long text that is written piece by piece.
 pub(super) struct TextPage {
     text: String,
-    /// Bytes to skip.
     skip: usize,
     start: usize,
     room: usize,

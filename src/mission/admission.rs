@@ -28,7 +28,6 @@ pub struct Limits {
     pub total: usize,
     pub per_backend: HashMap<BackendName, usize>,
     pub floors: Floors,
-    /// For each boss.
     pub budget: Budget,
 }
 
@@ -84,7 +83,6 @@ pub enum WaitReason {
         running: usize,
         limit: usize,
     },
-    /// A backend in backoff.
     Backend(Backoff),
     /// A half-open probe of a backend, which is running.
     Probe {
@@ -294,7 +292,6 @@ pub struct Load<'a> {
     /// When each boss was last served: larger is later.
     served: HashMap<&'a BossId, u64>,
     backoffs: HashMap<BackendName, Backoff>,
-    /// The workers that probe backends.
     probes: HashMap<&'a BackendName, &'a WorkerId>,
     /// Bosses whose budget is used up, with the limit that was reached.
     spent: HashMap<&'a BossId, String>,
@@ -397,7 +394,6 @@ impl<'a> Load<'a> {
         self.is_full() || !self.spent.is_empty() || self.backoffs.values().any(is_lasting)
     }
 
-    /// Returns the backoffs by backend.
     pub fn backoffs(&self) -> &HashMap<BackendName, Backoff> {
         &self.backoffs
     }

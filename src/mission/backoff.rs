@@ -25,7 +25,6 @@ const LONGEST: SignedDuration = SignedDuration::from_mins(15);
 /// A refusal this long after the one before starts at [`FIRST`] again.
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
 
-/// The backoff of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backoff {
     pub backend: BackendName,

@@ -18,7 +18,6 @@ use super::worker::{Race, Worker};
 /// Format version of everything in the state directory. A newer one is refused, an earlier one is set aside unread.
 pub const FORMAT: u32 = 3;
 
-/// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     pub seq: u64,

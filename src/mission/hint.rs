@@ -8,23 +8,16 @@ use super::causes::with_causes;
 /// A next step for the boss or the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
-    /// Retry this worker.
     Retry(String),
-    /// Cancel this worker.
     Cancel(String),
     /// Send this worker a message.
     Message(String),
     /// Wait until this worker has settled.
     WaitFor(String),
-    /// Integrate this worker.
     Integrate(String),
-    /// Create workers.
     CreateWorkers,
-    /// List all workers.
     ListWorkers,
-    /// Check which backends are ready.
     CheckBackends,
-    /// Remove the worktree at this path.
     RemoveWorktree(String),
     /// Repeat the call with `force`, which keeps this in a salvage ref.
     Force(&'static str),
@@ -86,7 +79,6 @@ impl Advice {
         Self::new(with_causes(error), error.hints())
     }
 
-    /// Returns the text and its hints, rendered by `render`, in one line.
     pub fn line(&self, render: impl Fn(&Hint) -> String) -> String {
         joined(&self.text, self.hints.iter().map(render))
     }

@@ -29,7 +29,6 @@ pub enum Ending {
     Lost,
 }
 
-/// An event of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A server took it out of the queue.

@@ -72,12 +72,10 @@ pub struct Run {
     /// It could not start because of the repository or its place in it, not because of the backend.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub place_failed: bool,
-    /// The cancellation, if it was cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<Cancelled>,
 }
 
-/// The exit of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exit {
@@ -357,7 +355,6 @@ impl Verification {
         }
     }
 
-    /// Returns the commit that was verified.
     pub fn commit(&self) -> Option<&str> {
         match self {
             Verification::Passed { commit, .. } | Verification::Failed { commit, .. } => commit.as_deref(),
@@ -426,7 +423,6 @@ pub struct NotOnBranch {
     pub files: Option<PartFiles>,
 }
 
-/// The files of a part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartFiles {

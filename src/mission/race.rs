@@ -139,7 +139,6 @@ fn representative<'a>(registry: &'a Registry, newest: &'a Arc<Worker>) -> &'a Ar
     racers(registry, newest).max_by_key(rank).unwrap_or(newest)
 }
 
-/// The decision of a race.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RaceDecision {
     pub racers: Vec<WorkerId>,

@@ -53,7 +53,6 @@ pub struct Worker {
     pub base_branch: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<String>,
-    /// The author of the cancellation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled_by: Option<Author>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -16,7 +16,6 @@ use crate::mission::registry::{Registry, Worker};
 
 pub(super) enum Effect {
     Append(Append),
-    /// Answers a cancellation.
     Reply(Reply<Result<CancelAnswer, OrchestratorError>>, CancelAnswer),
     /// Puts an instruction into the inbox of a running attempt, and wakes its supervisor.
     Post {

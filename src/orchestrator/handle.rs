@@ -94,7 +94,6 @@ impl Orchestrator {
         self.actor.jobs.doing()
     }
 
-    /// Returns whether this server owns the lease of the worker.
     pub fn owns_lease_of(&self, worker: &Worker) -> bool {
         worker.lease == self.actor.context.server
     }

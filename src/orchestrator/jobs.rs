@@ -67,7 +67,6 @@ const MOST_UNFETCHED: usize = 64;
 #[derive(Default)]
 pub(super) struct Jobs {
     jobs: Mutex<HashMap<Order, Job>>,
-    /// Branch queues, by repository and target branch.
     queues: Mutex<HashMap<(Repository, String), BranchQueue>>,
 }
 

@@ -33,7 +33,6 @@ pub enum Ask {
         kind: BatchKind,
         reply: Reply<Result<Creation>>,
     },
-    /// The end of the checks of a batch.
     Register(Box<CheckedBatch>),
     /// The integration branch that the boss's workers recorded.
     RecordedBranch {

@@ -197,7 +197,6 @@ struct Scan<'a> {
     scratch: &'a Path,
     former: ScanCache,
     now: &'a mut ScanCache,
-    /// The paths that are reported for each pair.
     reported: HashMap<CommitPair, Vec<String>>,
 }
 

@@ -122,7 +122,6 @@ fn record(folder: &WorkerDir, worker: &Worker, dir: &AttemptDir, outcome: Outcom
     if dir.settle(&outcome)? { Ok(outcome) } else { Ok(dir.outcome()?.unwrap_or(outcome)) }
 }
 
-/// Returns the next attempt with this message added.
 pub(super) fn with_message(next: &NextAttempt, mission: &Mission, message: Message) -> NextAttempt {
     let add = |text: &str| format!("{text}\n\n{}", message.text);
     let start = match &next.start {

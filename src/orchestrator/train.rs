@@ -196,7 +196,6 @@ fn known(worker: &Worker, below: &[Arc<Worker>], source: &Source, into: &str) ->
 #[derive(Debug, Clone, Default)]
 struct Recorded {
     integrations: Vec<Integrated>,
-    /// True if it has commits.
     worked: bool,
     known: WorkerHistory,
 }

@@ -130,7 +130,6 @@ impl<'a> Views<'a> {
         })
     }
 
-    /// Returns the integration branch of a worker.
     pub fn branch_of(&self, worker: &Worker) -> Option<String> {
         let set = self.context.settings.integration_branch.as_deref();
         integration_branch::of_worker(set, Some(worker))

@@ -18,7 +18,6 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Returns the identity of this process.
     pub fn own() -> Result<Self, IdentityError> {
         let pid = std::process::id();
         Self::of(pid).ok_or(IdentityError::OwnHidden { pid })

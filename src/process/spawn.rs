@@ -34,7 +34,6 @@ pub struct Launch {
     pub stderr: PathBuf,
 }
 
-/// The stdin of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StdinSource {
     Null,

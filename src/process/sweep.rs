@@ -26,7 +26,6 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Interval of scans while signalled processes live. A scan costs more than checking whether they live.
 const SCAN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The result of a sweep.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sweep {
     /// Number of processes that were found and have ended.

@@ -45,7 +45,6 @@ struct HistoryIndex {
     requests: HashMap<u64, u64>,
     /// Numbers of all workers of each branch, by hash of the branch name.
     branches: HashMap<u64, BTreeSet<u64>>,
-    /// The successor of each boss that was replaced.
     successors: HashMap<BossId, BossId>,
 }
 
@@ -135,7 +134,6 @@ impl History {
         }
     }
 
-    /// Returns the newest worker of a task.
     pub fn task(&self, task: &TaskId) -> Option<Arc<Worker>> {
         let worker = self.worker(*self.index.tasks.get(&hash(task.as_str()))?)?;
         (worker.task() == task).then_some(worker)

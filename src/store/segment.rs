@@ -79,7 +79,6 @@ pub fn open(folder: &Path, number: u64) -> Result<JournalSegment, JournalError> 
     open_with(files::private().write(true), folder, number)
 }
 
-/// Opens a segment for reading only.
 pub fn open_read_only(folder: &Path, number: u64) -> Result<JournalSegment, JournalError> {
     open_with(&mut files::private(), folder, number)
 }

@@ -73,7 +73,6 @@ pub(super) enum Stop {
     Failed(FailureKind, String),
 }
 
-/// The input of a turn.
 #[derive(Debug)]
 pub(super) struct TurnInput {
     pub text: String,
@@ -83,7 +82,6 @@ pub(super) struct TurnInput {
     pub messages: Vec<QueuedMessage>,
 }
 
-/// The end of a turn.
 #[derive(Debug)]
 pub(super) struct TurnEnd {
     pub report: TurnReport,

@@ -39,7 +39,6 @@ const KEPT: usize = 100;
 /// Time after which a base is verified again: the command may use other things than the commit.
 const EXPIRY: Duration = Duration::from_secs(3_600);
 
-/// The result of verifying a base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum BaseResult {

@@ -115,7 +115,6 @@ fn is_there(worker: &Worker, known: &HashSet<PathBuf>) -> bool {
     path.exists() || known.contains(path)
 }
 
-/// Returns the size of a folder on disk. A file with several names counts once.
 fn size_on_disk(path: &Path) -> u64 {
     let mut seen = HashSet::new();
     let mut bytes = 0;

@@ -100,7 +100,6 @@ fn command_lines() -> Vec<String> {
     entries.flatten().filter_map(|entry| line(&entry.path())).collect()
 }
 
-/// Returns the command lines of all processes.
 #[cfg(not(target_os = "linux"))]
 fn command_lines() -> Vec<String> {
     let listed = std::process::Command::new("ps").args(["-A", "-ww", "-o", "args="]).output();

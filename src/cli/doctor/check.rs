@@ -69,7 +69,6 @@ pub struct BackgroundCheck<T> {
     started: Instant,
 }
 
-/// Starts a check in the background.
 pub fn start<T: Send + 'static>(check: impl FnOnce() -> T + Send + 'static) -> BackgroundCheck<T> {
     let (sender, found) = mpsc::channel();
     thread::spawn(move || sender.send(check()));

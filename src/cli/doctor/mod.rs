@@ -71,7 +71,6 @@ struct CheckContext {
     state_root: PathBuf,
 }
 
-/// A topic with its findings.
 struct Topic {
     name: &'static str,
     checks: Vec<Finding>,

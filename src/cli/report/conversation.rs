@@ -29,7 +29,6 @@ pub struct Conversation {
     pub items: Vec<ConversationItem>,
     /// The index before which items were left out.
     pub gap: Option<usize>,
-    /// The complete log.
     pub log: PathBuf,
 }
 

@@ -28,7 +28,6 @@ const ONE_CONVERSATION: usize = 96 << 10;
 /// Maximum number of attempts of a worker with a conversation; the others only have the outcome.
 const MOST_CONVERSATIONS: usize = 4;
 
-/// The filter for the workers of a report.
 #[derive(Debug, Default)]
 pub struct ReportFilter {
     /// The boss's id, or its beginning.

@@ -22,7 +22,6 @@ const FILES: usize = 40;
 /// Maximum length of the bars of changed lines, in characters.
 const LONGEST_BAR: usize = 24;
 
-/// Returns the anchor for links to this worker.
 pub fn anchor(id: &WorkerId) -> String {
     format!("worker-{id}")
 }

@@ -16,7 +16,6 @@ pub enum Format {
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 impl Format {
-    /// Returns the value at this path.
     pub fn get(self, text: &str, path: &[&str]) -> Result<Option<Value>, SyntaxError> {
         let mut found = self.read(text)?;
         for name in path {

@@ -79,7 +79,6 @@ fn pointer(path: &[&str]) -> String {
     path.iter().map(|name| format!("/{name}")).collect()
 }
 
-/// Returns a new entry.
 pub fn new_entry(fields: &[Field]) -> Value {
     let mut entry = Value::Object(Map::new());
     for (name, wanted) in fields {

@@ -72,7 +72,6 @@ pub fn remove(dialect: Dialect, text: &str, path: &[&str]) -> Result<String, Syn
     Ok(root.to_string())
 }
 
-/// Removes this string from the list at this path.
 pub fn remove_element(dialect: Dialect, text: &str, path: &[&str], element: &str) -> Result<String, SyntaxError> {
     let Some((name, parents)) = path.split_last() else { return Ok(text.to_owned()) };
     let root = parse(dialect, text)?;

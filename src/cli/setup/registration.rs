@@ -38,7 +38,6 @@ pub struct Registration {
     pub fields: Vec<Field>,
     /// A rule, in another file, that lets the client call our tools without asking.
     pub rule: Option<Rule>,
-    /// Notes for the user.
     pub notes: Vec<String>,
 }
 

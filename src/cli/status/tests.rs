@@ -76,7 +76,6 @@ pub fn settled(status: Ending, brief: impl FnOnce(&mut AttemptSummary)) -> Attem
     made
 }
 
-/// Returns a worker of each kind.
 pub fn mixed() -> Vec<WorkerView> {
     let mut registry = Registry::default();
     let titles = [

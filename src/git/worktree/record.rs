@@ -28,11 +28,9 @@ const AS_OLD: Duration = Duration::from_secs(2);
 const UNUSUAL: [&str; 4] =
     ["core.sharedrepository", "core.sparsecheckout", "core.worktree", "worktree.userelativepaths"];
 
-/// A branch to be made.
 pub(super) struct Branch<'a> {
     pub name: &'a str,
     pub commit: &'a str,
-    /// For its log.
     pub message: &'a str,
 }
 

@@ -78,7 +78,6 @@ enum ToolKind {
     Destructive,
 }
 
-/// A call of a tool, and its caller.
 pub(super) struct ToolCall {
     pub(super) orchestrator: Orchestrator,
     pub(super) boss: BossId,
@@ -131,7 +130,6 @@ pub(super) fn definitions() -> &'static [rmcp::model::Tool] {
     &DEFINITIONS
 }
 
-/// Returns the workers that a call names.
 pub(super) fn named_workers(arguments: &Arguments) -> Vec<String> {
     let named = ["worker_id", "worker_ids"].iter().find_map(|key| arguments.get(*key));
     match named {

@@ -26,7 +26,6 @@ fn conditions(free: Headroom) -> Conditions {
     Conditions { now: Timestamp::UNIX_EPOCH, free, spending: HashMap::new() }
 }
 
-/// Registers for a boss, as one of its servers.
 fn create_for(registry: &mut Registry, boss: &str, server: &str, drafts: &[Draft]) -> Vec<WorkerId> {
     let defaults = Defaults { worktrees: Path::new("/worktrees"), branch_prefix: "o/", integration_branch: None };
     let made = register(registry, &boss.into(), drafts, defaults).into_iter().map(Result::unwrap);

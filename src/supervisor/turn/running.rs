@@ -37,7 +37,6 @@ const EARLY_WAKE: Duration = Duration::from_millis(100);
 /// Bytes of a long line that are read at once.
 const PIECE_SIZE: usize = 64 * 1024;
 
-/// A running CLI.
 pub(super) struct Running {
     cli: SpawnedProcess,
     input: CliInput,
@@ -66,7 +65,6 @@ pub(super) struct Running {
     unconfirmed: Vec<QueuedMessage>,
 }
 
-/// An event of the loop.
 enum LoopEvent {
     Line(Option<TailLine>),
     Exited(Option<Exit>),

@@ -16,7 +16,6 @@ use crate::orchestrator::OrchestratorError;
 /// Maximum number of log lines that are kept.
 const MAX_LOG: usize = 2_000;
 
-/// An event for the screen.
 pub(in crate::cli::status) enum ScreenEvent {
     Key(KeyEvent),
     Pasted(String),
@@ -42,7 +41,6 @@ pub(in crate::cli::status) enum ScreenEvent {
     End(u8),
 }
 
-/// An action of the user.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::cli::status) enum Action {
     Quit,

@@ -19,7 +19,6 @@ struct BarSegment {
     to: u64,
     sign: char,
     tone: Tone,
-    /// The sign at its end.
     end: Option<char>,
 }
 

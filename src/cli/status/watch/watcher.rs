@@ -39,7 +39,6 @@ pub(super) struct Focus {
 }
 
 pub(super) enum WatcherMessage {
-    /// A file has changed.
     FileChanged,
     Focus(Focus),
 }
