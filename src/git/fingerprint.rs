@@ -242,7 +242,6 @@ mod tests {
 
     use super::*;
     use crate::git::testing::{Fixture, at, commit, git};
-    use crate::git::{Request, create};
     use std::collections::HashSet;
 
     #[test]
@@ -266,8 +265,7 @@ mod tests {
     #[test]
     fn work_inside_a_worktree_leaves_the_fingerprint_unchanged() {
         let fixture = Fixture::new();
-        let request = Request { branch: "work".to_owned(), ..Request::default() };
-        let made = create(&fixture.repo, &request, None).unwrap();
+        let made = fixture.worktree("work");
         let before = fingerprint(&fixture.repo).unwrap();
         commit(&made.path, "a.txt", "a\n");
         git(&made.path, &["config", "branch.work.remote", "origin"]);

@@ -106,7 +106,7 @@ fn ask(worktree: &Checkout, own: &Path) -> Result<(), PlaceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::testing::{Fixture, commit, git, read};
+    use crate::git::testing::{Fixture, commit, git, identify, read};
     use crate::git::{Request, create};
 
     fn work() -> Request {
@@ -120,9 +120,7 @@ mod tests {
         let url = lib.root().to_str().unwrap();
         fixture.git(&["-c", "protocol.file.allow=always", "submodule", "add", "-q", url, "sub"]);
         let root = fixture.root().join("sub");
-        for setting in [["user.name", "Tess Ter"], ["user.email", "tess@example.org"]] {
-            git(&root, &[&["config"][..], &setting].concat());
-        }
+        identify(&root);
         if settings_of_worktrees {
             git(&root, &["config", "extensions.worktreeConfig", "true"]);
         }

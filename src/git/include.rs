@@ -160,7 +160,6 @@ fn hash(path: &Path) -> io::Result<String> {
 mod tests {
     use super::*;
     use crate::git::testing::{Fixture, read, write};
-    use crate::git::{Request, create};
 
     fn project() -> Fixture {
         let fixture = Fixture::new();
@@ -174,15 +173,10 @@ mod tests {
         fixture
     }
 
-    fn worktree(fixture: &Fixture, branch: &str) -> crate::git::Worktree {
-        let request = Request { branch: branch.to_owned(), ..Request::default() };
-        create(&fixture.repo, &request, None).unwrap()
-    }
-
     #[test]
     fn only_named_and_ignored_files_are_copied() {
         let fixture = project();
-        let made = worktree(&fixture, "work");
+        let made = fixture.worktree("work");
         let copied: Vec<_> = made.copies.iter().map(|c| c.path.as_str()).collect();
         assert_eq!(copied, [".env", "local/deep/settings"]);
         assert_eq!(read(&made.path, ".env"), "KEY=1\n");
@@ -205,7 +199,7 @@ mod tests {
         fixture.git(&["commit", "-qm", "link"]);
         fixture.git(&["checkout", "-q", "main"]);
         fixture.write("local/deep/settings", "a\n");
-        let made = worktree(&fixture, "hostile");
+        let made = fixture.worktree("hostile");
         assert_eq!(outside.read_dir().unwrap().count(), 0);
         assert_eq!(made.not_copied.len(), 1, "{:?}", made.not_copied);
     }

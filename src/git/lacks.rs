@@ -185,7 +185,7 @@ fn lack(path: &Path, kind: LackKind) -> Lack {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::testing::{Fixture, at, git, write};
+    use crate::git::testing::{Fixture, at, check_out_submodules, write};
     use std::path::PathBuf;
 
     fn worktree(fixture: &Fixture) -> PathBuf {
@@ -252,11 +252,7 @@ mod tests {
     #[test]
     fn empty_submodules_and_unfiltered_files_are_listed() {
         let fixture = Fixture::new();
-        let library = fixture.beside("library");
-        fixture.git(&["clone", "-q", ".", library.to_str().unwrap()]);
-        let add = ["-c", "protocol.file.allow=always", "submodule", "add", "-q", library.to_str().unwrap(), "lib"];
-        fixture.git(&add);
-        fixture.git(&["commit", "-qm", "lib"]);
+        fixture.add_library();
         fixture.commit(".gitattributes", "*.bin filter=lfs -text\n*.key filter=git-crypt -text\n");
         let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
         fixture.commit("big.bin", pointer);
@@ -268,7 +264,7 @@ mod tests {
         use LackKind::*;
         let expected = [("lib", Submodule), ("big.bin", LargeFile), ("a.key", Encrypted)];
         assert_eq!(found(&fixture, &worktree), expected.map(|(path, kind)| (path.to_owned(), kind)));
-        git(&worktree, &["-c", "protocol.file.allow=always", "submodule", "update", "-q", "--init"]);
+        check_out_submodules(&worktree);
         assert!(!found(&fixture, &worktree).iter().any(|(_, kind)| *kind == Submodule));
     }
 }

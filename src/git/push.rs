@@ -158,7 +158,7 @@ fn said(output: &Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::testing::{Fixture, commit, git};
+    use crate::git::testing::{Fixture, commit, git, identify};
     use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
@@ -200,9 +200,7 @@ mod tests {
         let (fixture, bare) = with_remote();
         let other = fixture.beside("other");
         git(fixture.root(), &["clone", "-q", bare.to_str().unwrap(), other.to_str().unwrap()]);
-        for setting in [["user.name", "O"], ["user.email", "o@example.org"]] {
-            git(&other, &[&["config"][..], &setting].concat());
-        }
+        identify(&other);
         let theirs = commit(&other, "theirs.txt", "x\n");
         git(&other, &["push", "-q"]);
         fixture.commit("ours.txt", "x\n");

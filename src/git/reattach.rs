@@ -84,13 +84,11 @@ fn is_only_here(repo: &Repository, from: &str, head: &str) -> Result<bool, Comma
 mod tests {
     use super::*;
     use crate::git::testing::{Fixture, at, commit, git};
-    use crate::git::{Request, create};
     use std::path::PathBuf;
 
     fn work() -> (Fixture, PathBuf, String) {
         let fixture = Fixture::new();
-        let request = Request { branch: "work".to_owned(), ..Request::default() };
-        let made = create(&fixture.repo, &request, None).unwrap();
+        let made = fixture.worktree("work");
         (fixture, made.path, made.base_commit)
     }
 

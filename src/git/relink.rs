@@ -138,8 +138,7 @@ mod tests {
     #[test]
     fn killed_call_does_not_block_the_next() {
         let fixture = Fixture::new();
-        let request = Request { branch: "work".to_owned(), ..Request::default() };
-        let made = create(&fixture.repo, &request, None).unwrap();
+        let made = fixture.worktree("work");
         commit(&made.path, "a.txt", "a\n");
         fs::remove_dir_all(own_git_dir(&fixture.repo.common_dir, &made.path).unwrap()).unwrap();
         let beside = fixture.repo.common_dir.join(UNFINISHED).join(made.path.file_name().unwrap());
@@ -155,8 +154,7 @@ mod tests {
     fn folder_lacking_branch_files_is_left_alone() {
         for left in [None, Some("a.txt"), Some("precious.txt")] {
             let fixture = Fixture::new();
-            let request = Request { branch: "work".to_owned(), ..Request::default() };
-            let made = create(&fixture.repo, &request, None).unwrap();
+            let made = fixture.worktree("work");
             commit(&made.path, "a.txt", "a\n");
             fixture.git(&["worktree", "remove", "--force", made.path.to_str().unwrap()]);
             fs::create_dir_all(&made.path).unwrap();
@@ -170,8 +168,7 @@ mod tests {
     #[test]
     fn foreign_repository_and_missing_folder_stay_unchanged() {
         let fixture = Fixture::new();
-        let request = Request { branch: "work".to_owned(), ..Request::default() };
-        let made = create(&fixture.repo, &request, None).unwrap();
+        let made = fixture.worktree("work");
         fs::remove_file(made.path.join(".git")).unwrap();
         git(&made.path, &["init", "-q"]);
         relink(&fixture.repo, &made).unwrap();

@@ -182,8 +182,8 @@ fn is_safe(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::testing::{Fixture, at, commit, git, read, write};
-    use crate::git::{Remove, Request, Worktree, create, refill, remove};
+    use crate::git::testing::{Fixture, at, check_out_submodules, commit, git, identify, read, write};
+    use crate::git::{Remove, Request, create, refill, remove};
 
     const ALLOW: [&str; 2] = ["-c", "protocol.file.allow=always"];
 
@@ -195,12 +195,8 @@ mod tests {
             outer.git(&[&ALLOW[..], &["submodule", "add", "-q", "--name", &format!("its/{name}"), url, name]].concat());
             outer.git(&["commit", "-qm", "a submodule"]);
         }
-        main.git(&[&ALLOW[..], &["submodule", "update", "-q", "--init", "--recursive"]].concat());
+        check_out_submodules(main.root());
         (main, vec![lib, deep])
-    }
-
-    fn made(fixture: &Fixture) -> Worktree {
-        create(&fixture.repo, &Request { branch: "work".to_owned(), ..Request::default() }, None).unwrap()
     }
 
     #[test]
@@ -209,7 +205,7 @@ mod tests {
         let url = git(&fixture.root().join("lib"), &["config", "remote.origin.url"]);
         // The remotes are gone, so nothing can be fetched.
         drop(remotes);
-        let made = made(&fixture);
+        let made = fixture.worktree("work");
         assert_eq!(made.not_copied, Vec::<String>::new());
         assert_eq!(read(&made.path, "lib/deep/readme.txt"), "hello\n");
         assert_eq!(git(&made.path, &["status", "--porcelain", "--ignored"]), "");
@@ -231,7 +227,7 @@ mod tests {
         fixture.git(&["clone", "-q", lib.root().to_str().unwrap(), "deps/lib"]);
         fixture.git(&["add", "deps/lib"]);
         fixture.git(&["commit", "-qm", "a link alone"]);
-        let filled = made(&fixture);
+        let filled = fixture.worktree("work");
         assert_eq!((filled.not_copied, read(&filled.path, "deps/lib/readme.txt")), (vec![], "hello\n".to_owned()));
         assert_eq!(git(&filled.path, &["status", "--porcelain", "--ignored"]), "");
         fs::remove_dir_all(fixture.root().join("deps/lib")).unwrap();
@@ -244,12 +240,10 @@ mod tests {
     fn removal_keeps_commits_in_submodules() {
         let (fixture, _remotes) = with_submodules();
         for commits in [false, true] {
-            let made = made(&fixture);
+            let made = fixture.worktree("work");
             if commits {
                 let lib = made.path.join("lib");
-                for setting in [["user.name", "x"], ["user.email", "x@example.org"]] {
-                    git(&lib, &[&["config"][..], &setting].concat());
-                }
+                identify(&lib);
                 commit(&lib, "mine.txt", "x\n");
             }
             let request = |force| Remove {
@@ -271,7 +265,7 @@ mod tests {
     #[test]
     fn refilling_deletes_no_work() {
         let (fixture, _remotes) = with_submodules();
-        let made = made(&fixture);
+        let made = fixture.worktree("work");
         let lib = made.path.join("lib");
         git(&lib, &["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "--allow-empty", "-m", "mine"]);
         let mine = git(&lib, &["rev-parse", "HEAD"]);
@@ -297,7 +291,7 @@ mod tests {
         let known = fixture.git(&["rev-parse", ":lib"]);
         fixture.git(&["update-index", "--cacheinfo", &format!("160000,{},lib", "1".repeat(40))]);
         fixture.git(&["commit", "-qm", "a commit that nobody has"]);
-        let first = made(&fixture);
+        let first = fixture.worktree("work");
         assert!(
             first.not_copied[0].contains("lib is not filled: the one in the main checkout does not have commit 1111"),
             "{first:?}"
@@ -307,8 +301,7 @@ mod tests {
         fixture.git(&["update-index", "--cacheinfo", &format!("160000,{known},lib")]);
         fixture.git(&["commit", "-qm", "back"]);
         fixture.git(&["submodule", "-q", "deinit", "--force", "lib"]);
-        let second =
-            create(&fixture.repo, &Request { branch: "second".to_owned(), ..Request::default() }, None).unwrap();
+        let second = fixture.worktree("second");
         assert!(second.not_copied[0].contains("not there in the main checkout either"), "{second:?}");
         assert_eq!(git(&second.path, &["status", "--porcelain"]), "");
     }

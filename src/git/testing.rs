@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Repository;
 use super::command::Git;
 use super::trust::{Checkout, Trust};
+use super::{Repository, Request, Worktree, create};
 
 /// Isolates a git call of a test from everything that the machine and its user have configured.
 pub fn seal(command: &mut Command) {
@@ -38,9 +38,7 @@ impl Fixture {
         let root = folder.path().canonicalize().unwrap().join("repo");
         fs::create_dir(&root).unwrap();
         git(&root, &[&["init", "-q", "-b", "main"], options].concat());
-        for setting in [["user.name", "Tess Ter"], ["user.email", "tess@example.org"]] {
-            git(&root, &[&["config"][..], &setting].concat());
-        }
+        identify(&root);
         let repo = Repository::discover(&root, &Trust::everything()).unwrap().unwrap();
         Fixture { folder, repo }
     }
@@ -62,10 +60,32 @@ impl Fixture {
         write(self.root(), path, text);
     }
 
+    pub fn worktree(&self, branch: &str) -> Worktree {
+        create(&self.repo, &Request { branch: branch.to_owned(), ..Request::default() }, None).unwrap()
+    }
+
+    /// Adds a clone of this repository as the submodule `lib`, and commits it.
+    pub fn add_library(&self) {
+        self.git(&["clone", "-q", "--bare", ".", "../library.git"]);
+        self.git(&["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "../library.git", "lib"]);
+        self.git(&["commit", "-qm", "library"]);
+    }
+
     /// Commits one file in the main worktree and returns the commit.
     pub fn commit(&self, path: &str, text: &str) -> String {
         commit(self.root(), path, text)
     }
+}
+
+/// Checks out the submodules of a worktree, and theirs.
+pub fn check_out_submodules(dir: &Path) {
+    git(dir, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init", "--recursive"]);
+}
+
+/// Sets the author of commits.
+pub fn identify(dir: &Path) {
+    git(dir, &["config", "user.name", "Tess Ter"]);
+    git(dir, &["config", "user.email", "tess@example.org"]);
 }
 
 /// A folder in which everything that is configured is trusted.

@@ -249,7 +249,7 @@ fn preexisting_filter_survives_changes_by_a_worker() {
     fixture.git(&["config", "filter.shout.clean", "tr a-z A-Z"]);
     write(&fixture.repo.common_dir, "info/attributes", "*.txt filter=shout\n");
     trust_what_is_configured(&mut fixture);
-    let made = create(&fixture.repo, &Request { branch: "work".to_owned(), ..Request::default() }, None).unwrap();
+    let made = fixture.worktree("work");
     for clean in [None, Some("sed s/a/evil/")] {
         if let Some(clean) = clean {
             git(&made.path, &["config", "filter.shout.clean", clean]);
@@ -327,7 +327,7 @@ fn changed_worktree_configuration_is_detected() {
 #[test]
 fn common_directory_is_found_from_every_worktree() {
     let fixture = Fixture::new();
-    let made = create(&fixture.repo, &Request { branch: "work".to_owned(), ..Request::default() }, None).unwrap();
+    let made = fixture.worktree("work");
     fixture.write("deep/file", "");
     let common = fixture.repo.common_dir.canonicalize().unwrap();
     for dir in [fixture.root().to_owned(), fixture.root().join("deep"), made.path, common.clone(), common.join("refs")]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::git::radar;
-use crate::git::testing::{Fixture, at, git};
+use crate::git::testing::{Fixture, at, git, identify};
 
 const CASES: u64 = 60;
 
@@ -281,9 +281,7 @@ fn trees_and_conflicts_equal_those_of_git() {
                     let case = GeneratedRepository::new(seed);
                     let scratch = case.fixture.beside("scratch");
                     case.fixture.git(&["clone", "-q", "--shared", "--no-checkout", ".", scratch.to_str().unwrap()]);
-                    for setting in [["user.name", "S"], ["user.email", "s@example.org"]] {
-                        git(&scratch, &[&["config"][..], &setting].concat());
-                    }
+                    identify(&scratch);
                     if let Err(why) = case.check_radar() {
                         wrong.lock().unwrap().push(format!("seed {seed}, radar: {why}"));
                     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::tests::{Integrate, Integration, TestStatus, integrate};
 use super::*;
-use crate::git::testing::{Fixture, at, commit, git, read, write};
+use crate::git::testing::{Fixture, at, commit, git, identify, read, write};
 use crate::git::{push, verification_tree};
 
 const ALL: [Strategy; 3] = [Strategy::Merge, Strategy::Squash, Strategy::CherryPick];
@@ -69,9 +69,7 @@ fn partial_clone_is_integrated() {
         fixture.git(&["config", "uploadpack.allowAnySHA1InWant", "true"]);
         let (clone, url) = (fixture.beside("partial"), format!("file://{}", fixture.root().display()));
         fixture.git(&["clone", "-q", "--filter=blob:none", &url, clone.to_str().unwrap()]);
-        for setting in [["user.name", "P"], ["user.email", "p@example.org"]] {
-            git(&clone, &[&["config"][..], &setting].concat());
-        }
+        identify(&clone);
         git(&clone, &["branch", "-q", "--no-track", "work", "origin/work"]);
         let repo = Repository::discover(&clone, &crate::git::Trust::everything()).unwrap().unwrap();
         assert_integrated(&repo, &merge(&repo, strategy), &fixture.beside("verification"));
@@ -87,9 +85,7 @@ fn submodule_commits_are_integrated_and_verified() {
         fixture.git(&["commit", "-qm", "lib"]);
         fixture.git(&["checkout", "-q", "-b", "work"]);
         let lib = fixture.root().join("lib");
-        for setting in [["user.name", "L"], ["user.email", "l@example.org"]] {
-            git(&lib, &[&["config"][..], &setting].concat());
-        }
+        identify(&lib);
         let newer = commit(&lib, "more.txt", "more\n");
         fixture.commit("work.txt", "work\n");
         git(&lib, &["checkout", "-q", "HEAD~1"]);

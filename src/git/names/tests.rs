@@ -174,7 +174,7 @@ fn tag_does_not_affect_a_branch() {
     fixture.git(&["branch", "work"]);
     fixture.commit("more.txt", "x\n");
     fixture.git(&["tag", "work"]);
-    let made = create(&fixture.repo, &Request { branch: "work".into(), ..Request::default() }, None).unwrap();
+    let made = fixture.worktree("work");
     assert_eq!((made.base_commit, made.created_branch), (first.clone(), false));
     assert_eq!(git(&made.path, &["rev-parse", "HEAD"]), first);
     assert_eq!(git(&made.path, &["symbolic-ref", "HEAD"]), "refs/heads/work");

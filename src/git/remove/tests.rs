@@ -1,15 +1,10 @@
 use super::*;
+use crate::git::Worktree;
 use crate::git::command::Git;
 use crate::git::picked::is_picked_or_squashed;
-use crate::git::testing::{Fixture, at, commit, git, show, write};
-use crate::git::worktree::{create, lock};
-use crate::git::{Request, Worktree};
+use crate::git::testing::{Fixture, at, check_out_submodules, commit, git, identify, show, write};
+use crate::git::worktree::lock;
 use std::fs;
-
-fn worktree(fixture: &Fixture) -> Worktree {
-    let request = Request { branch: "work".to_owned(), ..Request::default() };
-    create(&fixture.repo, &request, None).unwrap()
-}
 
 fn removal(made: &Worktree) -> Remove {
     Remove { path: made.path.clone(), salvage_name: "w-1".to_owned(), copies: made.copies.clone(), ..Remove::default() }
@@ -30,7 +25,7 @@ fn has_branch(fixture: &Fixture, branch: &str) -> bool {
 #[test]
 fn clean_worktree_is_removed_and_commits_kept() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     let tip = commit(&made.path, "a.txt", "a\n");
     let removed = remove(&fixture.repo, &removal(&made)).unwrap();
     assert_eq!(
@@ -52,7 +47,7 @@ fn clean_worktree_is_removed_and_commits_kept() {
 #[test]
 fn dirty_is_refused_then_forced_with_equal_content() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     write(&made.path, "readme.txt", "modified\n");
     write(&made.path, "new/file.txt", "untracked\n");
     let error = remove(&fixture.repo, &removal(&made)).unwrap_err();
@@ -74,7 +69,7 @@ fn changed_copies_are_work_but_ignored_files_not() {
     fixture.write(".worktreeinclude", ".env\n");
     fixture.commit(".gitignore", ".env\nbuild/\n");
     fixture.write(".env", "A=1\n");
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     write(&made.path, "build/output", "x\n");
     write(&made.path, ".env", "A=2\n");
     let error = remove(&fixture.repo, &removal(&made)).unwrap_err();
@@ -82,52 +77,40 @@ fn changed_copies_are_work_but_ignored_files_not() {
         panic!("{error}");
     };
     assert_eq!(samples, [".env"]);
+    // It is work also to a removal by name, which does not know what was copied.
+    let error = remove(&fixture.repo, &Remove { copies: Vec::new(), ..removal(&made) }).unwrap_err();
+    assert!(matches!(&error, RemoveError::Dirty { samples, .. } if samples == &[".env"]), "{error}");
     write(&made.path, ".env", "A=1\n");
     remove(&fixture.repo, &removal(&made)).unwrap();
 }
 
 #[test]
 fn detached_head_off_every_branch_is_work() {
-    let fixture = Fixture::new();
-    let made = worktree(&fixture);
-    git(&made.path, &["checkout", "-q", "--detach"]);
-    let head = commit(&made.path, "a.txt", "a\n");
-    let error = remove(&fixture.repo, &removal(&made)).unwrap_err();
-    assert!(matches!(error, RemoveError::Detached { .. }), "{error}");
-    let removed = remove(&fixture.repo, &forced(&made)).unwrap();
-    assert_eq!(removed.salvage_ref.unwrap().commit, head);
-}
-
-#[test]
-fn detached_head_of_missing_folder_is_kept() {
-    let fixture = Fixture::new();
-    let made = worktree(&fixture);
-    git(&made.path, &["checkout", "-q", "--detach"]);
-    let head = commit(&made.path, "a.txt", "a\n");
-    fs::remove_dir_all(&made.path).unwrap();
-    let error = remove(&fixture.repo, &removal(&made)).unwrap_err();
-    assert!(matches!(error, RemoveError::Detached { .. }), "{error}");
-    let removed = remove(&fixture.repo, &forced(&made)).unwrap();
-    assert_eq!(removed.salvage_ref.unwrap().commit, head);
-    assert_eq!(list(&fixture.repo).unwrap().len(), 1);
+    for is_folder_gone in [false, true] {
+        let fixture = Fixture::new();
+        let made = fixture.worktree("work");
+        git(&made.path, &["checkout", "-q", "--detach"]);
+        let head = commit(&made.path, "a.txt", "a\n");
+        if is_folder_gone {
+            fs::remove_dir_all(&made.path).unwrap();
+        }
+        let error = remove(&fixture.repo, &removal(&made)).unwrap_err();
+        assert!(matches!(error, RemoveError::Detached { .. }), "{error}");
+        let removed = remove(&fixture.repo, &forced(&made)).unwrap();
+        assert_eq!(removed.salvage_ref.unwrap().commit, head);
+        assert_eq!(list(&fixture.repo).unwrap().len(), 1);
+    }
 }
 
 #[test]
 fn commits_of_a_submodule_are_work() {
     let fixture = Fixture::new();
-    fixture.git(&["clone", "-q", "--bare", ".", "../library.git"]);
-    let allow = "protocol.file.allow=always";
-    let add = ["submodule", "--quiet", "add", "../library.git", "lib"];
-    fixture.git(&[&["-c", allow][..], &add].concat());
-    fixture.git(&["commit", "-qm", "library"]);
-    let made = worktree(&fixture);
-    let init = ["-c", allow, "submodule", "--quiet", "update", "--init"];
-    git(&made.path, &init);
+    fixture.add_library();
+    let made = fixture.worktree("work");
+    check_out_submodules(&made.path);
     let lib = made.path.join("lib");
-    let identity = ["-c", "user.name=L", "-c", "user.email=l@example.org"];
-    let empty = ["commit", "-q", "--allow-empty", "-m", "only here"];
-    git(&lib, &[&identity[..], &empty].concat());
-    let in_library = git(&lib, &["rev-parse", "HEAD"]);
+    identify(&lib);
+    let in_library = commit(&lib, "lib.txt", "only here\n");
     commit(&made.path, "a.txt", "the new library is committed too\n");
     let error = remove(&fixture.repo, &removal(&made)).unwrap_err();
     let RemoveError::SubmoduleCommits { repositories, .. } = error else {
@@ -142,19 +125,14 @@ fn commits_of_a_submodule_are_work() {
 #[test]
 fn clean_submodule_does_not_stop_a_removal() {
     let fixture = Fixture::new();
-    fixture.git(&["clone", "-q", "--bare", ".", "../library.git"]);
-    let allow = "protocol.file.allow=always";
-    let add = ["submodule", "--quiet", "add", "../library.git", "lib"];
-    fixture.git(&[&["-c", allow][..], &add].concat());
-    fixture.git(&["commit", "-qm", "library"]);
-    let made = worktree(&fixture);
-    let init = ["-c", allow, "submodule", "--quiet", "update", "--init"];
-    git(&made.path, &init);
+    fixture.add_library();
+    let made = fixture.worktree("work");
+    check_out_submodules(&made.path);
     remove(&fixture.repo, &removal(&made)).unwrap();
     assert!(!made.path.exists());
     // Nor does one that was taken out: git keeps its repository.
-    let made = create(&fixture.repo, &Request { branch: "without".to_owned(), ..Request::default() }, None).unwrap();
-    git(&made.path, &init);
+    let made = fixture.worktree("without");
+    check_out_submodules(&made.path);
     git(&made.path, &["rm", "-q", "lib"]);
     git(&made.path, &["commit", "-qm", "without the library"]);
     remove(&fixture.repo, &removal(&made)).unwrap();
@@ -164,7 +142,7 @@ fn clean_submodule_does_not_stop_a_removal() {
 #[test]
 fn unmerged_branch_is_deleted_only_by_force() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     let tip = commit(&made.path, "a.txt", "a\n");
     let error = remove(&fixture.repo, &with_branch(&made)).unwrap_err();
     let RemoveError::Unmerged { commits, into, .. } = error else {
@@ -193,7 +171,7 @@ fn integrated_branches_may_be_deleted() {
     ];
     for steps in integrations {
         let fixture = Fixture::new();
-        let made = worktree(&fixture);
+        let made = fixture.worktree("work");
         commit(&made.path, "a.txt", "a\n");
         commit(&made.path, "b.txt", "b\n");
         fixture.commit("main.txt", "meanwhile\n");
@@ -209,7 +187,7 @@ fn integrated_branches_may_be_deleted() {
 #[test]
 fn force_keeps_locked_and_main_worktrees() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     lock(&fixture.repo, &made.path, "worker w-1 lives here").unwrap();
     let error = remove(&fixture.repo, &forced(&made)).unwrap_err();
     assert!(error.to_string().contains("w-1 lives here"), "{error}");
@@ -231,7 +209,7 @@ fn reached(fixture: &Fixture, kept: &Removed) -> String {
 #[test]
 fn reflog_only_commits_are_always_salvaged() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     let reset = commit(&made.path, "a.txt", "reset away\n");
     git(&made.path, &["reset", "-q", "--hard", "HEAD~1"]);
     let amended = commit(&made.path, "b.txt", "amended\n");
@@ -246,14 +224,14 @@ fn reflog_only_commits_are_always_salvaged() {
 #[test]
 fn only_reset_commits_need_a_salvage_ref() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     commit(&made.path, "a.txt", "a\n");
     fixture.git(&["merge", "-q", "--squash", "work"]);
     fixture.git(&["commit", "-qm", "squashed"]);
     let removed = remove(&fixture.repo, &with_branch(&made)).unwrap();
     assert_eq!((removed.branch_deleted, removed.salvage_ref), (true, None));
 
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     let lost = commit(&made.path, "b.txt", "b\n");
     git(&made.path, &["reset", "-q", "--hard", "HEAD~1"]);
     let removed = remove(&fixture.repo, &with_branch(&made)).unwrap();
@@ -265,7 +243,7 @@ fn changes_behind_marks_are_work() {
     let fixture = Fixture::new();
     fixture.commit("skipped.txt", "0\n");
     for (mark, file) in [("--assume-unchanged", "readme.txt"), ("--skip-worktree", "skipped.txt")] {
-        let made = worktree(&fixture);
+        let made = fixture.worktree("work");
         git(&made.path, &["update-index", mark, file]);
         write(&made.path, file, "changed behind a mark\n");
         assert_eq!(git(&made.path, &["status", "--porcelain"]), "");
@@ -282,7 +260,7 @@ fn sparse_checkout_is_no_change() {
     let fixture = Fixture::new();
     fixture.write("out/side.txt", "x\n");
     fixture.commit("in/side.txt", "x\n");
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     git(&made.path, &["sparse-checkout", "set", "in"]);
     assert!(!made.path.join("out").exists());
     assert_eq!(remove(&fixture.repo, &removal(&made)).unwrap().salvage_ref, None);
@@ -291,7 +269,7 @@ fn sparse_checkout_is_no_change() {
 #[test]
 fn locally_ignored_work_is_always_salvaged() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     write(&made.path, ".gitignore", "*\n");
     write(&made.path, "deep/hidden.txt", "hidden\n");
     git(&made.path, &["init", "-q", "inner"]);
@@ -308,7 +286,7 @@ fn locally_ignored_work_is_always_salvaged() {
 fn staged_changes_and_conflict_sides_are_kept() {
     let fixture = Fixture::new();
     fixture.commit("both.txt", "0\n");
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     commit(&made.path, "readme.txt", "work\n");
     git(&made.path, &["rm", "-q", "both.txt"]);
     git(&made.path, &["commit", "-qm", "rm"]);
@@ -335,7 +313,7 @@ fn staged_changes_and_conflict_sides_are_kept() {
 #[test]
 fn unfinished_rebase_is_work() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     commit(&made.path, "a.txt", "a\n");
     Git::write(&at(&made.path))
         .env("GIT_SEQUENCE_EDITOR", "sed -i.bak '1i break'")
@@ -352,7 +330,7 @@ fn unfinished_rebase_is_work() {
 #[test]
 fn staged_changes_of_missing_folder_are_kept() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     write(&made.path, "staged.txt", "only in the index\n");
     git(&made.path, &["add", "staged.txt"]);
     let lost = commit(&made.path, "b.txt", "b\n");
@@ -369,7 +347,7 @@ fn staged_changes_of_missing_folder_are_kept() {
 #[test]
 fn force_keeps_parent_and_disconnected_worktrees() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     git(&made.path, &["worktree", "add", "-q", "-b", "inner", "deep/inner"]);
     write(&made.path, "deep/inner/a.txt", "a\n");
     let error = remove(&fixture.repo, &forced(&made)).unwrap_err();
@@ -401,9 +379,7 @@ fn nested_and_removed_submodules_are_kept() {
     let library = fixture.beside("library");
     for dir in [fixture.root(), &library] {
         let inner = if dir == library { "../inner.git" } else { "../library.git" };
-        for (name, value) in [("user.name", "L"), ("user.email", "l@example.org")] {
-            git(dir, &["config", name, value]);
-        }
+        identify(dir);
         git(dir, &[&allow[..], &["submodule", "--quiet", "add", inner, "sub"]].concat());
         if dir == library {
             git(dir, &["commit", "-qm", "inner"]);
@@ -413,14 +389,11 @@ fn nested_and_removed_submodules_are_kept() {
     git(&fixture.root().join("sub"), &["pull", "-q"]);
     fixture.git(&["add", "sub"]);
     fixture.git(&["commit", "-qm", "library"]);
-    let made = worktree(&fixture);
-    git(&made.path, &[&allow[..], &["submodule", "--quiet", "update", "--init", "--recursive"]].concat());
+    let made = fixture.worktree("work");
+    check_out_submodules(&made.path);
     let (sub, inner) = (made.path.join("sub"), made.path.join("sub/sub"));
-    for dir in [&sub, &inner] {
-        for (name, value) in [("user.name", "L"), ("user.email", "l@example.org")] {
-            git(dir, &["config", name, value]);
-        }
-    }
+    identify(&sub);
+    identify(&inner);
     let deep = commit(&inner, "deep.txt", "committed two levels down\n");
     git(&inner, &["reset", "-q", "--hard", "HEAD~1"]);
     write(&inner, "dirty.txt", "uncommitted two levels down\n");
@@ -436,19 +409,6 @@ fn nested_and_removed_submodules_are_kept() {
     let removed = remove(&fixture.repo, &forced(&made)).unwrap();
     let reached = reached(&fixture, &removed);
     assert!(reached.contains(&middle) && reached.contains(&deep), "{reached}");
-}
-
-#[test]
-fn changed_copies_in_a_named_worktree_are_work() {
-    let fixture = Fixture::new();
-    fixture.write(".worktreeinclude", ".env\n");
-    fixture.commit(".gitignore", ".env\n");
-    fixture.write(".env", "A=1\n");
-    let made = worktree(&fixture);
-    write(&made.path, ".env", "A=2\n");
-    let unknowing = Remove { path: made.path.clone(), salvage_name: "w-1".to_owned(), ..Remove::default() };
-    let error = remove(&fixture.repo, &unknowing).unwrap_err();
-    assert!(matches!(&error, RemoveError::Dirty { samples, .. } if samples == &[".env"]), "{error}");
 }
 
 #[test]
@@ -516,7 +476,7 @@ fn removal_reports_a_missing_folder() {
 #[test]
 fn squash_check_leaves_no_object_in_the_repository() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     commit(&made.path, "readme.txt", "theirs\n");
     fixture.git(&["merge", "-q", "--squash", "work"]);
     fixture.git(&["commit", "-qm", "squashed"]);
@@ -533,7 +493,7 @@ fn squash_check_leaves_no_object_in_the_repository() {
 fn ignored_files_that_an_outcome_named_are_kept() {
     let fixture = Fixture::new();
     fixture.commit(".gitignore", "tmp/\n*.secret\nnode_modules/\n");
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     for path in ["tmp/deep/a.txt", "tmp/node_modules/x", "my.secret", "node_modules/x", "later.secret"] {
         write(&made.path, path, "x\n");
     }
@@ -547,7 +507,7 @@ fn ignored_files_that_an_outcome_named_are_kept() {
 fn repository_in_ignored_folder_is_work() {
     let fixture = Fixture::new();
     fixture.commit(".gitignore", "tmp/\nnode_modules/\n");
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     for inner in ["tmp/c", "node_modules/c"] {
         write(&made.path, &format!("{inner}/x"), "x\n");
         git(&made.path.join(inner), &["init", "-q"]);

@@ -1,13 +1,6 @@
 use super::*;
-use crate::git::testing::{Fixture, at, commit, git, show, write};
-use crate::git::worktree::create;
-use crate::git::{Request, Worktree};
+use crate::git::testing::{Fixture, at, check_out_submodules, commit, git, identify, show, write};
 use std::fs;
-
-fn worktree(fixture: &Fixture) -> Worktree {
-    let request = Request { branch: "work".to_owned(), ..Request::default() };
-    create(&fixture.repo, &request, None).unwrap()
-}
 
 fn keep_all(fixture: &Fixture, dir: &Path) -> Option<SalvageRef> {
     let trusted = [fixture.git(&["rev-parse", "main"])];
@@ -17,7 +10,7 @@ fn keep_all(fixture: &Fixture, dir: &Path) -> Option<SalvageRef> {
 #[test]
 fn clean_worktree_on_a_branch_loses_nothing() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     commit(&made.path, "a.txt", "a\n");
     assert_eq!(keep_all(&fixture, &made.path), None);
     let keep = Keep { reachable: Reachable { except_branch: Some("work"), and: None }, ..Keep::default() };
@@ -37,7 +30,7 @@ fn salvage_keeps_uncommitted_work_and_changes_nothing() {
     fixture.write(".gitignore", "ignored\n");
     fixture.write("gone.txt", "gone\n");
     fixture.commit("twice.txt", "0\n");
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     let dir = &made.path;
     write(dir, "twice.txt", "staged\n");
     write(dir, "only staged.txt", "deleted later\n");
@@ -61,7 +54,7 @@ fn salvage_keeps_uncommitted_work_and_changes_nothing() {
 #[test]
 fn files_in_conflict_are_kept_with_markers() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     commit(&made.path, "readme.txt", "work\n");
     fixture.commit("readme.txt", "main\n");
     let merge = Git::write(&at(&made.path)).args(["merge", "-q", "main"]);
@@ -73,7 +66,7 @@ fn files_in_conflict_are_kept_with_markers() {
 #[test]
 fn detached_head_keeps_its_own_commit() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     git(&made.path, &["checkout", "-q", "--detach"]);
     assert_eq!(keep_all(&fixture, &made.path), None);
     let head = commit(&made.path, "a.txt", "a\n");
@@ -83,7 +76,7 @@ fn detached_head_keeps_its_own_commit() {
 #[test]
 fn only_another_commit_gets_a_numbered_ref() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     git(&made.path, &["checkout", "-q", "--detach"]);
     commit(&made.path, "a.txt", "a\n");
     let first = keep_all(&fixture, &made.path).unwrap();
@@ -107,7 +100,7 @@ fn only_changed_copies_are_kept() {
     fixture.commit(".gitignore", ".env*\n");
     fixture.write(".env", "A=1\n");
     fixture.write(".env.same", "A=1\n");
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     let trusted = [made.base_commit.clone()];
     let keep = Keep { copies: &made.copies, trusted: &trusted, ..Keep::default() };
     assert_eq!(made.copies.len(), 2);
@@ -123,17 +116,13 @@ fn only_changed_copies_are_kept() {
 #[test]
 fn work_in_submodules_and_nested_repositories_is_kept() {
     let fixture = Fixture::new();
-    fixture.git(&["clone", "-q", "--bare", ".", "../library.git"]);
-    fixture.git(&["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "../library.git", "lib"]);
-    fixture.git(&["commit", "-qm", "library"]);
-    let made = worktree(&fixture);
+    fixture.add_library();
+    let made = fixture.worktree("work");
     let dir = &made.path;
-    git(dir, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init"]);
+    check_out_submodules(dir);
     assert_eq!(keep_all(&fixture, dir), None, "a published submodule");
     let lib = dir.join("lib");
-    for (name, value) in [("user.name", "L"), ("user.email", "l@example.org")] {
-        git(&lib, &["config", name, value]);
-    }
+    identify(&lib);
     let in_library = commit(&lib, "lib.txt", "committed in the library\n");
     write(&lib, "dirty.txt", "uncommitted in the library\n");
     git(dir, &["init", "-q", "scratch"]);
@@ -157,7 +146,7 @@ fn work_in_submodules_and_nested_repositories_is_kept() {
 #[test]
 fn salvage_works_without_an_identity() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     for setting in ["user.name", "user.email"] {
         fixture.git(&["config", "--unset", setting]);
     }
@@ -171,7 +160,7 @@ fn salvage_works_without_an_identity() {
 #[test]
 fn broken_nested_repositories_are_kept_or_refused() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     write(&made.path, "plain/.git/nothing", "x\n");
     write(&made.path, "plain/file.txt", "x\n");
     let kept = keep_all(&fixture, &made.path).unwrap();
@@ -187,7 +176,7 @@ fn salvage_ignores_line_ending_warnings() {
     let fixture = Fixture::new();
     fixture.git(&["config", "core.autocrlf", "input"]);
     fixture.git(&["config", "core.safecrlf", "true"]);
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     write(&made.path, "dos.txt", "a\r\nb\r\n");
     let kept = keep_all(&fixture, &made.path).unwrap();
     assert_eq!(show(&made.path, &kept.commit, "dos.txt"), "a\nb\n");
@@ -196,7 +185,7 @@ fn salvage_ignores_line_ending_warnings() {
 #[test]
 fn worktree_without_commits_is_kept() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     git(&made.path, &["checkout", "-q", "--orphan", "fresh"]);
     git(&made.path, &["rm", "-rqf", "."]);
     assert_eq!(keep_all(&fixture, &made.path), None);
@@ -208,7 +197,7 @@ fn worktree_without_commits_is_kept() {
 #[test]
 fn racy_same_size_change_is_kept() {
     let fixture = Fixture::new();
-    let made = worktree(&fixture);
+    let made = fixture.worktree("work");
     let (file, index) = (made.path.join("racy.txt"), git_dir(&at(&made.path)).unwrap().join("index"));
     commit(&made.path, "racy.txt", "1\n");
     // Simulates that everything happened at the same moment in the past.
