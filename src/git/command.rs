@@ -280,7 +280,18 @@ impl Git {
         Ok(self.args(["merge-base", "--is-ancestor", part, whole]).output()?.code == Some(0))
     }
 
-    /// Returns the tree of a commit.
+    /// Returns the merge base of two commits; `None` for unrelated histories.
+    pub fn merge_base(self, one: &str, other: &str) -> Result<Option<String>, CommandError> {
+        let answer = self.args(["merge-base", one, other]).answer()?;
+        Ok(answer.map(|commit| String::from_utf8_lossy(&commit).trim().to_owned()))
+    }
+
+    /// Prepares a call that creates an unreferenced commit and prints its id.
+    pub fn commit_tree<P: AsRef<str>>(self, tree: &str, parents: &[P], message: impl Into<Vec<u8>>) -> Self {
+        let parents = parents.iter().flat_map(|parent| ["-p", parent.as_ref()]);
+        self.args(["commit-tree", tree]).args(parents).args(["-F", "-"]).input(message)
+    }
+
     pub fn tree_of(self, commit: &str) -> Result<String, CommandError> {
         self.args(["rev-parse", &format!("{commit}^{{tree}}")]).text()
     }
@@ -290,12 +301,7 @@ impl Git {
         // Git ends by the closed pipe when there was more; its exit code then means nothing.
         let Ended { status, stdout: page, stderr } = self.collect(move |stdout| read_page(stdout, offset, limit))?;
         if !page.more && !status.success() {
-            return Err(CommandError::Failed {
-                command: self.shown.join(" "),
-                dir: self.dir,
-                code: status.code(),
-                stderr: shorten(&stderr),
-            });
+            return Err(self.failed(status, &stderr));
         }
         Ok(page)
     }
@@ -307,16 +313,12 @@ impl Git {
             copied => copied.map(|()| true),
         };
         let Ended { status, stdout: all_taken, stderr } = self.collect(copy)?;
-        if status.success() || !all_taken {
-            Ok(())
-        } else {
-            Err(CommandError::Failed {
-                command: self.shown.join(" "),
-                dir: self.dir,
-                code: status.code(),
-                stderr: shorten(&stderr),
-            })
-        }
+        if status.success() || !all_taken { Ok(()) } else { Err(self.failed(status, &stderr)) }
+    }
+
+    fn failed(self, status: ExitStatus, stderr: &[u8]) -> CommandError {
+        let command = self.shown.join(" ");
+        CommandError::Failed { command, dir: self.dir, code: status.code(), stderr: shorten(stderr) }
     }
 
     /// However long it takes: somebody reads its output in a pager.

@@ -165,7 +165,7 @@ fn hash_of_file(path: &Path) -> Option<String> {
     Some(fs::read(path).map_or_else(|_| "unreadable".to_owned(), |bytes| hash(&bytes)))
 }
 
-fn hash(bytes: &[u8]) -> String {
+pub(super) fn hash(bytes: &[u8]) -> String {
     Oid::hash_object(ObjectType::Blob, bytes)
         .expect("hashing bytes in memory needs nothing that can be missing")
         .to_string()

@@ -68,7 +68,7 @@ pub fn changes_of(worktree: &Checkout, base: &str, status: &Status) -> Result<Br
     Ok(counted(committed, status.branch.clone(), base, head, status.entries.len()))
 }
 
-fn is_full_id(name: &str) -> bool {
+pub(super) fn is_full_id(name: &str) -> bool {
     matches!(name.len(), 40 | 64) && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 

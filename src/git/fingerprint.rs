@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use git2::{ObjectType, Oid};
 use serde::{Deserialize, Serialize};
 
 use super::checkout::{current_branch, resolve_commit};
 use super::command::CommandError;
-use super::configuration::Configuration;
+use super::configuration::{Configuration, hash};
 use super::index::{IndexError, status_despite_marks};
 use super::list::list;
 use super::refs;
@@ -223,12 +222,6 @@ fn stashes(repo: &Repository) -> Result<Vec<String>, CommandError> {
         stashes.insert(0, newest);
     }
     Ok(stashes)
-}
-
-fn hash(bytes: &[u8]) -> String {
-    Oid::hash_object(ObjectType::Blob, bytes)
-        .expect("hashing bytes in memory needs nothing that can be missing")
-        .to_string()
 }
 
 /// Returns a hash of eight hex digits for use in names.

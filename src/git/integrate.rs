@@ -224,12 +224,7 @@ impl<'a> ScratchMerge<'a> {
 
     fn with_scratch(&self, git: Git) -> Git {
         let Some(scratch) = &self.scratch else { return git };
-        let us = Identity::fallback();
-        with_objects_in(git, self.repo, scratch.path())
-            .env("GIT_AUTHOR_NAME", &us.name)
-            .env("GIT_AUTHOR_EMAIL", &us.email)
-            .env("GIT_COMMITTER_NAME", &us.name)
-            .env("GIT_COMMITTER_EMAIL", &us.email)
+        Identity::fallback().commit_as(with_objects_in(git, self.repo, scratch.path()))
     }
 
     fn combine(&self, onto: &str, step: &IntegrationStep) -> Result<Stacked, IntegrateError> {
@@ -252,7 +247,7 @@ impl<'a> ScratchMerge<'a> {
         // could never bring them in.
         let alone = squash || !step.withdrawn.is_empty();
         let parents = if alone { &[onto][..] } else { &[onto, &step.tip] };
-        Ok(Stacked::Clean(commit_tree(self.write(), &tree, parents, step.message.clone().into_bytes())?))
+        Ok(Stacked::Clean(self.write().commit_tree(&tree, parents, step.message.clone()).text()?))
     }
 
     /// Merges the changes of `tip` beyond the `settled` commits, as if both sides had already merged those.
@@ -279,14 +274,13 @@ impl<'a> ScratchMerge<'a> {
     /// Creates an unreferenced commit with the tree of `of` that also has `parents` in its history.
     fn stand_in(&self, of: &str, parents: &[&str]) -> Result<String, CommandError> {
         let parents: Vec<&str> = [of].iter().chain(parents).copied().collect();
-        commit_tree(self.write(), &self.tree_of(of)?, &parents, b"stand-in for a merge".to_vec())
+        self.write().commit_tree(&self.tree_of(of)?, &parents, "stand-in for a merge").text()
     }
 
     /// Returns the newest commit of `tip` whose changes the user has already integrated into `onto`, picked one by one
     /// or squashed into one commit. Called only after a merge conflict, and only the newest commits are compared.
     fn integrated_by_hand(&self, onto: &str, tip: &str) -> Result<Option<String>, IntegrateError> {
-        let Some(base) = self.read().args(["merge-base", onto, tip]).answer()? else { return Ok(None) };
-        let base = String::from_utf8_lossy(&base).trim().to_owned();
+        let Some(base) = self.read().merge_base(onto, tip)? else { return Ok(None) };
         let listed = |kind: &str, of: &str| {
             let most = format!("--max-count={MOST_BY_HAND}");
             self.read().args(["rev-list", kind, &most, of, &format!("^{base}")]).text()
@@ -355,7 +349,7 @@ impl<'a> ScratchMerge<'a> {
         parent: &str,
     ) -> Result<Result<String, Vec<MergeConflict>>, IntegrateError> {
         let onto_tree = self.tree_of(onto)?;
-        let stand_in = commit_tree(self.write(), &onto_tree, &[parent], b"stand-in for a cherry-pick".to_vec())?;
+        let stand_in = self.write().commit_tree(&onto_tree, &[parent], "stand-in for a cherry-pick").text()?;
         let tree = match self.merge_trees(&stand_in, commit)? {
             Ok(tree) => tree,
             Err(conflicts) => return Ok(Err(conflicts)),
@@ -373,8 +367,7 @@ impl<'a> ScratchMerge<'a> {
             .env("GIT_AUTHOR_NAME", show("%an")?)
             .env("GIT_AUTHOR_EMAIL", show("%ae")?)
             .env("GIT_AUTHOR_DATE", show("%ad")?);
-        let message = show("%B")?.into_bytes();
-        Ok(Ok(commit_tree(git, &tree, &[onto], message)?))
+        Ok(Ok(git.commit_tree(&tree, &[onto], show("%B")?).text()?))
     }
 
     fn merge_trees(&self, ours: &str, theirs: &str) -> Result<Result<String, Vec<MergeConflict>>, CommandError> {
@@ -414,8 +407,8 @@ fn join(repo: &Repository, branch: &str, base: &str, next: &str) -> Result<Strin
         branch: branch.to_owned(),
         paths: conflicts.into_iter().map(|conflict| conflict.path).collect::<Vec<_>>().join(", "),
     })?;
-    let message = format!("Merge {branch} as a base to build on").into_bytes();
-    Ok(commit_tree(repo.write(), &tree, &[base, next], message)?)
+    let message = format!("Merge {branch} as a base to build on");
+    Ok(repo.write().commit_tree(&tree, &[base, next], message).text()?)
 }
 
 /// Returns the tip of a local branch, or else of the remote branch of that name.
@@ -465,14 +458,6 @@ impl<'a> CommitGraph<'a> {
         let known = self.ancestry.as_ref().and_then(|it| it.is_ancestor(part, whole));
         known.unwrap_or_else(|| self.repo.read().is_ancestor(part, whole).unwrap_or(false))
     }
-}
-
-fn commit_tree(git: Git, tree: &str, parents: &[&str], message: Vec<u8>) -> Result<String, CommandError> {
-    git.args(["commit-tree", tree])
-        .args(parents.iter().flat_map(|parent| ["-p", parent]))
-        .args(["-F", "-"])
-        .input(message)
-        .text()
 }
 
 /// Parses the output of `git merge-tree`. It consists of the tree, the files in conflict

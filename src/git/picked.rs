@@ -14,10 +14,7 @@ pub(super) fn is_integrated(repo: &Repository, tip: &str, into: &str) -> Result<
     if repo.read().is_ancestor(tip, into)? {
         return Ok(true);
     }
-    let Some(base) = repo.read().args(["merge-base", tip, into]).answer()? else {
-        return Ok(false);
-    };
-    let base = String::from_utf8_lossy(&base).trim().to_owned();
+    let Some(base) = repo.read().merge_base(tip, into)? else { return Ok(false) };
     let scratch = scratch()?;
     let git = || with_objects_in(repo.read(), repo, scratch.path());
     Ok(merging_changes_nothing(git, tip, into)? || is_picked_or_squashed_since(git, tip, &base, into)?)
@@ -25,10 +22,10 @@ pub(super) fn is_integrated(repo: &Repository, tip: &str, into: &str) -> Result<
 
 /// Returns whether `into` has the changes in other commits, either one by one or squashed into one.
 pub(super) fn is_picked_or_squashed(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
-    let Some(base) = repo.read().args(["merge-base", tip, into]).answer()? else { return Ok(false) };
+    let Some(base) = repo.read().merge_base(tip, into)? else { return Ok(false) };
     let scratch = scratch()?;
     let git = || with_objects_in(repo.read(), repo, scratch.path());
-    is_picked_or_squashed_since(git, tip, String::from_utf8_lossy(&base).trim(), into)
+    is_picked_or_squashed_since(git, tip, &base, into)
 }
 
 /// Does the same by calls of git whose new objects are not kept.
@@ -53,5 +50,5 @@ fn is_picked(git: impl Fn() -> Git, tip: &str, into: &str) -> Result<bool, Comma
 /// Makes one commit of all changes of a branch. No ref points at it.
 fn squash(git: impl Fn() -> Git, tip: &str, base: &str) -> Result<String, CommandError> {
     let tree = format!("{tip}^{{tree}}");
-    Identity::fallback().commit_as(git()).args(["commit-tree", &tree, "-p", base, "-m", "squashed"]).text()
+    Identity::fallback().commit_as(git()).commit_tree(&tree, &[base], "squashed").text()
 }

@@ -150,8 +150,7 @@ pub fn tree_of(repo: &Repository, commit: &str) -> Result<String, CommandError> 
 
 /// Returns the merge base of two commits; `None` for unrelated histories.
 pub fn merge_base(repo: &Repository, one: &str, other: &str) -> Result<Option<String>, CommandError> {
-    let answer = repo.read().args(["merge-base", one, other]).answer()?;
-    Ok(answer.map(|commit| String::from_utf8_lossy(&commit).trim().to_owned()))
+    repo.read().merge_base(one, other)
 }
 
 /// Returns the tips of these local branches. Missing branches are left out.

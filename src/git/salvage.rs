@@ -383,13 +383,7 @@ fn is_empty_tree(repo: &Repository, tree: &str) -> Result<bool, CommandError> {
 }
 
 fn commit_tree(dir: &Checkout, tree: &str, parents: &[String], message: &str) -> Result<String, SalvageError> {
-    let commit = commit_with(dir, &Identity::fallback(), |git| {
-        git.args(["commit-tree", tree])
-            .args(parents.iter().flat_map(|parent| ["-p", parent]))
-            .args(["-F", "-"])
-            .input(message)
-    });
-    Ok(commit?)
+    Ok(commit_with(dir, &Identity::fallback(), |git| git.commit_tree(tree, parents, message))?)
 }
 
 fn check_name(name: &str) -> Result<(), SalvageError> {

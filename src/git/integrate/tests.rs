@@ -295,9 +295,7 @@ fn moved_target_is_not_overwritten() {
         if !checked_out {
             fixture.git(&["checkout", "-q", "--detach"]);
         }
-        let message = b"late".to_vec();
-        let git = fixture.repo.write();
-        let late = commit_tree(git, &tree(&fixture, "work"), &[&old], message).unwrap();
+        let late = fixture.repo.write().commit_tree(&tree(&fixture, "work"), &[&old], "late").text().unwrap();
         let moved = land(&fixture.repo, BranchMove { branch: "main", from: &old, to: &late, what: "late" });
         assert!(matches!(moved, Err(IntegrateError::TargetMoved { .. })));
         assert_eq!(fixture.git(&["rev-parse", "main"]), new);

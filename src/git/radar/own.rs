@@ -53,14 +53,8 @@ impl Transplant<'_> {
     }
 
     fn commit(&self, tree: &str, parent: &str) -> Result<String, CommandError> {
-        let us = Identity::fallback();
-        in_scratch(self.repo, self.target, self.scratch)
-            .env("GIT_AUTHOR_NAME", &us.name)
-            .env("GIT_AUTHOR_EMAIL", &us.email)
-            .env("GIT_COMMITTER_NAME", &us.name)
-            .env("GIT_COMMITTER_EMAIL", &us.email)
-            .args(["commit-tree", tree, "-p", parent, "-m", "computed by the conflict radar"])
-            .text()
+        let git = Identity::fallback().commit_as(in_scratch(self.repo, self.target, self.scratch));
+        git.commit_tree(tree, &[parent], "computed by the conflict radar").text()
     }
 }
 
