@@ -39,6 +39,29 @@ pub struct Draft {
     pub needs: Vec<String>,
 }
 
+impl Draft {
+    pub fn mission(&self, task_id: TaskId, depends_on: Vec<TaskId>, place: Place) -> Mission {
+        Mission {
+            title: self.title.clone(),
+            prompt: self.prompt.clone(),
+            backend: self.backend.clone(),
+            model: self.model.clone(),
+            effort: self.effort.clone(),
+            place,
+            verify_command: self.verify_command.clone(),
+            task_id,
+            depends_on,
+            timeout_minutes: self.timeout_minutes,
+            max_cost_usd: self.max_cost_usd,
+            max_tokens: self.max_tokens,
+            fallback_backends: self.fallback_backends.clone(),
+            max_attempts: self.max_attempts,
+            request_id: self.request_id.clone(),
+            permissions: self.permissions,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DraftPlace {
     Directory(PathBuf),
@@ -291,7 +314,7 @@ impl<'a> Registration<'a> {
         if let Some(request) = &draft.request_id {
             self.requests.insert(request, id.clone());
         }
-        let mission = mission(draft, task_id, depends_on, place);
+        let mission = draft.mission(task_id, depends_on, place);
         Ok(Registered::New(Box::new(NewWorker {
             id,
             boss: boss.clone(),
@@ -464,27 +487,6 @@ fn cycle_path(task: &TaskId, last: &TaskId, needed_by: &HashMap<TaskId, TaskId>)
     path.push(task.as_str());
     path.reverse();
     path.join(" → ")
-}
-
-fn mission(draft: &Draft, task_id: TaskId, depends_on: Vec<TaskId>, place: Place) -> Mission {
-    Mission {
-        title: draft.title.clone(),
-        prompt: draft.prompt.clone(),
-        backend: draft.backend.clone(),
-        model: draft.model.clone(),
-        effort: draft.effort.clone(),
-        place,
-        verify_command: draft.verify_command.clone(),
-        task_id,
-        depends_on,
-        timeout_minutes: draft.timeout_minutes,
-        max_cost_usd: draft.max_cost_usd,
-        max_tokens: draft.max_tokens,
-        fallback_backends: draft.fallback_backends.clone(),
-        max_attempts: draft.max_attempts,
-        request_id: draft.request_id.clone(),
-        permissions: draft.permissions,
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::{blocking, integration_branch, probe, worktree_places};
 use crate::git::{self, Repository};
 use crate::mission::create::{Draft, DraftPlace};
 use crate::mission::id::{BackendName, TaskId, WorkerId};
-use crate::mission::spec::{Mission, Permissions, Place};
+use crate::mission::spec::{Permissions, Place};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 type Checked = Result<Draft>;
@@ -95,7 +95,9 @@ impl Checks<'_> {
             return Err(OrchestratorError::FullPermissions);
         }
         let backend = self.context.backends.get(draft.backend.as_str())?;
-        let mission = as_mission(&draft);
+        // The task and the place are not known yet, and no backend needs them to check.
+        let place = Place::Directory { path: PathBuf::new() };
+        let mission = draft.mission(TaskId::from(WorkerId::new(0, "").to_string()), Vec::new(), place);
         backend.check(&mission)?;
         self.program(&draft.backend)?;
         for fallback in &draft.fallback_backends {
@@ -247,26 +249,4 @@ pub(super) fn existing_directory(field: &'static str, path: &Path, otherwise: &s
     };
     let (path, why, otherwise) = (path.to_owned(), why.to_owned(), otherwise.to_owned());
     Err(OrchestratorError::Directory { field, path, why, otherwise })
-}
-
-/// Returns a draft as a mission, as far as a backend checks it.
-fn as_mission(draft: &Draft) -> Mission {
-    Mission {
-        title: draft.title.clone(),
-        prompt: draft.prompt.clone(),
-        backend: draft.backend.clone(),
-        model: draft.model.clone(),
-        effort: draft.effort.clone(),
-        place: Place::Directory { path: PathBuf::new() },
-        verify_command: draft.verify_command.clone(),
-        task_id: TaskId::from(WorkerId::new(0, "").to_string()),
-        depends_on: Vec::new(),
-        timeout_minutes: draft.timeout_minutes,
-        max_cost_usd: draft.max_cost_usd,
-        max_tokens: draft.max_tokens,
-        fallback_backends: Vec::new(),
-        max_attempts: draft.max_attempts,
-        request_id: None,
-        permissions: draft.permissions,
-    }
 }

@@ -17,6 +17,7 @@ use crate::launcher::local::LaunchError;
 use crate::mission::create::Rejection;
 use crate::mission::hint::{Hint, Hinted};
 use crate::mission::lifecycle::WorkerStatus;
+use crate::mission::registry::Worker;
 use crate::store::journal::JournalError;
 use crate::store::state_file::StateFileError;
 
@@ -168,6 +169,12 @@ pub enum OrchestratorError {
     File(#[from] FileError),
     #[error(transparent)]
     StateFile(#[from] StateFileError),
+}
+
+impl OrchestratorError {
+    pub(super) fn not_settled(worker: &Worker, what: &'static str) -> Self {
+        Self::NotSettled { worker: worker.id.to_string(), status: worker.status.as_str(), what }
+    }
 }
 
 impl Hinted for OrchestratorError {

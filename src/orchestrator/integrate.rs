@@ -272,11 +272,7 @@ fn source(context: &Context, repository: &Repository, worker: &Worker, into: Opt
 
 fn check(worker: &Worker) -> Result<()> {
     if !worker.status.is_settled() {
-        return Err(OrchestratorError::NotSettled {
-            worker: worker.id.to_string(),
-            status: worker.status.as_str(),
-            what: "integrate",
-        });
+        return Err(OrchestratorError::not_settled(worker, "integrate"));
     }
     if !worktrees::completed(worker) {
         return Err(OrchestratorError::NotCompleted { worker: worker.id.to_string(), status: worker.status });

@@ -357,11 +357,7 @@ fn salvage_name(path: &Path) -> String {
 /// Not by force either: a live worktree holds a worker's work.
 fn check_removable(context: &Context, repository: &Repository, target: &Removal) -> Result<()> {
     if let Some(worker) = target.in_use_by.first() {
-        return Err(OrchestratorError::NotSettled {
-            worker: worker.id.to_string(),
-            status: worker.status.as_str(),
-            what: "remove the worktree of",
-        });
+        return Err(OrchestratorError::not_settled(worker, "remove the worktree of"));
     }
     let users_own = target.worker.as_ref().is_some_and(|it| matches!(it.mission.place, Place::Directory { .. }));
     // A worktree of create_worktree is removed by its path, regardless of the workers in it.

@@ -328,11 +328,7 @@ impl Actor {
             return Err(OrchestratorError::Blocked { worker: worker.id.to_string(), why: why.text });
         }
         if !worker.status.is_settled() {
-            return Err(OrchestratorError::NotSettled {
-                worker: worker.id.to_string(),
-                status: worker.status.as_str(),
-                what: "retry",
-            });
+            return Err(OrchestratorError::not_settled(&worker, "retry"));
         }
         let texts = [request.prompt.as_deref(), request.feedback.as_deref()].into_iter().flatten();
         let written = texts.map(|text| self.message_of(text)).collect();
