@@ -6,7 +6,6 @@ use std::time::SystemTime;
 use super::assignment::Assignment;
 use crate::attempt::worker_dir::AttemptDir;
 use crate::files;
-use crate::git::not_on_branch::Files;
 use crate::git::{self, Copied, Fingerprint, Repository};
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Changes, NotOnBranch, PartFiles};
@@ -23,7 +22,7 @@ pub struct KnownFacts {
     pub before: Option<Fingerprint>,
     /// Parts of the work that its branch does not hold, from before a verification wrote its own files. `None` if they
     /// were not determined yet.
-    pub not_on_branch: Option<Vec<git::NotOnBranch>>,
+    pub not_on_branch: Option<Vec<NotOnBranch>>,
     /// The status of the worktree, if nothing can have changed there since it was read.
     pub status: Option<git::Status>,
 }
@@ -73,8 +72,7 @@ fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Know
         Ok(status) => status,
         Err(part) => {
             let parts = known.not_on_branch.unwrap_or_default().into_iter().chain([part]);
-            let not_on_branch = parts.map(NotOnBranch::from).collect();
-            return Changes { not_on_branch, ..on_branch(&ours.branch) };
+            return Changes { not_on_branch: parts.collect(), ..on_branch(&ours.branch) };
         }
     };
     let before = known.before.as_ref();
@@ -87,7 +85,7 @@ fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Know
     };
     let parts = known.not_on_branch.unwrap_or_else(|| parts(directory, ours, base, before, None, &status));
     let unreadable = changes.not_on_branch.iter().cloned();
-    let not_on_branch = parts.into_iter().map(NotOnBranch::from).chain(unreadable).collect();
+    let not_on_branch = parts.into_iter().chain(unreadable).collect();
     let made = git::made_by_us(repository, directory);
     let lacking = made.into_iter().flat_map(|made| made.not_copied);
     let notes = lacking.map(|what| format!("its worktree is incomplete: {what}")).take(NAMED_LACKS);
@@ -100,7 +98,7 @@ fn appeared(assignment: &Assignment, ours: &Ours, base: &str, before: Option<&Fi
     let asked = asked(&assignment.directory, ours, base, before, None);
     match git::not_on_branch::appeared(&asked, &assignment.settings.branch_prefix) {
         Ok(parts) => {
-            let note = |part: git::NotOnBranch| format!("{} ({}); its author is unknown", part.what, part.place);
+            let note = |part: NotOnBranch| format!("{} ({}); its author is unknown", part.what, part.place);
             parts.into_iter().take(NAMED_LACKS).map(note).collect()
         }
         Err(error) => vec![format!("what appeared outside its worktree is unknown: {}", with_hints(&error))],
@@ -113,9 +111,9 @@ fn asked<'a>(
     base: &'a str,
     before: Option<&'a Fingerprint>,
     why: Option<&'a str>,
-) -> git::Asked<'a> {
+) -> git::Examined<'a> {
     let Ours { repository, branch, copies } = ours;
-    git::Asked { repo: repository, worktree, branch, base, copies, before, why }
+    git::Examined { repo: repository, worktree, branch, base, copies, before, why }
 }
 
 /// Lists the parts that the branch does not hold, including ignored files if the status has them.
@@ -126,7 +124,7 @@ fn parts(
     before: Option<&Fingerprint>,
     why: Option<&str>,
     status: &git::Status,
-) -> Vec<git::NotOnBranch> {
+) -> Vec<NotOnBranch> {
     let asked = asked(directory, ours, base, before, why);
     let ignored = git::not_on_branch::ignored(directory, &status.ignored, &ours.copies);
     git::not_on_branch(&asked, status).into_iter().chain(ignored).collect()
@@ -139,7 +137,7 @@ pub fn not_on_branch(
     before: Option<&Fingerprint>,
     why: Option<&str>,
     status: &git::Status,
-) -> Vec<git::NotOnBranch> {
+) -> Vec<NotOnBranch> {
     let Some((base, ours)) = assignment.base_commit.as_ref().zip(worktree(assignment)) else { return Vec::new() };
     parts(&assignment.directory, &ours, base, before, why, status)
 }
@@ -175,36 +173,25 @@ fn parts_now(
     recorded: &[NotOnBranch],
 ) -> Vec<NotOnBranch> {
     if let Err(error) = git::check_in_place(&ours.repository, directory) {
-        return vec![git::not_on_branch::out_of_place(directory, &with_hints(&error)).into()];
+        return vec![git::not_on_branch::out_of_place(directory, &with_hints(&error))];
     }
     let files = || recorded.iter().filter_map(|part| part.files.as_ref());
     let of_ignored = files().find_map(PartFiles::ignored);
     let scan = if of_ignored.is_some() { git::uncommitted_and_ignored } else { git::uncommitted };
     let mut status = match scan(&ours.repository.at(directory)) {
         Ok(status) => status,
-        Err(error) => return vec![git::not_on_branch::unknown(directory, &with_hints(&error)).into()],
+        Err(error) => return vec![git::not_on_branch::unknown(directory, &with_hints(&error))],
     };
     if let Some(until) = verified_until.filter(|_| !files().any(|files| *files == PartFiles::Uncommitted)) {
         status.entries.retain(|entry| !entry.untracked || is_newer(&directory.join(&entry.path), until));
     }
     let ignored = std::mem::take(&mut status.ignored);
     let ignored = of_ignored.and_then(|paths| git::not_on_branch::still_ignored(directory, &ignored, paths));
-    let parts = parts(directory, ours, base, before, None, &status).into_iter().chain(ignored);
-    parts.map(NotOnBranch::from).collect()
+    parts(directory, ours, base, before, None, &status).into_iter().chain(ignored).collect()
 }
 
 fn is_newer(path: &Path, than: SystemTime) -> bool {
     path.symlink_metadata().and_then(|it| it.modified()).is_ok_and(|modified| modified > than)
-}
-
-impl From<git::NotOnBranch> for NotOnBranch {
-    fn from(part: git::NotOnBranch) -> Self {
-        let files = part.files.map(|files| match files {
-            Files::Uncommitted => PartFiles::Uncommitted,
-            Files::Ignored(paths) => PartFiles::Ignored(paths),
-        });
-        Self { what: part.what, place: part.place, how_to_include: part.how_to_include, files }
-    }
 }
 
 /// Returns the state before the first attempt of the worker that this attempt belongs to.
@@ -221,7 +208,7 @@ pub fn before(assignment: &Assignment, dir: &AttemptDir) -> Option<Fingerprint> 
 /// `common` is the repository's git directory.
 pub fn branch_changes(assignment: &Assignment, common: &Path) -> Changes {
     let directory = &assignment.directory;
-    let cut_off = || git::not_on_branch::out_of_place(directory, "cannot find git's record of it").into();
+    let cut_off = || git::not_on_branch::out_of_place(directory, "cannot find git's record of it");
     let not_on_branch = directory.symlink_metadata().is_ok().then(cut_off).into_iter().collect();
     match (&assignment.base_commit, assignment.mission.place.branch()) {
         (Some(base), Some(branch)) => Changes {
@@ -249,7 +236,7 @@ fn counted(directory: &Path, changes: Result<git::BranchChanges, git::Repository
         },
         Err(error) => Changes {
             notes: vec![format!("the changes are not counted: {}", with_hints(&error))],
-            not_on_branch: vec![git::not_on_branch::unknown(directory, &with_hints(&error)).into()],
+            not_on_branch: vec![git::not_on_branch::unknown(directory, &with_hints(&error))],
             ..Changes::default()
         },
     }

@@ -79,5 +79,4 @@ pub enum ToSupervisor {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FromSupervisor {
     Status { status: Box<LiveStatus> },
-    Settled,
 }

@@ -56,23 +56,12 @@ pub fn items<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Va
 
 /// Returns the end of a text, at most `limit` bytes.
 pub fn tail(text: &str, limit: usize) -> String {
-    let mut start = text.len().saturating_sub(limit);
-    while !text.is_char_boundary(start) {
-        start += 1;
-    }
-    text[start..].to_owned()
+    text[text.ceil_char_boundary(text.len().saturating_sub(limit))..].to_owned()
 }
 
 /// Returns the beginning of a text, at most `limit` bytes, and an ellipsis if it was cut.
 pub fn clip(text: &str, limit: usize) -> String {
-    if text.len() <= limit {
-        return text.to_owned();
-    }
-    let mut end = limit;
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}…", &text[..end])
+    if text.len() <= limit { text.to_owned() } else { format!("{}…", &text[..text.floor_char_boundary(limit)]) }
 }
 
 /// Returns a text on one line, shortened.

@@ -16,8 +16,9 @@ use super::one_shot::{self, OneShotClient};
 use super::output;
 use super::places::Places;
 use super::sanitize;
-use super::terminal::{Tone, bytes, count, paint};
+use super::terminal::{Tone, bytes, paint};
 use super::workspace::Workspace;
+use crate::mission::words::count;
 use crate::orchestrator::{RemovalRequest, RemovalTarget};
 
 #[derive(Debug, Args)]
@@ -111,8 +112,7 @@ async fn clean(args: &CleanArgs, places: &Places) -> Result<ExitCode, CliError> 
         let kept = stays.into_iter().chain(done.failed).collect();
         let _ = output::json(&CleanReport { dry_run: false, removed: done.removed, kept, bytes_freed: freed });
     } else {
-        let _ =
-            output::line(&format!("{} removed, {} freed", count(done.removed.len() as u64, "worktree"), bytes(freed)));
+        let _ = output::line(&format!("{} removed, {} freed", count(done.removed.len(), "worktree"), bytes(freed)));
     }
     ended??;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(error::FAILED) })
@@ -185,7 +185,7 @@ async fn confirmed(worktrees: usize) -> Result<bool, CliError> {
             "cannot ask without a terminal: use --yes to remove them or --dry-run to list them".to_owned(),
         ));
     }
-    let question = format!("Remove {}? [y/N] ", count(worktrees as u64, "worktree"));
+    let question = format!("Remove {}? [y/N] ", count(worktrees, "worktree"));
     let asked = async {
         // Printed here, so that a Ctrl-C in answer to it is noticed.
         let _ = io::stderr().write_all(question.as_bytes());

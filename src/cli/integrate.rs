@@ -12,11 +12,11 @@ use super::hint;
 use super::one_shot::{self, OneShotClient};
 use super::output::{self, Progress};
 use super::places::Places;
-use super::sanitize;
 use super::terminal::{Tone, paint};
+use super::{sanitize, text};
 use crate::mission::outcome::{LikelyCause, NotOnBranch};
 use crate::orchestrator::{
-    IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStatus, IntegrationStrategy, PushResult,
+    IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStatus, PushResult, Strategy,
 };
 
 #[derive(Debug, Args)]
@@ -172,9 +172,9 @@ async fn integrate(args: &IntegrateArgs, client: &OneShotClient) -> Result<Integ
     let request = IntegrationRequest {
         into: args.into.clone(),
         strategy: match args.strategy {
-            StrategyOption::Merge => IntegrationStrategy::Merge,
-            StrategyOption::Squash => IntegrationStrategy::Squash,
-            StrategyOption::CherryPick => IntegrationStrategy::CherryPick,
+            StrategyOption::Merge => Strategy::Merge,
+            StrategyOption::Squash => Strategy::Squash,
+            StrategyOption::CherryPick => Strategy::CherryPick,
         },
         verify_command: args.verify_command.clone(),
         push: args.push,
@@ -251,7 +251,7 @@ impl IntegrationSummary {
             ("would_merge", _) => format!("would merge into {into}"),
             _ if self.nothing => format!("{what} has no commits to merge into {into}"),
             ("already_merged" | "already_integrated", _) => format!("{what} is already in {into}"),
-            ("merged", Some(commit)) => format!("merged {what} into {into}, now at {}", short(commit)),
+            ("merged", Some(commit)) => format!("merged {what} into {into}, now at {}", text::short_commit(commit)),
             ("incomplete", _) => format!("no new commits on the branch of {what}, and some of its work is not on it"),
             (status, _) => format!("not merged into {into}: {}", status.replace('_', " ")),
         };
@@ -281,8 +281,4 @@ impl IntegrationSummary {
         }
         self.notes.iter().try_for_each(|note| print(&format!("note: {note}")))
     }
-}
-
-fn short(commit: &str) -> &str {
-    commit.get(..10).unwrap_or(commit)
 }

@@ -8,6 +8,7 @@ mod completion;
 mod demo;
 mod demo_agent;
 mod diff;
+mod disk;
 mod doctor;
 mod error;
 mod file_watcher;

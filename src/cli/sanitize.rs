@@ -3,14 +3,7 @@
 
 use std::io::{self, Write};
 
-/// Returns whether a character could control a terminal, hide, or change the direction of the text behind it.
-pub(super) fn is_unsafe(character: char) -> bool {
-    let is_format = matches!(
-        character,
-        '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-    );
-    character.is_control() || is_format
-}
+use crate::mission::sanitize::is_unsafe;
 
 /// Removes the unsafe characters of a text. Newlines and tabs stay.
 pub(super) fn text(text: &str) -> String {

@@ -4,7 +4,7 @@
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
-use super::sanitize;
+use crate::mission::sanitize;
 
 /// Returns a text as one line, with control characters shown as signs.
 pub(in crate::cli) fn clean(text: &str) -> String {
@@ -18,6 +18,10 @@ pub(in crate::cli) fn clean(text: &str) -> String {
         }
     }
     line.trim().to_owned()
+}
+
+pub(in crate::cli) fn short_commit(id: &str) -> &str {
+    id.get(..10).unwrap_or(id)
 }
 
 /// Returns a line of code or output like [`clean`], but with its blanks.

@@ -22,6 +22,7 @@ use crate::mission::entry::AttemptSummary;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::blocked_by;
+use crate::mission::words::count;
 use crate::orchestrator::{Observer, Overview, WorkerView};
 
 #[derive(Debug, Args)]
@@ -250,7 +251,7 @@ impl Wait<'_> {
         let status = paint(terminal::tone(worker.status), &worker.status.as_str().replace('_', " "));
         let mut text = format!("{} {status} after {}", worker.id, terminal::duration(seconds));
         if commits > 0 {
-            text.push_str(&format!(", {}", terminal::count(commits, "commit")));
+            text.push_str(&format!(", {}", count(commits, "commit")));
         }
         if let Some(reason) = reason.and_then(|reason| reason.lines().next()) {
             text.push_str(&format!(": {}", sanitize::text(reason)));

@@ -2,8 +2,6 @@
 //!
 //! It runs no external diff program and no text conversion that the user has configured.
 
-use serde::{Deserialize, Serialize};
-
 use super::checkout::resolve_commit;
 use super::command::{CommandError, Git};
 use super::index::{IndexError, TemporaryIndex, add};
@@ -33,16 +31,16 @@ impl Hinted for DiffError {
 }
 
 /// A part of a diff. Bytes that are not UTF-8 are shown as replacement characters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiffPage {
     pub text: String,
     /// Byte offset of the next page; `None` at the end.
-    pub next_offset: Option<u64>,
+    pub next_offset: Option<usize>,
 }
 
 /// Returns at most `max_bytes` from `offset` on of the diff from `base` to the files in `worktree`, including untracked
 /// ones.
-pub fn diff(worktree: &Checkout, base: &str, offset: u64, max_bytes: usize) -> Result<DiffPage, DiffError> {
+pub fn diff(worktree: &Checkout, base: &str, offset: usize, max_bytes: usize) -> Result<DiffPage, DiffError> {
     let (base, index) = with_untracked(worktree, base)?;
     Ok(page(shown(index.git()).args([&base, "--"]), offset, max_bytes)?)
 }
@@ -106,7 +104,7 @@ pub fn branch_diff(
     repo: &Repository,
     branch: &str,
     base: &str,
-    offset: u64,
+    offset: usize,
     max_bytes: usize,
 ) -> Result<DiffPage, DiffError> {
     let (base, tip) = (repo.resolve(base)?, repo.resolve(&format!("refs/heads/{branch}"))?);
@@ -117,14 +115,14 @@ fn shown(git: Git) -> Git {
     git.args(["diff", "--no-color", "--no-ext-diff", "--no-textconv", "--find-renames", "--submodule=short"])
 }
 
-fn page(git: Git, offset: u64, max_bytes: usize) -> Result<DiffPage, CommandError> {
-    let page = git.page(offset, max_bytes)?;
+fn page(git: Git, offset: usize, max_bytes: usize) -> Result<DiffPage, CommandError> {
+    let page = git.page(offset as u64, max_bytes)?;
     let mut bytes = page.bytes;
     if page.more {
         cut_at_character(&mut bytes);
     }
     Ok(DiffPage {
-        next_offset: page.more.then_some(offset + bytes.len() as u64),
+        next_offset: page.more.then_some(offset + bytes.len()),
         text: String::from_utf8_lossy(&bytes).into_owned(),
     })
 }

@@ -97,10 +97,11 @@ impl Hinted for IntegrateError {
 }
 
 /// The way in which a branch is integrated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// One merge commit even if a fast-forward is possible, to record the origin of the commits.
+    #[default]
     Merge,
     /// One commit with all changes, and the target as its only parent.
     Squash,

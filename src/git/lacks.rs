@@ -7,36 +7,10 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use super::command::{CommandError, Git};
 use super::records::links;
 use super::trust::Checkout;
-
-/// A file or folder that a worktree lacks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lack {
-    /// Relative to the worktree.
-    pub path: String,
-    pub kind: LackKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LackKind {
-    /// A folder or file that a package manager installs.
-    Dependencies,
-    /// A submodule without its files.
-    Submodule,
-    /// A file of Git LFS of which only the pointer is present.
-    LargeFile,
-    /// A file of git-crypt of which only the encrypted content is present.
-    Encrypted,
-    /// A file with settings of this machine, such as `.env`.
-    LocalFile,
-    /// Any other ignored or untracked file, such as generated code.
-    Untracked,
-}
+use crate::mission::outcome::{Missing, MissingKind};
 
 /// Folders and files that package managers fill, each with the manifests of which one must lie beside it. An empty list
 /// requires none.
@@ -89,11 +63,11 @@ const MOST: usize = 20_000;
 
 /// Returns everything that `worktree` lacks, the most likely causes of a failure first. `main` and `worktree` are root
 /// folders.
-pub fn lacks(main: &Checkout, worktree: &Checkout) -> Result<Vec<Lack>, CommandError> {
+pub fn lacks(main: &Checkout, worktree: &Checkout) -> Result<Vec<Missing>, CommandError> {
     let mut lacks = untracked(main, worktree)?;
     lacks.extend(submodules(main, worktree)?);
-    lacks.extend(filtered(main, worktree, "lfs", LackKind::LargeFile, b"version https://git-lfs.github.com/spec/")?);
-    lacks.extend(filtered(main, worktree, "git-crypt", LackKind::Encrypted, b"\0GITCRYPT\0")?);
+    lacks.extend(filtered(main, worktree, "lfs", MissingKind::LargeFile, b"version https://git-lfs.github.com/spec/")?);
+    lacks.extend(filtered(main, worktree, "git-crypt", MissingKind::Encrypted, b"\0GITCRYPT\0")?);
     lacks.sort_by_key(|lack| (lack.kind as u8, lack.path.clone()));
     Ok(lacks)
 }
@@ -101,11 +75,11 @@ pub fn lacks(main: &Checkout, worktree: &Checkout) -> Result<Vec<Lack>, CommandE
 /// Returns whether `worktree` has installed dependencies, submodule files, decoded files or local settings that `other`
 /// lacks. Other untracked files, such as build results, do not count.
 pub fn is_better_equipped(worktree: &Checkout, other: &Checkout) -> Result<bool, CommandError> {
-    let strong = |lack: &Lack| !matches!(lack.kind, LackKind::Untracked);
+    let strong = |lack: &Missing| !matches!(lack.kind, MissingKind::Untracked);
     Ok(lacks(worktree, other)?.iter().any(strong))
 }
 
-fn untracked(main: &Checkout, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
+fn untracked(main: &Checkout, worktree: &Path) -> Result<Vec<Missing>, CommandError> {
     let listed = Git::read(main).args(["ls-files", "-z", "--others", "--directory", "--no-empty-directory"]).run()?;
     let paths = listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()).take(MOST);
     let paths = paths.map(|path| Path::new(OsStr::from_bytes(path)));
@@ -132,7 +106,7 @@ fn is_empty(path: &Path) -> bool {
     }
 }
 
-fn kind_of(main: &Path, path: &Path) -> LackKind {
+fn kind_of(main: &Path, path: &Path) -> MissingKind {
     let name = path.file_name().unwrap_or_default();
     let beside = main.join(path).parent().map(Path::to_owned).unwrap_or_default();
     let is_installed = |(folder, manifests): &(&str, &[&str])| {
@@ -140,17 +114,17 @@ fn kind_of(main: &Path, path: &Path) -> LackKind {
     };
     let is_environment = main.join(path).join("pyvenv.cfg").exists();
     if INSTALLED.iter().any(is_installed) || is_environment {
-        return LackKind::Dependencies;
+        return MissingKind::Dependencies;
     }
     let name = name.to_string_lossy();
     let local = name.starts_with(".env") || name.contains(".local") || name.contains("secret");
-    if local { LackKind::LocalFile } else { LackKind::Untracked }
+    if local { MissingKind::LocalFile } else { MissingKind::Untracked }
 }
 
-fn submodules(main: &Path, worktree: &Checkout) -> Result<Vec<Lack>, CommandError> {
+fn submodules(main: &Path, worktree: &Checkout) -> Result<Vec<Missing>, CommandError> {
     let paths = links(worktree)?.into_iter().map(|link| link.path);
     let missing = paths.filter(|path| is_empty(&worktree.join(path)) && !is_empty(&main.join(path)));
-    Ok(missing.map(|path| lack(&path, LackKind::Submodule)).collect())
+    Ok(missing.map(|path| lack(&path, MissingKind::Submodule)).collect())
 }
 
 /// Returns files of a filter that are unfiltered in the worktree, but not in the main checkout. Unfiltered content
@@ -159,9 +133,9 @@ fn filtered(
     main: &Path,
     worktree: &Checkout,
     filter: &str,
-    kind: LackKind,
+    kind: MissingKind,
     raw: &[u8],
-) -> Result<Vec<Lack>, CommandError> {
+) -> Result<Vec<Missing>, CommandError> {
     /// Maximum number of files listed for one filter. A few are enough to identify the cause.
     const NAMED: usize = 3;
     let listed = Git::read(worktree).args(["ls-files", "-z", "--", &format!(":(attr:filter={filter})")]).run()?;
@@ -178,8 +152,8 @@ fn begins_with(path: &Path, beginning: &[u8]) -> bool {
     fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut read).is_ok() && read == beginning)
 }
 
-fn lack(path: &Path, kind: LackKind) -> Lack {
-    Lack { path: path.to_string_lossy().trim_end_matches('/').to_owned(), kind }
+fn lack(path: &Path, kind: MissingKind) -> Missing {
+    Missing { path: path.to_string_lossy().trim_end_matches('/').to_owned(), kind, named: false }
 }
 
 #[cfg(test)]
@@ -194,7 +168,7 @@ mod tests {
         path
     }
 
-    fn found(fixture: &Fixture, worktree: &Path) -> Vec<(String, LackKind)> {
+    fn found(fixture: &Fixture, worktree: &Path) -> Vec<(String, MissingKind)> {
         lacks(&at(fixture.root()), &at(worktree)).unwrap().into_iter().map(|lack| (lack.path, lack.kind)).collect()
     }
 
@@ -227,7 +201,7 @@ mod tests {
         for path in made {
             fixture.write(path, "x\n");
         }
-        use LackKind::*;
+        use MissingKind::*;
         let expected = [
             (".venv", Dependencies),
             ("myenv", Dependencies),
@@ -261,7 +235,7 @@ mod tests {
         // The content that the filters would have produced.
         fixture.write("big.bin", "content\n");
         fixture.write("a.key", "plain\n");
-        use LackKind::*;
+        use MissingKind::*;
         let expected = [("lib", Submodule), ("big.bin", LargeFile), ("a.key", Encrypted)];
         assert_eq!(found(&fixture, &worktree), expected.map(|(path, kind)| (path.to_owned(), kind)));
         check_out_submodules(&worktree);

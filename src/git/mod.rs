@@ -7,8 +7,8 @@
 //! (sha256, reftable, partial clones), the git program does that too.
 //!
 //! All functions here block: call them from a blocking task. This room knows nothing of workers, missions or the state
-//! folder, and uses only the hints of [`crate::mission`]. It runs no hook and no fsmonitor of the repository, and it
-//! never deletes work that is not kept somewhere else.
+//! folder, and uses only the hints and the words of outcomes of [`crate::mission`]. It runs no hook and no fsmonitor of
+//! the repository, and it never deletes work that is not kept somewhere else.
 //!
 //! Start reading in [`command`], then [`repository`] and [`worktree`].
 
@@ -77,12 +77,12 @@ pub use index::IndexError;
 pub use integrate::{
     IntegrateError, IntegrationStep, MergeConflict, ScratchMerge, Stacked, Strategy, merge_of, only_integrated,
 };
-pub use lacks::{Lack, LackKind, is_better_equipped, lacks};
+pub use lacks::{is_better_equipped, lacks};
 pub use land::{BranchMove, Landing, land};
 pub use list::list;
 pub use locks::clear_stale_locks;
 pub use names::has_folder;
-pub use not_on_branch::{Asked, NotOnBranch, not_on_branch};
+pub use not_on_branch::{Examined, not_on_branch};
 pub use push::{PushResult, Pushed, push};
 pub use reattach::reattach;
 pub use relink::relink;

@@ -10,6 +10,7 @@ use super::layout::zero_id;
 use super::refs;
 use super::repository::{Repository, RepositoryError};
 use super::trust::Checkout;
+use crate::mission::words;
 
 /// Maximum number of branches that an error names.
 const MOST_NAMED: usize = 20;
@@ -140,13 +141,7 @@ pub fn branches(repo: &Repository) -> Result<String, RepositoryError> {
     let newest = ["for-each-ref", "--sort=-committerdate", "--format=%(refname:lstrip=2)", "refs/heads"];
     let listed = repo.read().args(newest).text()?;
     let names: Vec<&str> = listed.lines().collect();
-    let more = names.len().saturating_sub(MOST_NAMED);
-    let named = names.iter().take(MOST_NAMED).copied().collect::<Vec<_>>().join(", ");
-    Ok(match (names.is_empty(), more) {
-        (true, _) => "none".to_owned(),
-        (false, 0) => named,
-        (false, more) => format!("{named} and {more} more"),
-    })
+    Ok(if names.is_empty() { "none".to_owned() } else { words::first(&names, MOST_NAMED) })
 }
 
 impl Repository {

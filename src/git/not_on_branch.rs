@@ -24,6 +24,8 @@ use super::repository::Repository;
 use super::status::Status;
 use super::trust::Checkout;
 use crate::mission::hint::with_hints;
+use crate::mission::outcome::NotOnBranch;
+use crate::mission::words;
 
 pub use ignored::{ignored, still_ignored, still_there};
 pub use meanwhile::appeared;
@@ -35,27 +37,8 @@ const MOST_NAMED: usize = 5;
 
 const UNCOMMITTED: &str = "uncommitted file";
 
-/// One part of the work.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotOnBranch {
-    pub what: String,
-    /// A path, a ref or a commit.
-    pub place: String,
-    pub how_to_include: String,
-    /// Set if the part is about files that an integration looks for again.
-    pub files: Option<Files>,
-}
-
-/// The files of a part.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Files {
-    Uncommitted,
-    /// Files and folders that git ignores, as [`shown`]; `None` if there were too many.
-    Ignored(Option<Vec<String>>),
-}
-
 /// The worker whose work is examined.
-pub struct Asked<'a> {
+pub struct Examined<'a> {
     pub repo: &'a Repository,
     pub worktree: &'a Path,
     /// Branch for which the worktree was created.
@@ -70,21 +53,21 @@ pub struct Asked<'a> {
     pub why: Option<&'a str>,
 }
 
-impl Asked<'_> {
+impl Examined<'_> {
     fn checkout(&self) -> Checkout {
         self.repo.at(self.worktree)
     }
 }
 
 /// Returns all parts except ignored files, for which there is [`ignored`]. `status` is the current one of the worktree.
-pub fn not_on_branch(asked: &Asked, status: &Status) -> Vec<NotOnBranch> {
-    let scan = match Scan::of(asked, status) {
+pub fn not_on_branch(examined: &Examined, status: &Status) -> Vec<NotOnBranch> {
+    let scan = match Scan::of(examined, status) {
         Ok(scan) => scan,
-        Err(error) => return vec![unknown(asked.worktree, &with_hints(&error))],
+        Err(error) => return vec![unknown(examined.worktree, &with_hints(&error))],
     };
     let mut parts = scan.files();
     for others in [scan.marked(), scan.repositories(), scan.links(), scan.commits(), scan.stashes()] {
-        parts.extend(others.unwrap_or_else(|error| vec![unknown(asked.worktree, &with_hints(&error))]));
+        parts.extend(others.unwrap_or_else(|error| vec![unknown(examined.worktree, &with_hints(&error))]));
     }
     bounded(parts)
 }
@@ -133,7 +116,7 @@ pub fn is_anothers(assigned: &str, branch: &str, before: Option<&Fingerprint>) -
 
 /// A worktree and its state, in which the parts are looked for.
 struct Scan<'a> {
-    asked: &'a Asked<'a>,
+    examined: &'a Examined<'a>,
     status: &'a Status,
     branch: &'a str,
     /// Tip of `branch`; `None` if the branch is gone.
@@ -146,17 +129,18 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn of(asked: &'a Asked<'a>, status: &'a Status) -> Result<Self, CommandError> {
+    fn of(examined: &'a Examined<'a>, status: &'a Status) -> Result<Self, CommandError> {
         // A branch without a commit contains no work.
         let checked_out = status.branch.as_deref().filter(|_| status.head.is_some());
-        let branch = own_branch(asked.branch, checked_out, asked.before);
-        let git_dir = git_dir(&asked.checkout())?;
-        let is_inside = |it: &Listed| it.path != asked.worktree && it.path.starts_with(asked.worktree) && !it.missing;
+        let branch = own_branch(examined.branch, checked_out, examined.before);
+        let git_dir = git_dir(&examined.checkout())?;
+        let is_inside =
+            |it: &Listed| it.path != examined.worktree && it.path.starts_with(examined.worktree) && !it.missing;
         Ok(Self {
-            inside: list(asked.repo)?.into_iter().filter(is_inside).collect(),
-            tip: branch_commit(&asked.repo.checkout(), branch)?,
-            moves: head_moves(&asked.checkout(), &git_dir)?,
-            asked,
+            inside: list(examined.repo)?.into_iter().filter(is_inside).collect(),
+            tip: branch_commit(&examined.repo.checkout(), branch)?,
+            moves: head_moves(&examined.checkout(), &git_dir)?,
+            examined,
             status,
             branch,
             git_dir,
@@ -164,22 +148,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-fn is_id(name: &str) -> bool {
-    matches!(name.len(), 40 | 64) && name.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-fn count(number: usize, one: &str) -> String {
-    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
-}
-
 fn names(names: &[String]) -> String {
-    listed(names, MOST_NAMED)
-}
-
-fn listed(names: &[String], most: usize) -> String {
-    let more = names.len().saturating_sub(most);
-    let shown = names.iter().take(most).cloned().collect::<Vec<_>>().join(", ");
-    if more > 0 { format!("{shown} and {more} more") } else { shown }
+    words::first(names, MOST_NAMED)
 }
 
 /// Formats a path. One with control characters or invalid UTF-8 is quoted.

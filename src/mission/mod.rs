@@ -30,4 +30,5 @@ pub mod spec;
 pub mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod words;
 pub mod worker;

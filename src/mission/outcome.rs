@@ -224,6 +224,7 @@ pub struct LikelyCause {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
+    /// Relative to the worktree.
     pub path: String,
     pub kind: MissingKind,
     /// The output of the verification points to it. Otherwise it is only possible that it matters.
@@ -233,11 +234,17 @@ pub struct Missing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingKind {
+    /// A folder or file that a package manager installs.
     Dependencies,
+    /// A submodule without its files.
     Submodule,
+    /// A file of Git LFS of which only the pointer is present.
     LargeFile,
+    /// A file of git-crypt of which only the encrypted content is present.
     Encrypted,
+    /// A file with settings of this machine, such as `.env`.
     LocalFile,
+    /// Any other ignored or untracked file, such as generated code.
     Untracked,
 }
 

@@ -15,15 +15,16 @@ use super::written::Written;
 use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::Delivery;
 use crate::backend::{AgentEvent, Enforcement};
-pub use crate::git::{PushResult, Pushed};
+pub use crate::git::{DiffPage, PushResult, Pushed, Strategy};
 use crate::mission::budget::Spent;
 use crate::mission::hint::Advice;
 use crate::mission::id::{BackendName, RaceId, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::outcome::{Containment, LikelyCause, NotOnBranch, Outcome, Usage, Verification};
+use crate::mission::race;
 use crate::mission::registry::Worker;
-pub use crate::store::state_file::Unchecked;
-use crate::store::state_file::{Conflict, With};
+use crate::process;
+pub use crate::store::state_file::{Collision, Unchecked, With};
 
 /// A worker as the server presents it.
 #[derive(Debug, Clone)]
@@ -56,6 +57,27 @@ pub struct WorkerView {
 }
 
 impl WorkerView {
+    /// Describes a worker by its record and its last status alone.
+    pub fn of(worker: Arc<Worker>, live: Option<LiveStatus>) -> Self {
+        let since = |then: Duration| process::monotonic().saturating_sub(then).as_secs();
+        Self {
+            worker,
+            meant_for: None,
+            merge_is_unknown: false,
+            elapsed_seconds: live.as_ref().map(|live| since(live.began)),
+            idle_seconds: live.as_ref().map(|live| since(live.last_event)),
+            live,
+            block: None,
+            waits_for: None,
+            collisions: Vec::new(),
+            unchecked: None,
+            redelivered: false,
+            enforced: None,
+            budget: None,
+            race: None,
+        }
+    }
+
     /// Returns how long it ran, over all attempts and including verification. All screens, answers and reports show
     /// this number. It never decreases. `None` before the first attempt began.
     pub fn ran_seconds(&self) -> Option<u64> {
@@ -78,30 +100,6 @@ impl WorkerView {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Collision {
-    /// Another worker's id, or the name of the integration branch.
-    pub with: String,
-    pub is_integration_branch: bool,
-    pub paths: Vec<String>,
-}
-
-impl From<Collision> for Conflict {
-    fn from(Collision { with, is_integration_branch, paths }: Collision) -> Self {
-        let with = if is_integration_branch { With::Branch(with) } else { With::WorkerId(with) };
-        Self { with, paths }
-    }
-}
-
-impl From<Conflict> for Collision {
-    fn from(Conflict { with, paths }: Conflict) -> Self {
-        match with {
-            With::Branch(with) => Self { with, is_integration_branch: true, paths },
-            With::WorkerId(with) => Self { with, is_integration_branch: false, paths },
-        }
-    }
-}
-
 /// The race that a worker runs or ran in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RaceView {
@@ -120,10 +118,21 @@ pub struct RacerView {
     pub spent: Option<Usage>,
 }
 
-impl RacerView {
-    pub(super) fn of(worker: &Worker, spent: Option<Usage>) -> Self {
-        let backend = worker.last().map_or(&worker.next.backend, |last| &last.backend).clone();
-        Self { worker_id: worker.id.clone(), backend, status: worker.status, spent }
+impl RaceView {
+    /// Describes the race of a worker. `find` returns a racer, and the usage of its running attempt.
+    pub(super) fn of(
+        worker: &Worker,
+        find: impl Fn(&WorkerId) -> Option<(Arc<Worker>, Option<Usage>)>,
+    ) -> Option<Self> {
+        let race = worker.race.as_ref()?;
+        let racer = |id: &WorkerId| {
+            let (racer, live) = find(id)?;
+            let backend = racer.last().map_or(&racer.next.backend, |last| &last.backend).clone();
+            let spent = race::spent(&racer, live);
+            Some(RacerView { worker_id: racer.id.clone(), backend, status: racer.status, spent })
+        };
+        let racers = race.racers.iter().filter_map(racer).collect();
+        Some(Self { id: race.id.clone(), winner: race.winner.clone(), racers })
     }
 }
 
@@ -281,13 +290,6 @@ pub struct LoggedEvent {
 }
 
 #[derive(Debug, Clone)]
-pub struct DiffPage {
-    pub text: String,
-    /// The offset of the next page, if there is one.
-    pub next_offset: Option<usize>,
-}
-
-#[derive(Debug, Clone)]
 pub struct MessageAnswer {
     pub message_id: Uuid,
     pub delivered: MessageDelivery,
@@ -347,15 +349,6 @@ pub struct WorktreeRequest {
     pub repo_path: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Serialize)]
-pub struct WorktreeAnswer {
-    pub path: PathBuf,
-    pub branch: String,
-    pub base_commit: String,
-    pub created_branch: bool,
-    pub repo_path: PathBuf,
-}
-
 #[derive(Debug, Clone)]
 pub enum RemovalTarget {
     Path(PathBuf),
@@ -394,15 +387,6 @@ pub struct KeptWorktree {
     pub why: Arc<OrchestratorError>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum IntegrationStrategy {
-    #[default]
-    Merge,
-    Squash,
-    CherryPick,
-}
-
 #[derive(Debug, Clone)]
 pub enum IntegrationSource {
     Worker(String),
@@ -415,7 +399,7 @@ pub enum IntegrationSource {
 pub struct IntegrationRequest {
     pub source: IntegrationSource,
     pub into: Option<String>,
-    pub strategy: IntegrationStrategy,
+    pub strategy: Strategy,
     /// The command to run in a worktree of the result. The branch moves only if it passes.
     pub verify_command: Option<String>,
     /// True to push the branch to its upstream afterwards.
@@ -434,7 +418,7 @@ impl IntegrationRequest {
         Self {
             source,
             into: None,
-            strategy: IntegrationStrategy::Merge,
+            strategy: Strategy::Merge,
             verify_command: None,
             push: false,
             dry_run: false,

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::answers::{Collision, Unchecked};
+use super::answers::{Collision, Unchecked, With};
 use crate::git::radar::{CommitPair, MergeResult, RefStamp};
 use crate::mission::id::WorkerId;
 use crate::mission::registry::Worker;
@@ -75,19 +75,17 @@ impl Collisions {
     pub(super) fn read(written: &SavedState) -> Self {
         let mut collisions = Self::default();
         for (worker, task) in written.by_worker() {
-            let with: Vec<_> = task.conflicts_with.iter().cloned().map(Collision::from).collect();
-            if !with.is_empty() {
-                collisions.of.insert(worker.clone(), with);
+            if !task.conflicts_with.is_empty() {
+                collisions.of.insert(worker.clone(), task.conflicts_with.clone());
             }
             collisions.unchecked.extend(task.conflicts_unchecked.map(|unchecked| (worker.clone(), unchecked)));
         }
         collisions
     }
 
-    pub(super) fn note(&mut self, worker: &Worker, with: &str, is_integration_branch: bool, paths: &[String]) {
+    pub(super) fn note(&mut self, worker: &Worker, with: With, paths: &[String]) {
         if !paths.is_empty() {
-            let collision = Collision { with: with.to_owned(), is_integration_branch, paths: paths.to_vec() };
-            self.of.entry(worker.id.clone()).or_default().push(collision);
+            self.of.entry(worker.id.clone()).or_default().push(Collision { with, paths: paths.to_vec() });
         }
     }
 }

@@ -10,6 +10,7 @@ use super::context::Context;
 use super::error::OrchestratorError;
 use crate::files::{self, FileError};
 use crate::git::{Configuration, Repository, Trust};
+use crate::mission::words;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -60,13 +61,10 @@ pub(super) fn check(context: &Context, repository: &Repository) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
     }
-    let more = changes.len().saturating_sub(NAMED);
-    let named = changes.iter().take(NAMED).map(|it| it.replace(char::is_control, "?")).collect::<Vec<_>>().join(", ");
-    let and_more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Err(OrchestratorError::ConfigurationChanged {
         root: repository.root().to_owned(),
         hooks: repository.common_dir.join("hooks"),
         record: path(context, repository),
-        changes: format!("{named}{and_more}"),
+        changes: words::first(&changes, NAMED).replace(char::is_control, "?"),
     })
 }

@@ -91,7 +91,6 @@ async fn listen(stream: UnixStream, reporter: &Reporter) {
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
             Ok(FromSupervisor::Status { status }) => reporter.send(Report::Status(status)),
-            Ok(FromSupervisor::Settled) => return,
             Err(error) => tracing::warn!(%error, "a supervisor sent a malformed message"),
         }
     }

@@ -20,6 +20,7 @@ use crate::attempt::state_dir;
 use crate::attempt::worker_dir::WorkerDir;
 use crate::backend::Backends;
 use crate::config::Settings;
+use crate::git::Worktree;
 use crate::mission::create::Draft;
 use crate::mission::id::{BackendName, BossId, WorkerId};
 use crate::mission::registry::Worker;
@@ -244,7 +245,7 @@ impl Orchestrator {
         self.actor.ask(|reply| Ask::Retry { boss, name, request, reply }).await?
     }
 
-    pub async fn create_worktree(&self, boss: &BossId, request: WorktreeRequest) -> Result<WorktreeAnswer> {
+    pub async fn create_worktree(&self, boss: &BossId, request: WorktreeRequest) -> Result<Worktree> {
         let (context, boss) = (Arc::clone(&self.actor.context), boss.clone());
         let recorded = self.actor.ask(|reply| Ask::RecordedBranch { boss, reply }).await?;
         blocking(move || worktrees::create(&context, recorded, request)).await

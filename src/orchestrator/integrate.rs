@@ -14,7 +14,7 @@ use super::mailbox::Ask;
 use super::train;
 use super::{configuration, integration_branch, merged, not_included, worktrees};
 use crate::git::merged::Merged;
-use crate::git::{self, IntegrateError, Repository, Strategy};
+use crate::git::{self, IntegrateError, Repository};
 use crate::mission::hint::Advice;
 use crate::mission::id::BossId;
 use crate::mission::outcome::NotOnBranch;
@@ -80,8 +80,8 @@ async fn foretold(actor: &ActorHandle, order: &Order) -> Result<Vec<String>> {
     for worker in order.sources.iter().filter_map(|source| source.worker.as_ref()) {
         let view = actor.get(worker.as_str()).await?;
         let is_in = |id: &str| order.sources.iter().any(|it| it.worker.as_ref().is_some_and(|it| it.as_str() == id));
-        let others = view.collisions.iter().filter(|it| !it.is_integration_branch && !is_in(&it.with));
-        let named: Vec<String> = others.map(|it| format!("{} in {}", it.with, it.paths.join(", "))).collect();
+        let others = view.collisions.iter().filter(|it| !it.is_with_integration_branch() && !is_in(it.with.name()));
+        let named: Vec<String> = others.map(|it| format!("{} in {}", it.with.name(), it.paths.join(", "))).collect();
         if !named.is_empty() {
             notes.push(format!("once {worker} is merged, these conflict with it: {}", named.join("; ")));
         }
@@ -213,7 +213,7 @@ fn order(
         repository,
         sources,
         into,
-        strategy: strategy(request.strategy),
+        strategy: request.strategy,
         verify_command: request.verify_command.clone(),
         directory: if is_ours { directory(context, workers) } else { None },
         push: request.push,
@@ -309,12 +309,4 @@ fn branch_of(worker: &Worker) -> Result<String> {
         let path = worker.mission.place.path().to_owned();
         OrchestratorError::NoBranch { worker: worker.id.to_string(), path }
     })
-}
-
-fn strategy(strategy: IntegrationStrategy) -> Strategy {
-    match strategy {
-        IntegrationStrategy::Merge => Strategy::Merge,
-        IntegrationStrategy::Squash => Strategy::Squash,
-        IntegrationStrategy::CherryPick => Strategy::CherryPick,
-    }
 }

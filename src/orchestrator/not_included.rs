@@ -77,7 +77,7 @@ fn at_salvage(part: NotOnBranch, worker: &Worker) -> NotOnBranch {
 fn of_branch(repository: &Repository, branch: &str) -> Vec<NotOnBranch> {
     let listed = match git::list(repository) {
         Ok(listed) => listed,
-        Err(error) => return vec![git::not_on_branch::unknown(repository.root(), &with_hints(&error)).into()],
+        Err(error) => return vec![git::not_on_branch::unknown(repository.root(), &with_hints(&error))],
     };
     let its = listed.into_iter().find(|it| it.branch.as_deref() == Some(branch) && !it.missing);
     let made = its.and_then(|it| git::made_by_us(repository, &it.path));

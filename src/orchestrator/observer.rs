@@ -6,11 +6,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::answers::{Collision, RaceView, RacerView, WorkerView};
+use super::answers::{RaceView, WorkerView};
 use super::budget::so_far;
 use super::error::OrchestratorError;
 use super::integration_branch;
@@ -25,8 +24,7 @@ use crate::git::{Repository, Trust};
 use crate::mission::budget::Spent;
 use crate::mission::id::{BossId, ServerId, WorkerId};
 use crate::mission::registry::{Registry, Worker};
-use crate::mission::{delivery, graph, race};
-use crate::process;
+use crate::mission::{delivery, graph};
 use crate::store::reader::Reader;
 use crate::store::state_file::{SavedState, SavedTask};
 
@@ -181,26 +179,16 @@ impl Observer {
             Arc::clone(worker)
         };
         let live = worker.status.is_live().then(|| self.live(&worker)).flatten();
-        let since = |then: Duration| process::monotonic().saturating_sub(then).as_secs();
         let task = task.filter(|task| task.status == worker.status.as_str());
         let waits = task.and_then(|task| task.reason.as_deref()?.strip_prefix("waits for "));
-        let collisions = task.into_iter().flat_map(|task| &task.conflicts_with).cloned().map(Collision::from);
-        let worker = &worker;
         WorkerView {
-            meant_for: integration_branch::of_worker(self.set_branch.as_deref(), Some(worker)),
-            merge_is_unknown: false,
-            elapsed_seconds: live.as_ref().map(|live| since(live.began)),
-            idle_seconds: live.as_ref().map(|live| since(live.last_event)),
-            live,
-            block: graph::block(registry, worker),
+            meant_for: integration_branch::of_worker(self.set_branch.as_deref(), Some(&worker)),
+            block: graph::block(registry, &worker),
             waits_for: waits.map(str::to_owned),
-            collisions: collisions.collect(),
+            collisions: task.map(|task| task.conflicts_with.clone()).unwrap_or_default(),
             unchecked: task.and_then(|task| task.conflicts_unchecked),
-            redelivered: false,
-            enforced: None,
-            budget: None,
-            race: self.race(worker),
-            worker: Arc::clone(worker),
+            race: self.race(&worker),
+            ..WorkerView::of(worker, live)
         }
     }
 
@@ -209,14 +197,11 @@ impl Observer {
     }
 
     fn race(&self, worker: &Worker) -> Option<RaceView> {
-        let race = worker.race.as_ref()?;
-        let racer = |id: &WorkerId| {
+        RaceView::of(worker, |id| {
             let racer = self.reader.find(id.as_str())?;
             let live = if racer.status.is_live() { self.live(&racer).map(|live| live.usage) } else { None };
-            Some(RacerView::of(&racer, race::spent(&racer, live)))
-        };
-        let racers = race.racers.iter().filter_map(racer).collect();
-        Some(RaceView { id: race.id.clone(), winner: race.winner.clone(), racers })
+            Some((racer, live))
+        })
     }
 }
 

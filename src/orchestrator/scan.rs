@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::answers::Unchecked;
+use super::answers::{Unchecked, With};
 use super::collisions::{Collisions, Own, ScanCache, Scene};
 use super::context::Context;
 use super::effect::Effect;
@@ -173,12 +173,12 @@ impl ScanCache {
         let mut found = Collisions::default();
         for (worker, tip) in &branches {
             let paths = scan.conflicts_with_target(tip);
-            found.note(worker, &scene.target, true, paths);
+            found.note(worker, With::Branch(scene.target.clone()), paths);
         }
         for (pair, one, other) in &pairs {
             let paths = scan.own_conflicts(pair, paired)?;
-            found.note(one, other.id.as_str(), false, &paths);
-            found.note(other, one.id.as_str(), false, &paths);
+            found.note(one, With::WorkerId(other.id.to_string()), &paths);
+            found.note(other, With::WorkerId(one.id.to_string()), &paths);
         }
         found.note_unchecked(alone.iter().map(|(worker, _)| (worker.id.clone(), Unchecked::OtherWorkers)));
         found.note_unchecked(scene.beyond.iter().cloned());

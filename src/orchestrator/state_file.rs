@@ -9,7 +9,7 @@ use super::integration_branch;
 use super::records::{Records, make_way_for_state_file};
 use super::views::Views;
 use crate::mission::registry::Worker;
-use crate::store::state_file::{self, Conflict, SavedState};
+use crate::store::state_file::{self, SavedState};
 
 /// Maximum delay between the journal and the state file.
 const DELAY: Duration = Duration::from_millis(50);
@@ -57,10 +57,7 @@ impl StateFile {
             Some(written) if written.status == worker.status.as_str() && worker.integrated.is_none() => {
                 (written.conflicts_with.clone(), written.conflicts_unchecked)
             }
-            _ => {
-                let collisions = views.collisions.of(&worker.id).iter().cloned().map(Conflict::from);
-                (collisions.collect(), views.collisions.unchecked(&worker.id))
-            }
+            _ => (views.collisions.of(&worker.id).to_vec(), views.collisions.unchecked(&worker.id)),
         };
         let branch = integration_branch::checked_out_at_a_glance(context);
         let about = state_file::RepositoryInfo { repository, integration_branch: branch.as_deref() };

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::env;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -27,8 +26,7 @@ use crate::mission::name::{Named, closest, meanings};
 use crate::mission::outcome::FailureKind;
 use crate::mission::registry::{Registry, Worker};
 use crate::mission::spec::Place;
-use crate::mission::{graph, race};
-use crate::process;
+use crate::mission::{graph, race, words};
 use crate::store::journal::Journal;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
@@ -142,35 +140,25 @@ impl<'a> Views<'a> {
     /// Returns a view with a given load, which is the same for many workers.
     pub fn view_in(&self, load: &Load<'_>, worker: &Arc<Worker>) -> WorkerView {
         let live = self.live.get(&worker.id).filter(|_| worker.status.is_live()).cloned();
-        let since = |then: Duration| process::monotonic().saturating_sub(then).as_secs();
-        let waits_for = self.hold(load, worker).map(|hold| hold.to_string());
         WorkerView {
             meant_for: self.branch_of(worker),
-            merge_is_unknown: false,
-            elapsed_seconds: live.as_ref().map(|live| since(live.began)),
-            idle_seconds: live.as_ref().map(|live| since(live.last_event)),
-            live,
             block: graph::block(self.registry, worker),
-            waits_for,
+            waits_for: self.hold(load, worker).map(|hold| hold.to_string()),
             collisions: self.collisions.of(&worker.id).to_vec(),
             unchecked: self.collisions.unchecked(&worker.id),
-            redelivered: false,
             enforced: self.enforcement(worker),
             budget: self.budget_of(worker),
             race: self.race_view(worker),
-            worker: Arc::clone(worker),
+            ..WorkerView::of(Arc::clone(worker), live)
         }
     }
 
     fn race_view(&self, worker: &Worker) -> Option<RaceView> {
-        let race = worker.race.as_ref()?;
-        let racer = |id: &WorkerId| {
+        RaceView::of(worker, |id| {
             let racer = self.find(id.as_str()).ok()?;
             let live = self.live.get(id).filter(|_| racer.status.is_live()).map(|live| live.usage);
-            Some(RacerView::of(&racer, race::spent(&racer, live)))
-        };
-        let racers = race.racers.iter().filter_map(racer).collect();
-        Some(RaceView { id: race.id.clone(), winner: race.winner.clone(), racers })
+            Some((racer, live))
+        })
     }
 
     fn enforcement(&self, worker: &Worker) -> Option<Enforcement> {
@@ -300,14 +288,8 @@ fn some_known(registry: &Registry) -> Option<String> {
     // Open workers first, and the newest first among them.
     let open = registry.workers().rev().filter(|worker| !worker.status.is_settled());
     let settled = registry.workers().rev().filter(|worker| worker.status.is_settled());
-    let known: Vec<&Arc<Worker>> = open.chain(settled).collect();
-    if known.is_empty() {
-        return None;
-    }
-    let named: Vec<&str> = known.iter().take(NAMED).map(|worker| worker.id.as_str()).collect();
-    let more = known.len().saturating_sub(NAMED);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    Some(format!("{}{more}", named.join(", ")))
+    let known: Vec<&str> = open.chain(settled).map(|worker| worker.id.as_str()).collect();
+    (!known.is_empty()).then(|| words::first(&known, NAMED))
 }
 
 /// Returns what this server lacks to start the worker: its backend, or the keys that the boss's environment had at the

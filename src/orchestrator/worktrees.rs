@@ -34,7 +34,7 @@ use crate::mission::spec::Place;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
-pub(super) fn create(context: &Context, recorded: Option<String>, request: WorktreeRequest) -> Result<WorktreeAnswer> {
+pub(super) fn create(context: &Context, recorded: Option<String>, request: WorktreeRequest) -> Result<git::Worktree> {
     let repository = repository(context, request.repo_path.as_deref())?;
     let (tree, start) = match &request.repo_path {
         Some(path) => (git::working_tree(&context.directory.join(path)), None),
@@ -50,14 +50,7 @@ pub(super) fn create(context: &Context, recorded: Option<String>, request: Workt
         folder: Some(context.worktrees_of(&repository)),
         allowed_roots: context.allowed_roots(&repository),
     };
-    let made = git::create(&repository, &request, None)?;
-    Ok(WorktreeAnswer {
-        path: made.path,
-        branch: made.branch,
-        base_commit: made.base_commit,
-        created_branch: made.created_branch,
-        repo_path: made.repo_path,
-    })
+    Ok(git::create(&repository, &request, None)?)
 }
 
 /// Returns the commit of the boss's integration branch, if one is needed. On a detached HEAD, the worktree starts at
@@ -427,15 +420,14 @@ pub fn base_commit(worker: &Worker, attempt: &AttemptDir) -> Result<Option<Strin
 /// Returns the changes in its directory or, if the worktree is gone, those on its branch.
 fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Include) -> Result<Option<DiffPage>> {
     let Some(base) = base_commit(worker, attempt)? else { return Ok(None) };
-    let (directory, offset, most) = (worker.mission.place.path(), include.diff_offset as u64, include.diff_bytes);
-    let page = match worker.branch().filter(|_| !directory.exists()) {
+    let (directory, offset, most) = (worker.mission.place.path(), include.diff_offset, include.diff_bytes);
+    Ok(Some(match worker.branch().filter(|_| !directory.exists()) {
         Some(branch) => {
             let repository = repository_of(context, worker)?;
             git::branch_diff(&repository, branch, &base, offset, most)?
         }
         None => git::diff(&Checkout::new(directory, &context.trust), &base, offset, most)?,
-    };
-    Ok(Some(DiffPage { text: page.text, next_offset: page.next_offset.map(|offset| offset as usize) }))
+    }))
 }
 
 /// Returns whether a worker has completed, so that its result can be merged.

@@ -91,7 +91,7 @@ struct Task<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     salvage_ref: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    conflicts_with: Vec<Conflict>,
+    conflicts_with: Vec<Collision>,
     #[serde(skip_serializing_if = "Option::is_none")]
     conflicts_unchecked: Option<Unchecked>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,7 +107,7 @@ struct TaskRace<'a> {
 
 /// A worker or branch that a branch does not merge cleanly with, and the conflicting files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conflict {
+pub struct Collision {
     #[serde(flatten)]
     pub with: With,
     pub paths: Vec<String>,
@@ -118,6 +118,20 @@ pub struct Conflict {
 pub enum With {
     WorkerId(String),
     Branch(String),
+}
+
+impl Collision {
+    pub fn is_with_integration_branch(&self) -> bool {
+        matches!(self.with, With::Branch(_))
+    }
+}
+
+impl With {
+    pub fn name(&self) -> &str {
+        match self {
+            With::WorkerId(name) | With::Branch(name) => name,
+        }
+    }
 }
 
 /// The part of the conflict check that was skipped for a branch, usually because there are too many branches.
@@ -148,7 +162,7 @@ pub struct SavedTask {
     #[serde(default)]
     pub reason: Option<String>,
     #[serde(default)]
-    pub conflicts_with: Vec<Conflict>,
+    pub conflicts_with: Vec<Collision>,
     #[serde(default)]
     pub conflicts_unchecked: Option<Unchecked>,
 }
@@ -181,7 +195,7 @@ pub fn project<'a>(
     about: RepositoryInfo<'a>,
     now: Timestamp,
     waits_for: impl Fn(&Worker) -> Option<String>,
-    collides: impl Fn(&Worker) -> (Vec<Conflict>, Option<Unchecked>),
+    collides: impl Fn(&Worker) -> (Vec<Collision>, Option<Unchecked>),
 ) -> StateFile<'a> {
     let mut file = StateFile {
         version: FORMAT,

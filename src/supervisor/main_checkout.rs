@@ -3,6 +3,7 @@
 use crate::attempt::assignment::Assignment;
 use crate::git::{self, Fingerprint, RefChange, Repository};
 use crate::mission::hint::with_hints;
+use crate::mission::words;
 
 /// Maximum number of names in one sentence.
 const NAMED_CHANGES: usize = 5;
@@ -64,10 +65,7 @@ fn short(commit: &Option<String>) -> &str {
 }
 
 fn named(label: &str, names: Vec<String>) -> Option<String> {
-    let rest = names.len().saturating_sub(NAMED_CHANGES);
-    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-    let shown = names.iter().take(NAMED_CHANGES).cloned().collect::<Vec<_>>().join(", ");
-    (!names.is_empty()).then(|| format!("{label}: {shown}{more}"))
+    (!names.is_empty()).then(|| format!("{label}: {}", words::first(&names, NAMED_CHANGES)))
 }
 
 /// Puts the commits of deleted refs and dropped stashes under one salvage ref, unless another ref reaches them.

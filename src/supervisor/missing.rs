@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::git::{self, LackKind, Repository};
+use crate::git::{self, Repository};
 use crate::mission::outcome::{Missing, MissingKind, Verification};
 
 /// Lists the files that a worktree lacks, in the order of the evidence in the command's output. Untracked
@@ -18,10 +18,9 @@ pub(super) fn missing(repository: &Repository, worktree: &Path, found: &Verifica
         tracing::warn!(%error, "cannot list the files that the worktree lacks");
         Vec::new()
     });
-    let lacks = lacks.into_iter().map(|lack| Missing { kind: kind(lack.kind), path: lack.path, named: false });
     let name = |folder: &Path| Some(folder.file_name()?.to_string_lossy().into_owned());
     let roots: Vec<String> = [worktree, main].into_iter().filter_map(name).collect();
-    ranked(&output, main, &roots, lacks.collect())
+    ranked(&output, main, &roots, lacks)
 }
 
 fn ranked(output: &str, main: &Path, roots: &[String], lacks: Vec<Missing>) -> Vec<Missing> {
@@ -31,17 +30,6 @@ fn ranked(output: &str, main: &Path, roots: &[String], lacks: Vec<Missing>) -> V
     ranked.sort_by_key(|(rank, lack)| std::cmp::Reverse((*rank, if *rank > 1 { lack.path.len() } else { 0 })));
     let best = ranked.first().map_or(0, |(rank, _)| *rank);
     ranked.into_iter().map(|(rank, lack)| Missing { named: rank > 0 && rank == best, ..lack }).collect()
-}
-
-fn kind(kind: LackKind) -> MissingKind {
-    match kind {
-        LackKind::Dependencies => MissingKind::Dependencies,
-        LackKind::Submodule => MissingKind::Submodule,
-        LackKind::LargeFile => MissingKind::LargeFile,
-        LackKind::Encrypted => MissingKind::Encrypted,
-        LackKind::LocalFile => MissingKind::LocalFile,
-        LackKind::Untracked => MissingKind::Untracked,
-    }
 }
 
 /// Returns how surely the output points to a missing file or folder: 3 by its path, 2 by its name, 1 by the words of a

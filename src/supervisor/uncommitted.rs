@@ -3,8 +3,9 @@
 
 use crate::attempt::assignment::Assignment;
 use crate::attempt::facts;
-use crate::git::{self, Fingerprint, NotOnBranch};
+use crate::git::{self, Fingerprint};
 use crate::mission::hint::with_hints;
+use crate::mission::outcome::NotOnBranch;
 use crate::process;
 
 /// The state of a worker's branch and worktree after its uncommitted changes were committed.

@@ -10,8 +10,8 @@ use std::process::{Command, Output};
 
 use orchestrator_boss::attempt::worker_dir::Delivery;
 use orchestrator_boss::orchestrator::{
-    IntegrationRequest, IntegrationSource, IntegrationStrategy, NewMessage, RemovalAnswer, RemovalRequest,
-    RemovalTarget, RetryRequest, Scope, WorktreeRequest,
+    IntegrationRequest, IntegrationSource, NewMessage, RemovalAnswer, RemovalRequest, RemovalTarget, RetryRequest,
+    Scope, Strategy, WorktreeRequest,
 };
 
 use crate::ledger::Ledger;
@@ -167,7 +167,7 @@ impl Run {
 
     async fn integrate(&mut self) {
         let source = self.chance.of(&self.branches()).clone();
-        let strategies = [IntegrationStrategy::Merge, IntegrationStrategy::Squash, IntegrationStrategy::CherryPick];
+        let strategies = [Strategy::Merge, Strategy::Squash, Strategy::CherryPick];
         let request = IntegrationRequest {
             strategy: *self.chance.of(&strategies),
             dry_run: self.chance.coin(),
@@ -412,7 +412,7 @@ async fn random_worker_operations_lose_nothing() {
                 }
                 3 => {
                     let request = IntegrationRequest {
-                        strategy: IntegrationStrategy::Squash,
+                        strategy: Strategy::Squash,
                         ..IntegrationRequest::of(IntegrationSource::Worker(worker.clone()))
                     };
                     format!("integrate: {:?}", orchestrator.integrate(boss, request).await)

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use orchestrator_boss::mission::outcome::Verification;
-use orchestrator_boss::orchestrator::{
-    IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy, PushResult,
-};
+use orchestrator_boss::orchestrator::{IntegrationAnswer, IntegrationRequest, IntegrationSource, PushResult, Strategy};
 use orchestrator_boss::process::{ProcessTree, Signal, send};
 
 use crate::support::git::git;
@@ -276,7 +274,7 @@ async fn squash_is_recognised_after_target_moved() {
     let server = world.server(Some("boss"));
     let ids = completed(&server, &[("a", "write README a\ncommit a")]).await;
     let source = IntegrationSource::Worker(ids[0].clone());
-    let request = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..IntegrationRequest::of(source) };
+    let request = IntegrationRequest { strategy: Strategy::Squash, ..IntegrationRequest::of(source) };
     let merged = integrate(&server, &request).await;
     assert_eq!(merged.status.as_str(), "merged");
     std::fs::write(world.repo().join("README"), "changed by the user\n").unwrap();

@@ -8,8 +8,8 @@ use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::mission::hint::Hint;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::orchestrator::{
-    Include, IntegrationRequest, IntegrationSource, IntegrationStrategy, MessageDelivery, NewMessage, RetryRequest,
-    Scope, WaitRequest, WaitStatus,
+    Include, IntegrationRequest, IntegrationSource, MessageDelivery, NewMessage, RetryRequest, Scope, Strategy,
+    WaitRequest, WaitStatus,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -352,7 +352,7 @@ async fn dependent_starts_from_a_removed_merged_dependency() {
     // Its worktree exists then: two git processes at once would block each other.
     server.until(&ids[1], "running").await;
     let source = IntegrationSource::Worker(ids[0].clone());
-    let request = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..IntegrationRequest::of(source) };
+    let request = IntegrationRequest { strategy: Strategy::Squash, ..IntegrationRequest::of(source) };
     server.orchestrator.integrate(&server.boss, request).await.unwrap();
     world.git(&["worktree", "unlock", world.worktree(&ids[0]).to_str().unwrap()]);
     world.git(&["worktree", "remove", world.worktree(&ids[0]).to_str().unwrap()]);

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::orchestrator::{
-    BatchKind, IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy, Observer, RemovalAnswer,
-    RemovalRequest, RemovalTarget, RetryRequest, Scope, WorktreeRequest,
+    BatchKind, IntegrationAnswer, IntegrationRequest, IntegrationSource, Observer, RemovalAnswer, RemovalRequest,
+    RemovalTarget, RetryRequest, Scope, Strategy, WorktreeRequest,
 };
 
 use crate::support::git::git;
@@ -41,7 +41,7 @@ fn commit(repo: &Path, path: &str, text: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_removed_by_the_user_stay_out() {
-    for strategy in [IntegrationStrategy::Merge, IntegrationStrategy::Squash, IntegrationStrategy::CherryPick] {
+    for strategy in [Strategy::Merge, Strategy::Squash, Strategy::CherryPick] {
         let world = World::new();
         commit(&world.repo(), "regretted.txt", "secret\n");
         let server = world.server(Some("boss"));
@@ -105,7 +105,7 @@ async fn work_after_a_squash_is_integrated() {
     let id = server.create_one(mission("a", "write README one\ncommit one")).await;
     server.until(&id, "completed").await;
     world.git(&["branch", "release"]);
-    let squash = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..of(&id) };
+    let squash = IntegrationRequest { strategy: Strategy::Squash, ..of(&id) };
     let release = IntegrationRequest { into: Some("release".to_owned()), ..squash.clone() };
     for request in [&squash, &release] {
         assert_eq!(integrate(&server, request.clone()).await.status.as_str(), "merged");
@@ -134,16 +134,16 @@ async fn dependent_workers_are_squashed_one_by_one() {
     let above = server.create_one(above).await;
     server.until(&above, "completed").await;
     let train = IntegrationRequest {
-        strategy: IntegrationStrategy::Squash,
+        strategy: Strategy::Squash,
         ..IntegrationRequest::of(IntegrationSource::Train(vec![below.clone(), above.clone()]))
     };
     let would = integrate(&server, IntegrationRequest { dry_run: true, ..train.clone() }).await;
     assert_eq!((would.status.as_str(), would.left_out.len()), ("would_merge", 0), "{would:#?}");
     let alone = integrate(&server, IntegrationRequest { dry_run: true, ..of(&above) }).await;
     assert!(alone.notes.iter().any(|it| it.contains("built on")), "{alone:#?}");
-    let first = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..of(&below) };
+    let first = IntegrationRequest { strategy: Strategy::Squash, ..of(&below) };
     assert_eq!(integrate(&server, first).await.status.as_str(), "merged");
-    let second = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..of(&above) };
+    let second = IntegrationRequest { strategy: Strategy::Squash, ..of(&above) };
     let answer = integrate(&server, second).await;
     assert_eq!((answer.status.as_str(), answer.notes.len()), ("merged", 0), "{answer:#?}");
     assert_eq!(world.git(&["log", "--format=%s", "main"]), "above\nbelow\nfirst");

@@ -107,9 +107,9 @@ async fn integrated_worktrees_are_removed_and_recreated_for_retry() {
     for id in &ids {
         server.until(id, "completed").await;
     }
-    use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, IntegrationStrategy};
+    use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, Strategy};
     let request = IntegrationRequest {
-        strategy: IntegrationStrategy::Squash,
+        strategy: Strategy::Squash,
         ..IntegrationRequest::of(IntegrationSource::Worker(ids[0].clone()))
     };
     server.orchestrator.integrate(&server.boss, request).await.unwrap();

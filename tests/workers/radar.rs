@@ -17,7 +17,7 @@ async fn until_conflicts(server: &Server, expected: &[(&str, &[&str])]) {
     let reached = in_time(async || {
         for id in expected.keys() {
             let view = server.orchestrator.get(id).await.unwrap();
-            let mut with: Vec<String> = view.collisions.into_iter().map(|it| it.with).collect();
+            let mut with: Vec<String> = view.collisions.into_iter().map(|it| it.with.name().to_owned()).collect();
             with.sort();
             found.insert(*id, with);
         }

@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::attempt::verification;
+use crate::cli::disk;
 use crate::cli::error::CliError;
 use crate::cli::hint;
 use crate::cli::workspace::Workspace;
@@ -116,18 +117,5 @@ fn is_there(worker: &Worker, known: &HashSet<PathBuf>) -> bool {
 }
 
 fn size_on_disk(path: &Path) -> u64 {
-    let mut seen = HashSet::new();
-    let mut bytes = 0;
-    let mut left = vec![path.to_owned()];
-    while let Some(path) = left.pop() {
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-        if metadata.nlink() > 1 && !metadata.is_dir() && !seen.insert((metadata.dev(), metadata.ino())) {
-            continue;
-        }
-        bytes += metadata.blocks() * 512;
-        if metadata.is_dir() {
-            left.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
-        }
-    }
-    bytes
+    disk::measure([path], Duration::MAX).bytes
 }

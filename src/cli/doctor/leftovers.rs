@@ -3,22 +3,22 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::CheckContext;
 use super::check::Finding;
 use crate::attempt::verification;
 use crate::attempt::verification_dir::VerificationDir;
-use crate::cli::hint;
 use crate::cli::shell::{quoted, word};
 use crate::cli::terminal::bytes;
+use crate::cli::{disk, hint};
 use crate::files::lease;
 use crate::git::Git;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
+use crate::mission::words;
 use crate::orchestrator::{Around, Observer, Overview, WorkerView, all_folders};
 
 /// Maximum number of items that are named; the others are counted.
@@ -44,8 +44,8 @@ pub fn check_all(context: &CheckContext) -> Vec<Finding> {
         checks.extend(salvage(repository.root()));
     }
     if context.state_root.exists() {
-        let size = Size::of([context.state_root.as_path()]);
-        checks.push(Finding::ok("size", format!("{} in {}", size.text(), context.state_root.display())));
+        let size = size_of([context.state_root.as_path()]);
+        checks.push(Finding::ok("size", format!("{size} in {}", context.state_root.display())));
     }
     checks
 }
@@ -77,7 +77,7 @@ fn workers(overview: &Overview, observer: &Observer) -> Vec<Finding> {
     let lost: Vec<&WorkerView> =
         all.iter().copied().filter(|view| view.worker.status == WorkerStatus::Settled(Ending::Lost)).collect();
     let warn = |views: &[&WorkerView], what: &str, verb: &str| {
-        let check = Finding::warn(NAME, format!("{}: {what}", listed(&ids(views))));
+        let check = Finding::warn(NAME, format!("{}: {what}", words::first(&ids(views), NAMED)));
         ids(views).iter().take(NAMED).fold(check, |check, id| check.fix(format!("orchestrator-boss {verb} {id}")))
     };
     if !running.is_empty() {
@@ -113,12 +113,6 @@ fn short(view: &WorkerView) -> String {
     }
 }
 
-fn listed(names: &[String]) -> String {
-    let more = names.len().saturating_sub(NAMED);
-    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    if more > 0 { format!("{named} and {more} more") } else { named }
-}
-
 fn worktrees(overview: &Overview, observer: &Observer, folders: &[PathBuf]) -> Option<Finding> {
     let mut known: BTreeSet<PathBuf> = BTreeSet::new();
     let (mut merged, mut open, mut with_work, mut unknown) = (0, 0, 0, 0);
@@ -142,7 +136,7 @@ fn worktrees(overview: &Overview, observer: &Observer, folders: &[PathBuf]) -> O
     if all == 0 {
         return None;
     }
-    let size = Size::of(known.iter().chain(&strays).map(PathBuf::as_path));
+    let size = size_of(known.iter().chain(&strays).map(PathBuf::as_path));
     let parts = [
         (open, "of open workers"),
         (merged, "merged"),
@@ -151,7 +145,7 @@ fn worktrees(overview: &Overview, observer: &Observer, folders: &[PathBuf]) -> O
         (strays.len(), "of unknown origin"),
     ];
     let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-    let check = Finding::ok("worktrees", format!("{} ({})", parts.join(", "), size.text()));
+    let check = Finding::ok("worktrees", format!("{} ({size})", parts.join(", ")));
     Some(match (merged, with_work + unknown + strays.len()) {
         (0, 0) => check,
         // `clean --dry-run` lists the reasons.
@@ -174,11 +168,10 @@ fn verifications(state_root: &Path) -> Option<Finding> {
         .filter(|path| path.is_dir())
         .partition(|path| lease::is_held(&VerificationDir::at(path.clone()).lock()));
     if !left.is_empty() {
-        let size = Size::of(left.iter().map(PathBuf::as_path));
+        let size = size_of(left.iter().map(PathBuf::as_path));
         let message = format!(
-            "{} of interrupted integrations, {}: nothing was merged, and the next server removes them",
-            left.len(),
-            size.text()
+            "{} of interrupted integrations, {size}: nothing was merged, and the next server removes them",
+            left.len()
         );
         return Some(Finding::warn("verifications", message));
     }
@@ -205,38 +198,10 @@ fn salvage(root: &Path) -> Option<Finding> {
     )
 }
 
-/// The size of folders on disk.
-struct Size {
-    bytes: u64,
-    until: Instant,
-    is_whole: bool,
-}
-
-impl Size {
-    /// Measures folders without following links.
-    fn of<'a>(folders: impl IntoIterator<Item = &'a Path>) -> Self {
-        let mut size = Self { bytes: 0, until: Instant::now() + COUNTING, is_whole: true };
-        let mut folders: Vec<PathBuf> = folders.into_iter().map(Path::to_owned).collect();
-        while let Some(folder) = folders.pop() {
-            if Instant::now() > size.until {
-                size.is_whole = false;
-                break;
-            }
-            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                let Ok(found) = entry.metadata() else { continue };
-                size.bytes += found.blocks() * 512;
-                if found.is_dir() {
-                    folders.push(entry.path());
-                }
-            }
-        }
-        size
-    }
-
-    fn text(&self) -> String {
-        let least = if self.is_whole { "" } else { "at least " };
-        format!("{least}{}", bytes(self.bytes))
-    }
+/// Measures folders, as far as there is time, and formats their size.
+fn size_of<'a>(folders: impl IntoIterator<Item = &'a Path>) -> String {
+    let size = disk::measure(folders, COUNTING);
+    format!("{}{}", if size.is_whole { "" } else { "at least " }, bytes(size.bytes))
 }
 
 #[cfg(test)]

@@ -106,8 +106,8 @@ fn report(args: &ReportArgs, places: &Places) -> Result<(), CliError> {
             &json!({"status": "written", "path": path, "bytes": html.len(), "workers": workers, "left_out": data.left_out}),
         )
     } else {
-        let size = text::bytes(html.len());
-        output::line(&format!("{} ({}, {size})", path.display(), text::count(workers as u64, "worker")))
+        let size = text::bytes(html.len() as u64);
+        output::line(&format!("{} ({}, {size})", path.display(), text::count(workers, "worker")))
     }
 }
 

@@ -8,7 +8,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::gather::{BossReport, ReportData, WorkerReport};
 use super::text;
 use super::timeline::{Scale, timeline};
-use super::worker::{anchor, badge, lines, short, verification, worker};
+use super::worker::{anchor, badge, lines, verification, worker};
+use crate::cli::text::short_commit;
 use crate::mission::budget::Spent;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 
@@ -29,7 +30,7 @@ pub fn page(data: &ReportData) -> Markup {
                 meta name="referrer" content="no-referrer";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (data.name) " · " (text::count(data.workers().count() as u64, "worker")) }
+                title { (data.name) " · " (text::count(data.workers().count(), "worker")) }
                 style { (PreEscaped(STYLE)) }
             }
             body {
@@ -126,7 +127,7 @@ fn boss_head(data: &ReportData, at: usize, boss: &BossReport) -> Markup {
             p.sub {
                 code { (text::head(boss.id.as_str(), 80)) }
                 @if let Some(directory) = &boss.directory { " in " code { (directory.to_string_lossy()) } }
-                " · " (text::count(boss.workers.len() as u64, "worker")) " · " (text::seconds(spent.seconds)) " of work"
+                " · " (text::count(boss.workers.len(), "worker")) " · " (text::seconds(spent.seconds)) " of work"
                 @if spent.tokens > 0 { " · " (text::tokens(spent.tokens)) " tokens" }
                 @if spent.cost_usd > 0.0 { " · " (text::dollars(spent.cost_usd)) }
             }
@@ -179,7 +180,7 @@ fn outcome(report: &WorkerReport) -> Markup {
             }
             td data-name="Merged" {
                 @match &worker.integrated {
-                    Some(it) => { code title={ "into " (it.into) } { (short(&it.commit)) } }
+                    Some(it) => { code title={ "into " (it.into) } { (short_commit(&it.commit)) } }
                     None => { (none()) }
                 }
             }
@@ -265,7 +266,7 @@ fn foot(data: &ReportData) -> Markup {
     html! {
         footer {
             @if data.left_out > 0 {
-                p { (text::count(data.left_out as u64, "older worker")) " left out; --since and --boss choose others." }
+                p { (text::count(data.left_out, "older worker")) " left out; --since and --boss choose others." }
             }
             p {
                 "Report on " code { (data.place.to_string_lossy()) } ", generated from " code { (data.state_root.to_string_lossy()) }

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::cli::{sanitize, terminal};
+pub(super) use crate::cli::terminal::{bytes, duration as seconds};
+use crate::mission::sanitize;
+pub(super) use crate::mission::words::count;
 
 /// Removes escape sequences and unsafe characters; line ends become `\n`.
 pub fn clean(text: &str) -> String {
@@ -49,7 +51,7 @@ pub fn head(text: &str, most: usize) -> Cow<'_, str> {
     let end = text.floor_char_boundary(most);
     match text.len() - end {
         0 => text.into(),
-        missing => format!("{} […, {} more]", &text[..end], bytes(missing)).into(),
+        missing => format!("{} […, {} more]", &text[..end], bytes(missing as u64)).into(),
     }
 }
 
@@ -58,7 +60,7 @@ pub fn tail(text: &str, most: usize) -> Cow<'_, str> {
     let start = text.ceil_char_boundary(text.len().saturating_sub(most));
     match start {
         0 => text.into(),
-        missing => format!("[{} more, …] {}", bytes(missing), &text[start..]).into(),
+        missing => format!("[{} more, …] {}", bytes(missing as u64), &text[start..]).into(),
     }
 }
 
@@ -71,14 +73,6 @@ pub fn escaped_len(text: &str) -> usize {
         _ => 0,
     };
     text.len() + text.bytes().map(more).sum::<usize>()
-}
-
-pub fn bytes(count: usize) -> String {
-    terminal::bytes(count as u64)
-}
-
-pub fn seconds(count: u64) -> String {
-    terminal::duration(count)
 }
 
 /// Formats a number of tokens: `940`, `12.4k`, `3.1M`.
@@ -114,14 +108,6 @@ pub fn date(at: Timestamp) -> String {
     at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d").to_string()
 }
 
-/// Formats a number with its noun: `1 file`, `3 files`.
-pub fn count(number: u64, noun: &str) -> String {
-    match number {
-        1 => format!("1 {noun}"),
-        _ => format!("{number} {noun}s"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +136,5 @@ mod tests {
     fn numbers_are_short() {
         assert_eq!([tokens(999), tokens(12_400), tokens(3_100_000)], ["999", "12.4k", "3.1M"]);
         assert_eq!([dollars(0.0), dollars(0.004), dollars(1.5)], ["$0.00", "< $0.01", "$1.50"]);
-        assert_eq!([count(1, "file"), count(0, "file")], ["1 file", "0 files"]);
     }
 }

@@ -163,7 +163,7 @@ fn facts(report: &WorkerReport) -> Markup {
                 (fact("Conflicts with", html! {
                     @for (at, collision) in report.view.collisions.iter().enumerate() {
                         @if at > 0 { ", " }
-                        (collision.with)
+                        (collision.with.name())
                         @if !collision.paths.is_empty() { " (" (plain(&collision.paths.join(", "))) ")" }
                     }
                 }))
@@ -175,7 +175,7 @@ fn facts(report: &WorkerReport) -> Markup {
             @if let Some(changes) = report.changes() {
                 @for note in &changes.notes { (fact("Note", plain(note))) }
                 @if changes.uncommitted > 0 {
-                    (fact("Not committed", html! { (text::count(changes.uncommitted.into(), "file")) }))
+                    (fact("Not committed", html! { (text::count(changes.uncommitted, "file")) }))
                 }
                 @for part in &changes.not_on_branch {
                     (fact("Not on its branch", html! { (plain(&part.what)) ", in " (code(&part.place)) }))
@@ -221,9 +221,9 @@ fn changed_files(report: &WorkerReport) -> Markup {
     html! {
         details.files {
             summary {
-                (text::count(changes.files_changed.into(), "file")) " changed "
+                (text::count(changes.files_changed, "file")) " changed "
                 (lines(changes.insertions.into(), changes.deletions.into()))
-                span.quiet { " in " (text::count(changes.commits.into(), "commit")) }
+                span.quiet { " in " (text::count(changes.commits, "commit")) }
             }
             ul {
                 @for file in report.files.iter().take(FILES) {
@@ -238,7 +238,7 @@ fn changed_files(report: &WorkerReport) -> Markup {
                         }
                     }
                 }
-                @if left_out > 0 { li.quiet { "and " (text::count(left_out as u64, "more file")) } }
+                @if left_out > 0 { li.quiet { "and " (text::count(left_out, "more file")) } }
             }
         }
     }

@@ -64,7 +64,7 @@ pub(super) fn facts(shown: &DashboardWorker, home: Option<&Path>) -> Vec<Fact> {
     for collision in &view.collisions {
         let paths =
             if collision.paths.is_empty() { String::new() } else { format!(" in {}", collision.paths.join(", ")) };
-        facts.toned("conflicts", &format!("{}{paths}", collision.with), Tone::Waiting);
+        facts.toned("conflicts", &format!("{}{paths}", collision.with.name()), Tone::Waiting);
     }
     if let Some(unchecked) = view.unchecked {
         facts.toned("unchecked", row::unchecked_words(unchecked), Tone::Waiting);

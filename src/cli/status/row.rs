@@ -16,6 +16,7 @@ use crate::mission::message::not_heard;
 use crate::mission::outcome::{FailureKind, Verification, blocked_by};
 use crate::mission::race;
 use crate::mission::registry::Worker;
+use crate::mission::words::{self, count};
 use crate::orchestrator::{Collision, Unchecked, WorkerView};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +116,7 @@ impl WorkerRow {
         let model = last.map_or(&worker.next.model, |last| &last.model);
         let time = |seconds: Option<u64>| seconds.map(terminal::duration).unwrap_or_default();
         let check = last.map(|last| &last.verification);
+        let files: BTreeSet<String> = view.collisions.iter().flat_map(|it| it.paths.clone()).collect();
         Self {
             id: text::clean(worker.id.as_str()),
             short: worker.number().map_or_else(|| text::clean(worker.id.as_str()), |number| format!("w-{number}")),
@@ -135,7 +137,7 @@ impl WorkerRow {
             },
             conflicts: view.collisions.iter().map(name_of).collect::<Vec<_>>().join(", "),
             conflicts_in: conflicts_in(view),
-            conflict_files: first_of(&view.collisions.iter().flat_map(|it| it.paths.clone()).collect::<BTreeSet<_>>()),
+            conflict_files: first_of(&Vec::from_iter(files)),
             notes: notes(view, is_led),
         }
     }
@@ -242,16 +244,15 @@ fn why(failure: &FailureSummary, last: &AttemptSummary) -> String {
 
 pub(super) fn changes(last: &AttemptSummary) -> String {
     let changes = &last.changes;
-    let plural = |count: u32, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     let unknown = || changes.notes.first().map(|note| text::clean(note));
     match (changes.commits, changes.files_changed) {
-        (0, 0) if changes.uncommitted > 0 => format!("{} not committed", plural(changes.uncommitted, "file")),
+        (0, 0) if changes.uncommitted > 0 => format!("{} not committed", count(changes.uncommitted, "file")),
         // If the changes were not counted, there may be some.
         (0, 0) => unknown().unwrap_or_else(|| "no changes".to_owned()),
         (commits, files) => format!(
             "{}, {} +{} -{}",
-            plural(commits, "commit"),
-            plural(files, "file"),
+            count(commits, "commit"),
+            count(files, "file"),
             changes.insertions,
             changes.deletions
         ),
@@ -267,27 +268,23 @@ pub(in crate::cli) fn unchecked_words(unchecked: Unchecked) -> &'static str {
 }
 
 fn name_of(collision: &Collision) -> String {
-    match WorkerId::number_in(&collision.with) {
-        Some(number) if !collision.is_integration_branch => format!("w-{number}"),
-        _ => text::clean(&collision.with),
+    match WorkerId::number_in(collision.with.name()) {
+        Some(number) if !collision.is_with_integration_branch() => format!("w-{number}"),
+        _ => text::clean(collision.with.name()),
     }
 }
 
 /// Returns the conflicts, each with its first file; `status <worker>` names all files.
 fn conflicts_in(view: &WorkerView) -> String {
-    let one = |collision: &Collision| match first_of(&collision.paths.iter().cloned().collect()) {
+    let one = |collision: &Collision| match first_of(&collision.paths) {
         files if files.is_empty() => name_of(collision),
         files => format!("{} in {files}", name_of(collision)),
     };
     view.collisions.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-fn first_of(files: &BTreeSet<String>) -> String {
-    let Some(first) = files.first() else { return String::new() };
-    match files.len() {
-        1 => text::clean(first),
-        more => format!("{} and {} more", text::clean(first), more - 1),
-    }
+fn first_of(files: &[String]) -> String {
+    text::clean(&words::first(files, 1))
 }
 
 /// Formats the money if it is known, else the tokens; empty if neither is.

@@ -14,7 +14,7 @@ use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Exit, FailureKind, Usage, Verification};
 use crate::mission::registry::Registry;
 use crate::mission::testing;
-use crate::orchestrator::{Collision, WorkerView};
+use crate::orchestrator::{Collision, With, WorkerView};
 use crate::process::Identity;
 
 /// The time of all tests.
@@ -27,22 +27,7 @@ pub fn ago(seconds: i64) -> Timestamp {
 }
 
 pub fn view(registry: &Registry, number: u64) -> WorkerView {
-    WorkerView {
-        meant_for: None,
-        merge_is_unknown: false,
-        worker: registry.by_number(number).unwrap().clone(),
-        live: None,
-        elapsed_seconds: None,
-        idle_seconds: None,
-        block: None,
-        waits_for: None,
-        collisions: Vec::new(),
-        unchecked: None,
-        redelivered: false,
-        enforced: None,
-        budget: None,
-        race: None,
-    }
+    WorkerView::of(registry.by_number(number).unwrap().clone(), None)
 }
 
 pub fn live(activity: &str) -> LiveStatus {
@@ -116,11 +101,7 @@ pub fn mixed() -> Vec<WorkerView> {
     }
     views[5].live.as_mut().unwrap().stalled = Some("no event, no output and no CPU time for 15 minutes".to_owned());
     views[2].waits_for = Some("a free slot: 6 of 6 workers run".to_owned());
-    let with = |with: &str| Collision {
-        with: with.to_owned(),
-        is_integration_branch: false,
-        paths: vec!["src/lex.rs".to_owned()],
-    };
+    let with = |with: &str| Collision { with: With::WorkerId(with.to_owned()), paths: vec!["src/lex.rs".to_owned()] };
     views[0].collisions = vec![with("w-2"), with("main")];
     views
 }

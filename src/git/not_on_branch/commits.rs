@@ -3,14 +3,17 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
-use super::{NotOnBranch, Scan, count, is_id, names, part, shown};
+use super::{Scan, names, part, shown};
 use crate::git::checkout::{branch_commit, resolve_commit};
 use crate::git::command::CommandError;
+use crate::git::facts::is_full_id;
 use crate::git::index::IndexError;
 use crate::git::records::changed;
 use crate::git::reflog::{HeadMove, stashes_with_messages};
 use crate::git::reflog_only::without_children;
 use crate::git::refs;
+use crate::mission::outcome::NotOnBranch;
+use crate::mission::words::count;
 
 /// Maximum number of separate lines of commits that are examined one by one.
 pub(super) const MOST_TIPS: usize = 24;
@@ -20,14 +23,14 @@ const MOST_BY_HAND: usize = 64;
 impl Scan<'_> {
     /// Lists commits that were made in this worktree and that the branch does not contain.
     pub(super) fn commits(&self) -> Result<Vec<NotOnBranch>, IndexError> {
-        let repo = self.asked.repo;
+        let repo = self.examined.repo;
         let mut made = self.made_here();
         made.extend(self.status.head.clone().filter(|_| self.status.branch.as_deref() != Some(self.branch)));
         made.extend(self.inside.iter().filter_map(|it| it.head.clone()));
-        if self.branch != self.asked.branch {
-            made.extend(branch_commit(&repo.checkout(), self.asked.branch)?);
+        if self.branch != self.examined.branch {
+            made.extend(branch_commit(&repo.checkout(), self.examined.branch)?);
         }
-        let known: Vec<&str> = self.tip.iter().map(String::as_str).chain([self.asked.base]).collect();
+        let known: Vec<&str> = self.tip.iter().map(String::as_str).chain([self.examined.base]).collect();
         if made.len() <= MOST_BY_HAND {
             let is_known =
                 |id: &String| known.iter().any(|whole| refs::is_ancestor(repo.root(), id, whole) == Some(true));
@@ -69,27 +72,27 @@ impl Scan<'_> {
     /// Returns the `known` commits, those that existed before the work, and the current HEAD of the main checkout.
     fn known_before(&self, known: &[&str]) -> Result<BTreeSet<String>, CommandError> {
         let mut hidden: BTreeSet<String> = known.iter().map(|id| (*id).to_owned()).collect();
-        if let Some(before) = self.asked.before {
-            hidden.extend(before.head.iter().chain(before.refs.values()).filter(|id| is_id(id)).cloned());
+        if let Some(before) = self.examined.before {
+            hidden.extend(before.head.iter().chain(before.refs.values()).filter(|id| is_full_id(id)).cloned());
         }
-        hidden.extend(resolve_commit(&self.asked.repo.checkout(), "HEAD")?);
+        hidden.extend(resolve_commit(&self.examined.repo.checkout(), "HEAD")?);
         Ok(hidden)
     }
 
     fn commit(&self, tip: &str, hidden: &BTreeSet<String>) -> Result<Option<NotOnBranch>, CommandError> {
-        let repo = self.asked.repo;
+        let repo = self.examined.repo;
         let holders = repo.read().args(["for-each-ref", "--format=%(refname)", "--contains", tip]).text()?;
         let holder = holders.lines().find(|name| !name.starts_with("refs/orchestrator/"));
         let at_head = self.status.head.as_deref() == Some(tip) && self.status.branch.is_none();
         if holder.is_none() && !at_head {
             // Skips a commit that was undone and committed again: the branch's own history contains all of its file
             // states.
-            let branch = self.tip.as_deref().unwrap_or(self.asked.base);
+            let branch = self.tip.as_deref().unwrap_or(self.examined.base);
             let states =
                 ["diff", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff", "--ignore-submodules=none"];
             let states = repo.read().args(states).arg(format!("{branch}...{tip}")).output()?;
             let history = ["log", "-z", "--format=", "--raw", "--no-renames", "--no-abbrev", "--diff-merges=separate"];
-            let history = repo.read().args(history).args([branch, "--not", self.asked.base]).output()?;
+            let history = repo.read().args(history).args([branch, "--not", self.examined.base]).output()?;
             if states.code == Some(0) && new_states(&states.stdout).is_subset(&new_states(&history.stdout)) {
                 return Ok(None);
             }
@@ -111,7 +114,7 @@ impl Scan<'_> {
             Some(own) => {
                 let is_related = repo.read().args(["merge-base", own, tip]).succeeds()?;
                 let option = if is_related { "" } else { "--allow-unrelated-histories " };
-                format!("`git switch {branch} && git merge {option}{tip}` in {}", shown(self.asked.worktree))
+                format!("`git switch {branch} && git merge {option}{tip}` in {}", shown(self.examined.worktree))
             }
             None => format!("its branch is gone: `git branch {branch} {tip}`"),
         };
@@ -121,13 +124,13 @@ impl Scan<'_> {
     /// Lists the worker's stashes. All worktrees share one list of stashes; a stash's message names the branch that it
     /// was made on.
     pub(super) fn stashes(&self) -> Result<Vec<NotOnBranch>, IndexError> {
-        let before = self.asked.before.map(|before| before.stashes.as_slice()).unwrap_or_default();
+        let before = self.examined.before.map(|before| before.stashes.as_slice()).unwrap_or_default();
         let mut parts = Vec::new();
-        for (commit, message) in stashes_with_messages(self.asked.repo)? {
+        for (commit, message) in stashes_with_messages(self.examined.repo)? {
             if before.contains(&commit) || !self.is_own_stash(&commit, &message)? {
                 continue;
             }
-            let how = format!("`git stash apply {commit}` in {}, then commit it", shown(self.asked.worktree));
+            let how = format!("`git stash apply {commit}` in {}, then commit it", shown(self.examined.worktree));
             parts.push(part(format!("a stash ({message})"), format!("commit {commit}"), how));
         }
         Ok(parts)
@@ -137,15 +140,15 @@ impl Scan<'_> {
         let on = |branch: &str| {
             message.starts_with(&format!("WIP on {branch}:")) || message.starts_with(&format!("On {branch}:"))
         };
-        let names = self.moves.iter().flat_map(HeadMove::branches).chain([self.branch, self.asked.branch]);
+        let names = self.moves.iter().flat_map(HeadMove::branches).chain([self.branch, self.examined.branch]);
         if names.into_iter().any(on) {
             return Ok(true);
         }
         if !on("(no branch)") {
             return Ok(false);
         }
-        let parent = resolve_commit(&self.asked.repo.checkout(), &format!("{commit}^1"))?;
-        let was_here = |id: &String| id != self.asked.base && self.moves.iter().any(|it| it.new == *id);
+        let parent = resolve_commit(&self.examined.repo.checkout(), &format!("{commit}^1"))?;
+        let was_here = |id: &String| id != self.examined.base && self.moves.iter().any(|it| it.new == *id);
         Ok(parent.is_some_and(|parent| was_here(&parent) || self.was_detached_at(&parent)))
     }
 
@@ -153,7 +156,7 @@ impl Scan<'_> {
     fn was_detached_at(&self, commit: &str) -> bool {
         let is_detached_after = |at: usize| {
             let next = self.moves[at + 1..].iter().find_map(|it| it.branches().first().copied());
-            next.map_or(self.status.branch.is_none(), is_id)
+            next.map_or(self.status.branch.is_none(), is_full_id)
         };
         self.moves.iter().enumerate().any(|(at, it)| it.new == commit && is_detached_after(at))
     }

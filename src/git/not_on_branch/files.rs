@@ -3,16 +3,18 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::{Files, NotOnBranch, Scan, UNCOMMITTED, count, names, part, shown};
+use super::{Scan, UNCOMMITTED, names, part, shown};
 use crate::git::index::{IndexError, marked_unchanged, status_despite_marks};
 use crate::git::nested::bare_repositories;
 use crate::git::status::{StatusEntry, operation_in_progress_in};
+use crate::mission::outcome::{NotOnBranch, PartFiles};
+use crate::mission::words::count;
 
 impl Scan<'_> {
     /// Lists unfinished operations, conflicts, uncommitted files and unreadable ones.
     pub(super) fn files(&self) -> Vec<NotOnBranch> {
         let mut parts = Vec::new();
-        let place = || shown(self.asked.worktree);
+        let place = || shown(self.examined.worktree);
         let (conflicts, entries) = self.uncommitted();
         let operation = operation_in_progress_in(&self.git_dir);
         // An unfinished bisect alone is not work.
@@ -30,9 +32,9 @@ impl Scan<'_> {
         if !entries.is_empty() {
             let how = format!("commit it there on branch {}{}", self.branch, self.why_uncommitted(operation));
             let what = format!("{}: {}", count(entries.len(), UNCOMMITTED), names(&entries));
-            parts.push(NotOnBranch { files: Some(Files::Uncommitted), ..part(what, place(), how) });
+            parts.push(NotOnBranch { files: Some(PartFiles::Uncommitted), ..part(what, place(), how) });
         }
-        let changed = self.asked.copies.iter().filter(|copy| copy.is_changed(self.asked.worktree));
+        let changed = self.examined.copies.iter().filter(|copy| copy.is_changed(self.examined.worktree));
         let changed: Vec<String> = changed.map(|copy| copy.path.clone()).collect();
         if !changed.is_empty() {
             let what = format!("changes of files that were copied there by .worktreeinclude: {}", names(&changed));
@@ -47,8 +49,8 @@ impl Scan<'_> {
 
     /// Returns the paths in conflict, and the other uncommitted paths of this repository's own files.
     fn uncommitted(&self) -> (Vec<String>, Vec<String>) {
-        let bare = bare_repositories(self.asked.worktree, &self.status.entries);
-        let is_copy = |path: &Path| self.asked.copies.iter().any(|copy| Path::new(&copy.path) == path);
+        let bare = bare_repositories(self.examined.worktree, &self.status.entries);
+        let is_copy = |path: &Path| self.examined.copies.iter().any(|copy| Path::new(&copy.path) == path);
         let own = |entry: &&StatusEntry| {
             // Uncommitted files of a submodule are listed with the submodule.
             let only_dirty =
@@ -82,7 +84,7 @@ impl Scan<'_> {
             }
             _ => String::new(),
         };
-        let reasons: Vec<&str> = [state.as_str(), self.asked.why.unwrap_or_default()]
+        let reasons: Vec<&str> = [state.as_str(), self.examined.why.unwrap_or_default()]
             .into_iter()
             .filter(|reason| !reason.is_empty())
             .collect();
@@ -91,7 +93,7 @@ impl Scan<'_> {
 
     /// Lists changes of files that are marked as unchanged in the index.
     pub(super) fn marked(&self) -> Result<Vec<NotOnBranch>, IndexError> {
-        let worktree = &self.asked.checkout();
+        let worktree = &self.examined.checkout();
         let marked = marked_unchanged(worktree)?;
         if marked.is_empty() {
             return Ok(Vec::new());

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Files, MOST_PARTS, NotOnBranch, count, listed, names, part, shown};
+use super::{MOST_PARTS, names, part, shown};
 use crate::git::include::Copied;
 use crate::git::regenerable::is_regenerable;
+use crate::mission::outcome::{NotOnBranch, PartFiles};
+use crate::mission::words::{self, count};
 
 /// Maximum number of files counted in an ignored folder.
 const MOST_COUNTED: usize = 1_000;
@@ -30,18 +32,18 @@ pub fn ignored(worktree: &Path, ignored: &[PathBuf], copies: &[Copied]) -> Optio
         return None;
     }
     let (paths, described): (Vec<String>, Vec<String>) = found.into_iter().unzip();
-    let what = format!("files that git ignores: {}", listed(&described, MOST_PARTS));
+    let what = format!("files that git ignores: {}", words::first(&described, MOST_PARTS));
     let how = "`git add -f` the files to keep there, and commit".to_owned();
-    let files = Files::Ignored(Some(paths).filter(|paths| paths.len() <= MOST_PARTS));
+    let files = PartFiles::Ignored(Some(paths).filter(|paths| paths.len() <= MOST_PARTS));
     Some(NotOnBranch { files: Some(files), ..part(what, shown(worktree), how) })
 }
 
-/// Returns the files of a recorded [`Files::Ignored`] that are still there, as one part.
+/// Returns the files of a recorded [`PartFiles::Ignored`] that are still there, as one part.
 pub fn still_ignored(worktree: &Path, now: &[PathBuf], recorded: Option<&[String]>) -> Option<NotOnBranch> {
     ignored(worktree, &still_there(worktree, now, recorded), &[])
 }
 
-/// Returns the files and folders of a recorded [`Files::Ignored`] that are still there. Those that were added later are
+/// Returns the files and folders of a recorded [`PartFiles::Ignored`] that are still there. Those that were added later are
 /// not the worker's. If there were too many to record, all ignored ones count that tools do not regenerate.
 pub fn still_there(worktree: &Path, now: &[PathBuf], recorded: Option<&[String]>) -> Vec<PathBuf> {
     let is_recorded = |path: &&PathBuf| recorded.is_none_or(|paths| paths.contains(&shown(path)));

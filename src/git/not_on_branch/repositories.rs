@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{NotOnBranch, Scan, UNCOMMITTED, count, names, part, shown};
+use super::{Scan, UNCOMMITTED, names, part, shown};
 use crate::git::checkout::resolve_commit;
 use crate::git::command::{CommandError, Git};
 use crate::git::index::IndexError;
@@ -14,11 +14,13 @@ use crate::git::records::{LINK, changed, staged};
 use crate::git::repository::Repository;
 use crate::git::status::{Untracked, status};
 use crate::git::trust::Checkout;
+use crate::mission::outcome::NotOnBranch;
+use crate::mission::words::count;
 
 impl Scan<'_> {
     /// Lists nested repositories, including submodules and worktrees.
     pub(super) fn repositories(&self) -> Result<Vec<NotOnBranch>, IndexError> {
-        let worktree = &self.asked.checkout();
+        let worktree = &self.examined.checkout();
         let mut parts = Vec::new();
         for path in self.inside.iter().map(|it| &it.path) {
             let left = status(&worktree.at(path), Untracked::Files)?;
@@ -56,7 +58,7 @@ impl Scan<'_> {
     }
 
     fn submodule(&self, link: &Path) -> Result<Option<NotOnBranch>, CommandError> {
-        let path = self.asked.checkout().at(link);
+        let path = self.examined.checkout().at(link);
         if !is_own_repository(&path)? {
             return Ok(None);
         }
@@ -78,12 +80,12 @@ impl Scan<'_> {
     pub(super) fn links(&self) -> Result<Vec<NotOnBranch>, IndexError> {
         let Some(tip) = &self.tip else { return Ok(Vec::new()) };
         let mut parts = Vec::new();
-        for (path, commit) in new_links(self.asked.repo, self.asked.base, tip)? {
-            let main = self.asked.repo.main_worktree.as_ref().map(|main| self.asked.repo.at(main.join(&path)));
+        for (path, commit) in new_links(self.examined.repo, self.examined.base, tip)? {
+            let main = self.examined.repo.main_worktree.as_ref().map(|main| self.examined.repo.at(main.join(&path)));
             if main.is_some_and(|main| has_commit(&main, &commit)) {
                 continue;
             }
-            let here = self.asked.checkout().at(&path);
+            let here = self.examined.checkout().at(&path);
             let is_here = has_commit(&here, &commit);
             if is_here && unpublished_commits(&here, Some(&commit))?.is_empty() {
                 continue;

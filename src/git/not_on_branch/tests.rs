@@ -3,8 +3,9 @@ use std::os::unix::fs::PermissionsExt;
 use super::commits::MOST_TIPS;
 use super::*;
 use crate::git::command::Git;
-use crate::git::testing::{Fixture, at, commit, git, write};
-use crate::git::{Request, Worktree, create, fingerprint, uncommitted_and_ignored};
+use crate::git::testing::{Fixture, at, commit, git, identify, write};
+use crate::git::{Worktree, fingerprint, uncommitted_and_ignored};
+use crate::mission::outcome::PartFiles;
 
 struct Work {
     fixture: Fixture,
@@ -19,8 +20,7 @@ impl Work {
 
     fn of(fixture: Fixture) -> Self {
         let before = fingerprint(&fixture.repo).unwrap();
-        let request = Request { branch: "work".to_owned(), ..Request::default() };
-        let made = create(&fixture.repo, &request, None).unwrap();
+        let made = fixture.worktree("work");
         Self { fixture, made, before }
     }
 
@@ -37,7 +37,7 @@ impl Work {
     }
 
     fn parts(&self) -> Vec<NotOnBranch> {
-        let asked = Asked {
+        let examined = Examined {
             repo: &self.fixture.repo,
             worktree: self.path(),
             branch: "work",
@@ -48,7 +48,7 @@ impl Work {
         };
         let status = uncommitted_and_ignored(&at(self.path())).unwrap();
         let ignored = ignored(self.path(), &status.ignored, &self.made.copies);
-        not_on_branch(&asked, &status).into_iter().chain(ignored).collect()
+        not_on_branch(&examined, &status).into_iter().chain(ignored).collect()
     }
 
     /// Returns the only part; panics if there are more or none.
@@ -96,7 +96,7 @@ fn commits_on_other_refs_are_named() {
 fn new_work_outside_the_worktree_is_found() {
     let work = Work::new();
     let appeared = || {
-        let asked = Asked {
+        let examined = Examined {
             repo: &work.fixture.repo,
             worktree: work.path(),
             branch: "work",
@@ -105,7 +105,7 @@ fn new_work_outside_the_worktree_is_found() {
             before: Some(&work.before),
             why: None,
         };
-        appeared(&asked, "orchestrator/").unwrap().into_iter().map(|part| part.what).collect::<Vec<_>>()
+        appeared(&examined, "orchestrator/").unwrap().into_iter().map(|part| part.what).collect::<Vec<_>>()
     };
     commit(work.path(), "own.txt", "x\n");
     work.git(&["checkout", "-q", "-b", "own-side"]);
@@ -364,9 +364,7 @@ fn gitlink_to_a_local_commit_is_named() {
     let work = Work::new();
     work.git(&["init", "-q", "-b", "main", "nested"]);
     let nested = work.path().join("nested");
-    for setting in [["user.name", "x"], ["user.email", "x@example.org"]] {
-        git(&nested, &[&["config"][..], &setting].concat());
-    }
+    identify(&nested);
     commit(&nested, "file.txt", "x\n");
     work.git(&["-c", "advice.addEmbeddedRepo=false", "add", "nested"]);
     work.git(&["commit", "-qm", "a link"]);
@@ -391,7 +389,7 @@ fn ignored_files_are_named_without_tool_output() {
     write(work.path(), "out/b/c.csv", "x");
     let part = work.part();
     assert_eq!(part.what, "files that git ignores: deep/my.key, out/ (2 files)");
-    let Some(Files::Ignored(paths)) = &part.files else { panic!("{part:?}") };
+    let Some(PartFiles::Ignored(paths)) = &part.files else { panic!("{part:?}") };
     let still =
         || still_ignored(work.path(), &uncommitted_and_ignored(&at(work.path())).unwrap().ignored, paths.as_deref());
     write(work.path(), "later.key", "x");
@@ -421,7 +419,7 @@ fn names_of_ignored_files_are_not_parsed() {
     fixture.commit(".gitignore", "*.key\n");
     let work = Work::of(fixture);
     let still = |recorded: &NotOnBranch| {
-        let Some(Files::Ignored(paths)) = &recorded.files else { panic!("{recorded:?}") };
+        let Some(PartFiles::Ignored(paths)) = &recorded.files else { panic!("{recorded:?}") };
         still_ignored(work.path(), &uncommitted_and_ignored(&at(work.path())).unwrap().ignored, paths.as_deref())
             .map(|part| part.what)
     };
@@ -434,7 +432,7 @@ fn names_of_ignored_files_are_not_parsed() {
         write(work.path(), &format!("{n}.key"), "x");
     }
     let recorded = work.part();
-    assert_eq!(recorded.files, Some(Files::Ignored(None)));
+    assert_eq!(recorded.files, Some(PartFiles::Ignored(None)));
     assert_eq!(still(&recorded).as_ref(), Some(&recorded.what));
 }
 

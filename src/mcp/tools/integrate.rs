@@ -12,8 +12,8 @@ use crate::mcp::error::ToolError;
 use crate::mcp::{hint, size, wire};
 use crate::mission::outcome::LikelyCause;
 use crate::orchestrator::{
-    IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStatus, IntegrationStrategy,
-    OrchestratorError, PushResult, Pushed,
+    IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStatus, OrchestratorError, PushResult, Pushed,
+    Strategy,
 };
 
 /// Bytes for everything but the lists.
@@ -40,7 +40,7 @@ pub(super) struct IntegrateArguments {
     into: Option<String>,
     /// merge (default), squash or cherry_pick.
     #[schemars(with = "Option<String>", extend("enum" = ["merge", "squash", "cherry_pick"]))]
-    strategy: Option<IntegrationStrategy>,
+    strategy: Option<Strategy>,
     /// Shell command that must pass on the result, in a private worktree, before the target moves.
     verify_command: Option<String>,
     /// true: then push it to its upstream, never with force. Default false.

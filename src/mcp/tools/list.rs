@@ -9,6 +9,7 @@ use crate::mcp::error::ToolError;
 use crate::mcp::{size, wire};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::words;
 use crate::orchestrator::{ListPage, PageRequest, Scope, Summary};
 
 const DEFAULT_LIMIT: u64 = 20;
@@ -183,10 +184,8 @@ fn unchecked(list: &ListPage) -> String {
     if ids.is_empty() {
         return String::new();
     }
-    let more = ids.len().saturating_sub(NAMED);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let named = ids[..ids.len().min(NAMED)].join(", ");
-    format!("; not checked for all conflicts (too many branches, or different integration branches): {named}{more}")
+    let named = words::first(&ids, NAMED);
+    format!("; not checked for all conflicts (too many branches, or different integration branches): {named}")
 }
 
 impl StatusCounts {

@@ -4,15 +4,13 @@ use serde::Serialize;
 
 use super::is_zero;
 use crate::mcp::size;
-use crate::orchestrator::Collision;
+use crate::orchestrator::{Collision, With};
 
 /// A conflict with another branch, and its files. Names are never cut; those that do not fit are counted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(in crate::mcp) struct ConflictReport {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    worker_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    branch: Option<String>,
+    #[serde(flatten)]
+    with: With,
     paths: Vec<String>,
     #[serde(skip_serializing_if = "is_zero")]
     more_paths: usize,
@@ -34,9 +32,7 @@ pub(in crate::mcp) fn conflicts(collisions: &[Collision], room: usize) -> (Vec<C
 
 impl ConflictReport {
     fn new(collision: &Collision, room: usize) -> Self {
-        let name = Some(collision.with.clone());
-        let (worker_id, branch) = if collision.is_integration_branch { (None, name) } else { (name, None) };
-        let mut report = Self { worker_id, branch, paths: Vec::new(), more_paths: collision.paths.len() };
+        let mut report = Self { with: collision.with.clone(), paths: Vec::new(), more_paths: collision.paths.len() };
         let left = room.saturating_sub(size::of(&report) + 1);
         (report.paths, report.more_paths) = size::fit(collision.paths.iter().cloned(), left);
         report

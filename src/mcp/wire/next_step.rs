@@ -38,7 +38,7 @@ pub(super) fn next_step(view: &WorkerView) -> String {
         }
         _ if last.says_blocked => format!("read its final_message; answer it with send_message_to_worker {id}"),
         Ending::Completed if incomplete => not_all_on_branch(id.as_str(), integrable),
-        Ending::Completed if integrable => match view.collisions.iter().find(|it| it.is_integration_branch) {
+        Ending::Completed if integrable => match view.collisions.iter().find(|it| it.is_with_integration_branch()) {
             Some(collision) => after_collision(id.as_str(), collision),
             None => format!("integrate_worker {id}{}", unchecked(view.unchecked)),
         },
@@ -91,7 +91,7 @@ fn not_all_included(id: &str) -> String {
 }
 
 fn after_collision(id: &str, collision: &Collision) -> String {
-    let branch = size::line(&collision.with, 40);
+    let branch = size::line(collision.with.name(), 40);
     let paths = size::line(&collision.paths.join(", "), 120);
     format!(
         "it conflicts with {branch} in {paths}: send_message_to_worker {id} to merge {branch} into its branch, then integrate_worker"

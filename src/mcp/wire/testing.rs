@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::mission::create::Draft;
 use crate::mission::delivery::Notification;
-use crate::mission::entry::{self, FailureSummary, NextAttempt, Start};
-use crate::mission::id::{BackendName, BossId, ServerId, TaskId, WorkerId};
+use crate::mission::entry::{AttemptSummary, FailureSummary};
+use crate::mission::id::{BackendName, BossId, TaskId, WorkerId};
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Exit, FailureKind, NotOnBranch, Usage, Verification};
-use crate::mission::registry;
-use crate::mission::spec::{Mission, Permissions, Place};
-use crate::orchestrator::{Collision, RaceView, RacerView, WorkerView};
+use crate::mission::registry::{Integrated, Registry, Worker};
+use crate::mission::spec::{Mission, Place};
+use crate::mission::testing;
+use crate::orchestrator::{Collision, RaceView, RacerView, With, WorkerView};
 
 pub(in crate::mcp) fn now() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
@@ -20,95 +22,34 @@ pub(in crate::mcp) fn now() -> Timestamp {
 /// A worker as a list or a wait meets it.
 pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
     let id = WorkerId::new(number, "Fix parser");
-    let mission = Mission {
-        title: "Fix parser".into(),
-        prompt: "Fix it.".into(),
-        backend: BackendName::from("codex"),
-        model: None,
-        effort: None,
-        place: Place::Worktree {
-            path: format!("/r/{id}").into(),
-            branch: format!("orchestrator/{id}"),
-            base: None,
-            directory: None,
+    let mut registry = Registry::default();
+    testing::create(&mut registry, &[Draft { prompt: "Fix it.".into(), ..testing::draft("Fix parser") }]);
+    let made = registry.by_number(1).unwrap();
+    let (path, branch) = (format!("/r/{id}").into(), format!("orchestrator/{id}"));
+    let worker = Worker {
+        mission: Mission {
+            place: Place::Worktree { path, branch, base: None, directory: None },
+            task_id: TaskId::from(id.to_string()),
+            ..made.mission.clone()
         },
-        verify_command: None,
-        task_id: TaskId::from(id.to_string()),
-        depends_on: Vec::new(),
-        timeout_minutes: 120,
-        max_cost_usd: None,
-        max_tokens: None,
-        fallback_backends: Vec::new(),
-        max_attempts: 1,
-        request_id: None,
-        permissions: Permissions::Edit,
-    };
-    let next = NextAttempt {
-        backend: mission.backend.clone(),
-        model: None,
-        effort: None,
-        start: Start::Mission,
-        written: Vec::new(),
-    };
-    let worker = registry::Worker {
         id,
         boss: BossId::from("claude:1"),
-        mission,
         status,
-        lease: ServerId::from("s"),
         attempt: 1,
-        next,
-        needs: Vec::new(),
-        race: None,
-        integration_branch: None,
-        settled: Vec::new(),
         notification: Notification::Pending,
         block_notification: Notification::Pending,
         created_at: now(),
         queued_at: now(),
-        queued_seq: 0,
-        admitted_seq: 0,
         started_at: Some("2026-11-22T11:59:00Z".parse().unwrap()),
-        base_commit: None,
-        base_branch: None,
-        cancel: None,
-        cancelled_by: None,
-        integrated: None,
-        integrated_before: Vec::new(),
-        repository: None,
-        worktree_removed: false,
-        salvage_ref: None,
-        failed_over: None,
+        ..Worker::clone(made)
     };
-    WorkerView {
-        meant_for: None,
-        merge_is_unknown: false,
-        worker: Arc::new(worker),
-        live: None,
-        elapsed_seconds: Some(60),
-        idle_seconds: None,
-        block: None,
-        waits_for: None,
-        collisions: Vec::new(),
-        unchecked: None,
-        redelivered: false,
-        enforced: None,
-        budget: None,
-        race: None,
-    }
+    WorkerView { elapsed_seconds: Some(60), ..WorkerView::of(Arc::new(worker), None) }
 }
 
 pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
     let mut view = view(number, WorkerStatus::Settled(ending));
-    Arc::make_mut(&mut view.worker).settled.push(entry::AttemptSummary {
-        attempt: 1,
-        backend: BackendName::from("codex"),
-        model: None,
-        status: ending,
-        failure: None,
+    Arc::make_mut(&mut view.worker).settled.push(AttemptSummary {
         exit: Some(Exit::Code(0)),
-        verification: Verification::NotRequested,
-        likely_cause: None,
         changes: Changes {
             commits: 2,
             files_changed: 1,
@@ -119,21 +60,11 @@ pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
             ..Changes::default()
         },
         final_message: "Fixed it.".into(),
-        says_blocked: false,
-        unheard: Vec::new(),
-        denials: 0,
         usage: Usage { input_tokens: 1_000, cached_tokens: 0, output_tokens: 50, cost_usd: None },
         session_id: Some("s-1".into()),
-        usage_is_cumulative: false,
-        resets_at: None,
-        started_at: None,
         seconds: 42,
-        elapsed_seconds: None,
-        cancelled: None,
-        survivors: 0,
-        place_failed: false,
-        daemons_left: Vec::new(),
         settled_at: now(),
+        ..testing::brief(1, ending)
     });
     view
 }
@@ -146,7 +77,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     Arc::make_mut(&mut view.worker).mission.task_id = TaskId::from(long(400));
     Arc::make_mut(&mut view.worker).mission.place =
         Place::Worktree { path: long(4_000).into(), branch: long(800), base: None, directory: None };
-    let integrated = registry::Integrated { into: long(800), commit: "c".repeat(64), source: None, partial: false };
+    let integrated = Integrated { into: long(800), commit: "c".repeat(64), source: None, partial: false };
     Arc::make_mut(&mut view.worker).integrated = Some(integrated);
     view.redelivered = true;
     let racer = |number| RacerView {
@@ -171,7 +102,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     last.changes.not_on_branch = vec![part; 50];
     last.changes.base_commit = Some("c".repeat(64));
     last.changes.head = Some("c".repeat(64));
-    let collision = Collision { with: long(400), is_integration_branch: true, paths: vec![long(4_000); 9] };
+    let collision = Collision { with: With::Branch(long(400)), paths: vec![long(4_000); 9] };
     view.collisions = vec![collision; 40];
     view
 }

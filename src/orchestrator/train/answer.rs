@@ -5,6 +5,7 @@ use crate::git::origins::{self, CommitOrigins};
 use crate::git::{self, Strategy};
 use crate::mission::hint::Advice;
 use crate::mission::outcome::{LikelyCause, Verification};
+use crate::mission::words::{self, count};
 use crate::orchestrator::OrchestratorError;
 use crate::orchestrator::answers::*;
 use crate::orchestrator::jobs::Order;
@@ -84,29 +85,26 @@ fn note_on_origins(order: &Order, train: &Train, at: usize, origins: &CommitOrig
         let as_one = if comes_in && order.strategy == Strategy::Merge { ", as one commit" } else { "" };
         notes.push(format!(
             "{into} had {} that {name} was built on, and no longer has them ({}): they are left out, and only the changes of {name} itself count{as_one}",
-            counted(origins.dropped.len()),
+            count(origins.dropped.len(), "commit"),
             titles(&origins.dropped)?
         ));
     }
     if comes_in && !origins.inherited.is_empty() {
         notes.push(format!(
             "{name} brings in {} that it was built on and that are not its own: {}",
-            counted(origins.inherited.len()),
+            count(origins.inherited.len(), "commit"),
             titles(&origins.inherited)?
         ));
     }
     // Commits of another source of the same order need no note.
     let is_source = |branch: &str| train.stacked.iter().any(|entry| order.sources[entry.source].branch == branch);
     let others = origins.others.iter().filter(|(branch, _)| comes_in && !is_source(branch));
-    let others: Vec<String> = others.map(|(branch, number)| format!("{} of {branch}", counted(*number))).collect();
+    let others: Vec<String> =
+        others.map(|(branch, number)| format!("{} of {branch}", count(*number, "commit"))).collect();
     if !others.is_empty() {
         notes.push(format!("{name} brings in commits that it took from other branches: {}", others.join(", ")));
     }
     Ok(notes)
-}
-
-fn counted(commits: usize) -> String {
-    if commits == 1 { "1 commit".to_owned() } else { format!("{commits} commits") }
 }
 
 pub(super) fn describe(order: &Order, train: &Train, mut left_out: Vec<(String, Advice)>) -> IntegrationAnswer {
@@ -158,10 +156,8 @@ fn status(train: &Train) -> IntegrationStatus {
 fn reason(order: &Order, why: &Why) -> Advice {
     let text = match why {
         Why::Conflicts(conflicts) => {
-            let named = conflicts.iter().take(5).map(|it| format!("{} ({})", it.path, it.kind)).collect::<Vec<_>>();
-            let more = conflicts.len().saturating_sub(5);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            format!("it conflicts: {}{more}", named.join(", "))
+            let named: Vec<String> = conflicts.iter().map(|it| format!("{} ({})", it.path, it.kind)).collect();
+            format!("it conflicts: {}", words::first(&named, 5))
         }
         Why::NotVerified(found) => format!("with it, the verification {}", found_out(found)),
         Why::TargetFails(found) => {

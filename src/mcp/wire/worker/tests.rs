@@ -11,17 +11,13 @@ use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{FailureKind, NotOnBranch};
 use crate::mission::registry;
 use crate::mission::spec::Place;
-use crate::orchestrator::{Collision, Unchecked};
+use crate::orchestrator::{Collision, Unchecked, With};
 
 #[test]
 fn conflicts_are_named_with_the_next_step() {
     let mut view = settled(3, Ending::Completed);
-    let with = |name: &str, is_integration_branch| Collision {
-        with: name.into(),
-        is_integration_branch,
-        paths: vec!["a.rs".into(), "b.rs".into()],
-    };
-    view.collisions = (4..11).map(|number| with(&format!("w-{number}"), false)).collect();
+    let with = |with| Collision { with, paths: vec!["a.rs".into(), "b.rs".into()] };
+    view.collisions = (4..11).map(|number| with(With::WorkerId(format!("w-{number}")))).collect();
     let summary = serde_json::to_value(WorkerSummary::new(&view)).unwrap();
     let named = summary["conflicts_with"].as_array().unwrap();
     assert_eq!(named[0], json!({"worker_id": "w-4", "paths": ["a.rs", "b.rs"]}));
@@ -31,7 +27,7 @@ fn conflicts_are_named_with_the_next_step() {
     assert_eq!(WorkerReport::new(&view, 4_000).next_step(), "integrate_worker w-3-fix-parser");
     view.unchecked = Some(Unchecked::OtherWorkers);
     assert!(WorkerReport::new(&view, 4_000).next_step().contains("not checked"));
-    view.collisions = vec![with("main", true)];
+    view.collisions = vec![with(With::Branch("main".into()))];
     let next_step = WorkerReport::new(&view, 4_000).next_step().to_owned();
     assert!(next_step.contains("main in a.rs, b.rs") && next_step.contains("send_message_to_worker"), "{next_step}");
 }
@@ -42,8 +38,8 @@ fn names_and_paths_of_conflicts_are_never_cut() {
     let long = WorkerId::new(12, "rename total to sum in every single file").to_string();
     let paths: Vec<String> = (0..40).map(|number| format!("src/a/rather/long/path/to/file_{number}.rs")).collect();
     view.collisions = vec![
-        Collision { with: "b".repeat(600), is_integration_branch: true, paths: paths.clone() },
-        Collision { with: long.clone(), is_integration_branch: false, paths: paths.clone() },
+        Collision { with: With::Branch("b".repeat(600)), paths: paths.clone() },
+        Collision { with: With::WorkerId(long.clone()), paths: paths.clone() },
     ];
     let summary = serde_json::to_value(WorkerSummary::new(&view)).unwrap();
     let conflict = &summary["conflicts_with"][0];
