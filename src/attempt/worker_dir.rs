@@ -101,6 +101,16 @@ pub struct InboxEntry {
     pub instruction: Instruction,
 }
 
+impl InboxEntry {
+    /// Returns the text if this is a message.
+    pub fn into_text(self) -> Option<String> {
+        match self.instruction {
+            Instruction::Message { text, .. } => Some(text),
+            Instruction::Cancel { .. } | Instruction::OverBudget { .. } => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Instruction {

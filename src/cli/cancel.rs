@@ -76,8 +76,8 @@ struct CancelResult {
     proof: Option<&'static str>,
     already_settled: bool,
     /// Messages that never reached the worker. The next attempt receives them first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    unheard: Vec<String>,
+    #[serde(rename = "unheard", skip_serializing_if = "Vec::is_empty")]
+    undelivered: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -145,7 +145,7 @@ impl CancelResult {
                     Containment::BestEffort => "best_effort",
                 }),
                 already_settled: answer.already_settled,
-                unheard: answer.unheard,
+                undelivered: answer.undelivered,
                 error: None,
             },
             Err(error) => Self {
@@ -154,17 +154,17 @@ impl CancelResult {
                 survivors: None,
                 proof: None,
                 already_settled: false,
-                unheard: Vec::new(),
+                undelivered: Vec::new(),
                 error: Some(error.to_string()),
             },
         }
     }
 
     fn line(&self) -> String {
-        let unheard = not_heard(&self.unheard).filter(|_| !self.already_settled);
-        let unheard =
-            unheard.map_or_else(String::new, |it| format!("; {it} (`orchestrator-boss retry` delivers it first)"));
-        format!("{}{unheard}", self.end())
+        let undelivered = not_heard(&self.undelivered).filter(|_| !self.already_settled);
+        let undelivered =
+            undelivered.map_or_else(String::new, |it| format!("; {it} (`orchestrator-boss retry` delivers it first)"));
+        format!("{}{undelivered}", self.end())
     }
 
     fn end(&self) -> String {

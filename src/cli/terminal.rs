@@ -86,14 +86,6 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
-/// Formats a number with its noun: `1 commit`, `2 commits`.
-pub(super) fn count(number: impl Into<u64>, what: &str) -> String {
-    match number.into() {
-        1 => format!("1 {what}"),
-        number => format!("{number} {what}s"),
-    }
-}
-
 /// Formats a size in units of 1,024, as `du -h` does.
 pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];

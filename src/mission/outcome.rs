@@ -56,8 +56,8 @@ pub struct Run {
     /// True if `usage` includes earlier attempts in the same session.
     pub usage_is_cumulative: bool,
     /// Messages that came too late. The next attempt receives them first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unheard: Vec<String>,
+    #[serde(rename = "unheard", default, skip_serializing_if = "Vec::is_empty")]
+    pub undelivered: Vec<String>,
     pub turns: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,

@@ -91,21 +91,21 @@ pub fn digest(worker: &Worker) -> Option<String> {
     if !last.final_message.is_empty() {
         digest.push_str(&format!("\nIts last message was:\n{}", last.final_message));
     }
-    if let Some(unheard) = unheard(worker) {
-        digest.push_str(&format!("\n\n{unheard}"));
+    if let Some(undelivered) = undelivered(worker) {
+        digest.push_str(&format!("\n\n{undelivered}"));
     }
     Some(digest)
 }
 
 /// Returns the messages that the last attempt did not receive, as a text for the next one.
-pub fn unheard(worker: &Worker) -> Option<String> {
-    let messages = &worker.last()?.unheard;
+pub fn undelivered(worker: &Worker) -> Option<String> {
+    let messages = &worker.last()?.undelivered;
     (!messages.is_empty()).then(|| format!("You were sent this in the meantime:\n{}", messages.join("\n\n")))
 }
 
 /// Returns the messages that an attempt did not receive because it never ran, for the next attempt.
-pub fn still_unheard(worker: &Worker) -> Vec<String> {
-    let before = worker.last().into_iter().flat_map(|last| last.unheard.iter().cloned());
+pub fn still_undelivered(worker: &Worker) -> Vec<String> {
+    let before = worker.last().into_iter().flat_map(|last| last.undelivered.iter().cloned());
     before.chain(worker.next.written.iter().map(|message| message.text.clone())).collect()
 }
 

@@ -31,8 +31,8 @@ pub struct AttemptSummary {
     pub final_message: String,
     pub says_blocked: bool,
     /// Messages that the attempt never received.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unheard: Vec<String>,
+    #[serde(rename = "unheard", default, skip_serializing_if = "Vec::is_empty")]
+    pub undelivered: Vec<String>,
     pub denials: u32,
     pub usage: Usage,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,7 +96,7 @@ impl AttemptSummary {
             changes,
             final_message: ends(&run.final_message),
             says_blocked: run.says_blocked,
-            unheard: run.unheard.clone(),
+            undelivered: run.undelivered.clone(),
             denials: run.denials,
             usage: run.usage,
             session_id: run.session_id.clone(),
@@ -120,14 +120,14 @@ impl AttemptSummary {
 
     /// Returns the reasons for its status and the messages that were not delivered.
     pub fn reasons(&self) -> Option<String> {
-        reasons(self.failure.as_ref().map(|failure| failure.message.as_str()), &self.cancelled, &self.unheard)
+        reasons(self.failure.as_ref().map(|failure| failure.message.as_str()), &self.cancelled, &self.undelivered)
     }
 }
 
 /// Joins the reasons for an attempt's status in one line: see [`AttemptSummary::reasons`].
-pub fn reasons(failure: Option<&str>, cancelled: &Option<Cancelled>, unheard: &[String]) -> Option<String> {
+pub fn reasons(failure: Option<&str>, cancelled: &Option<Cancelled>, undelivered: &[String]) -> Option<String> {
     let cancelled = cancelled.as_ref().map(Cancelled::sentence);
-    let parts = [failure.map(str::to_owned), cancelled, not_heard(unheard)];
+    let parts = [failure.map(str::to_owned), cancelled, not_heard(undelivered)];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }

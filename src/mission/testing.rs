@@ -101,7 +101,7 @@ pub fn brief(attempt: u32, status: Ending) -> AttemptSummary {
         changes: Changes::default(),
         final_message: String::new(),
         says_blocked: false,
-        unheard: Vec::new(),
+        undelivered: Vec::new(),
         denials: 0,
         usage: Usage::default(),
         session_id: None,

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::budget::so_far;
 use super::error::OrchestratorError;
-use super::written::Written;
+use super::message_views::MessageView;
 use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::Delivery;
 use crate::backend::{AgentEvent, Enforcement};
@@ -275,7 +275,7 @@ pub struct Details {
     pub view: WorkerView,
     pub log: Option<Vec<LoggedEvent>>,
     pub diff: Option<DiffPage>,
-    pub messages: Option<Vec<Written>>,
+    pub messages: Option<Vec<MessageView>>,
     pub attempts: Option<Vec<Outcome>>,
     /// The folder with all files of the worker.
     pub folder: PathBuf,
@@ -322,7 +322,7 @@ pub struct CancelAnswer {
     /// True if it had settled before, so that nothing was done.
     pub already_settled: bool,
     /// Messages that it never received. Its next attempt receives them first.
-    pub unheard: Vec<String>,
+    pub undelivered: Vec<String>,
 }
 
 /// The open workers, each with a receiver of its answer, which follows when it has settled.

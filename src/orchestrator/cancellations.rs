@@ -130,6 +130,6 @@ pub(super) fn answer(dir: Option<&StateDir>, worker: &Worker, already_settled: b
         survivors: worker.last().map_or(0, |brief| brief.survivors),
         proof: cleanup.map_or(Containment::BestEffort, |cleanup| cleanup.containment),
         already_settled,
-        unheard: worker.last().map(|brief| brief.unheard.clone()).unwrap_or_default(),
+        undelivered: worker.last().map(|brief| brief.undelivered.clone()).unwrap_or_default(),
     }
 }

@@ -16,7 +16,7 @@ use crate::attempt::assignment::Assignment;
 use crate::attempt::facts;
 use crate::attempt::sockets::folder_beside;
 use crate::attempt::status::{Delivered, FromSupervisor, LiveStatus};
-use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction, WorkerDir};
+use crate::attempt::worker_dir::{AttemptDir, InboxEntry, WorkerDir};
 use crate::crash_point::{self, Point};
 use crate::files::lease;
 use crate::files::{self, FileError};
@@ -167,7 +167,7 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         turns: status.as_ref().map_or(0, |status| status.turn),
         started_at: worker.started_at,
         elapsed_seconds: status.as_ref().and_then(|status| ran(worker, status)),
-        unheard: unheard(attempt, status.as_ref()),
+        undelivered: undelivered(attempt, status.as_ref()),
         cancelled: called_off.clone(),
         ..Run::default()
     };
@@ -208,19 +208,13 @@ fn ran(worker: &Worker, status: &LiveStatus) -> Option<u64> {
 }
 
 /// Returns the messages to an attempt that began no turn and are not known to have reached its model.
-fn unheard(attempt: &AttemptDir, status: Option<&LiveStatus>) -> Vec<String> {
+fn undelivered(attempt: &AttemptDir, status: Option<&LiveStatus>) -> Vec<String> {
     let heard = |inbox_entry: &InboxEntry| {
         let mut receipts = status.into_iter().flat_map(|status| &status.receipts);
         receipts.any(|receipt| receipt.message_id == inbox_entry.id && receipt.how != Delivered::Sent)
     };
-    let inbox_entries =
-        attempt.inbox_entries(0).unwrap_or_default().into_iter().filter(|inbox_entry| !heard(inbox_entry));
-    inbox_entries
-        .filter_map(|inbox_entry| match inbox_entry.instruction {
-            Instruction::Message { text, .. } => Some(text),
-            Instruction::Cancel { .. } | Instruction::OverBudget { .. } => None,
-        })
-        .collect()
+    let inbox_entries = attempt.inbox_entries(0).unwrap_or_default().into_iter();
+    inbox_entries.filter(|inbox_entry| !heard(inbox_entry)).filter_map(InboxEntry::into_text).collect()
 }
 
 /// Returns the scope of the processes that a dead supervisor started: those with its tag, and those that it recorded.

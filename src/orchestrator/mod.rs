@@ -30,6 +30,7 @@ mod logins;
 mod machine;
 mod mailbox;
 mod merged;
+mod message_views;
 #[cfg(test)]
 mod messages;
 mod not_included;
@@ -51,16 +52,15 @@ mod views;
 mod waits;
 mod worktree_places;
 mod worktrees;
-mod written;
 
 pub use answers::*;
 pub use context::Startup;
 pub use error::OrchestratorError;
 pub use handle::{DeliveryGuard, Orchestrator, WaitRequest};
+pub use message_views::{DeliveryState, MessageView, inbox_entries, messages_to};
 pub use observer::{BossOverview, Observer, Overview};
 pub use own_repository::own_repository;
 pub use place::state_root;
 pub use probe::{Looked, look_at_backends};
 pub use worktree_places::{Around, all_folders, check_folder, worktrees_folder};
 pub use worktrees::{StayReason, base_commit, why_it_stays};
-pub use written::{Heard, Written, inbox_entries, written};

@@ -17,7 +17,7 @@ pub(super) fn never_ran(worker: &Worker, attempt: u32, status: Ending, failure: 
         run: Run {
             failure,
             cancelled: worker.cancelled().filter(|_| status == Ending::Cancelled),
-            unheard: retry::still_unheard(worker),
+            undelivered: retry::still_undelivered(worker),
             ..Run::default()
         },
         verification: skipped(worker),

@@ -7,7 +7,7 @@ use super::effect::Effect;
 use super::outcomes::never_ran;
 use crate::attempt::state_dir::StateDir;
 use crate::attempt::status::Phase;
-use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction, WorkerDir};
+use crate::attempt::worker_dir::{AttemptDir, InboxEntry, WorkerDir};
 use crate::crash_point::{self, Point};
 use crate::files::FileError;
 use crate::mission::entry::{AttemptSummary, Entry, NextAttempt, Start};
@@ -42,11 +42,9 @@ pub(super) fn requeue_unstarted(worker: &Worker, inbox_entries: Vec<InboxEntry>)
     if worker.status != WorkerStatus::Starting {
         return None;
     }
-    let messages = inbox_entries.into_iter().filter_map(|entry| match entry.instruction {
-        Instruction::Message { text, .. } => {
-            Some(Message { id: entry.id, at: entry.at, by: entry.by.unwrap_or(Author::Boss), text })
-        }
-        Instruction::Cancel { .. } | Instruction::OverBudget { .. } => None,
+    let messages = inbox_entries.into_iter().filter_map(|entry| {
+        let (id, at, by) = (entry.id, entry.at, entry.by.unwrap_or(Author::Boss));
+        Some(Message { id, at, by, text: entry.into_text()? })
     });
     let next = messages.fold(None, |next: Option<NextAttempt>, message| {
         Some(with_message(next.as_ref().unwrap_or(&worker.next), &worker.mission, message))

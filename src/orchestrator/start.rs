@@ -15,7 +15,7 @@ use super::mailbox::{Ask, Report};
 use super::{configuration, follow, outcomes, probe, registrations};
 use crate::attempt::assignment::{Assignment, folder_within};
 use crate::attempt::secrets::Secrets;
-use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction, WorkerDir};
+use crate::attempt::worker_dir::{AttemptDir, InboxEntry, WorkerDir};
 use crate::crash_point::{self, Point};
 use crate::files::FileError;
 use crate::git::merged::Merged;
@@ -313,7 +313,8 @@ fn base_of(context: &Context, repository: &Repository, order: &Order) -> Result<
 /// Settles an attempt that was not started and never will be.
 fn give_up(context: &Context, reporter: &follow::Reporter, order: &Order, why: &str) {
     let mut outcome = could_not_start(context, &order.worker, why);
-    outcome.run.unheard.extend(messages(order.attempt_dir.close_inbox_unread().unwrap_or_default()));
+    let unread = order.attempt_dir.close_inbox_unread().unwrap_or_default();
+    outcome.run.undelivered.extend(unread.into_iter().filter_map(InboxEntry::into_text));
     if let Err(error) = order.attempt_dir.settle(&outcome) {
         tracing::error!(%error, "could not record that a worker did not start");
     }
@@ -327,12 +328,4 @@ fn could_not_start(context: &Context, worker: &Worker, why: &str) -> Outcome {
     let mut outcome = outcomes::never_ran(worker, worker.attempt, Ending::Failed, Some(failure));
     outcome.run.place_failed = probe::find_program(context, &worker.next.backend).is_ok();
     outcome
-}
-
-fn messages(inbox_entries: Vec<InboxEntry>) -> Vec<String> {
-    let text = |inbox_entry: InboxEntry| match inbox_entry.instruction {
-        Instruction::Message { text, .. } => Some(text),
-        Instruction::Cancel { .. } | Instruction::OverBudget { .. } => None,
-    };
-    inbox_entries.into_iter().filter_map(text).collect()
 }

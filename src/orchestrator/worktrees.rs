@@ -15,8 +15,8 @@ use super::follow;
 use super::integration_branch;
 use super::mailbox::{Ask, Lookup};
 use super::merged;
+use super::message_views;
 use super::not_included;
-use super::written;
 use crate::attempt::assignment::Assignment;
 use crate::attempt::state_dir::StateDir;
 use crate::attempt::worker_dir::{AttemptDir, WorkerDir};
@@ -392,7 +392,7 @@ pub(super) fn details(context: &Context, view: WorkerView, include: &Include) ->
     Ok(Details {
         log: include.log.then(|| newest_events(&attempt, include.log_lines)),
         diff: if include.diff { diff(context, &worker, &attempt, include)? } else { None },
-        messages: include.messages.then(|| written::of_the_newest(&worker, &folder)),
+        messages: include.messages.then(|| message_views::messages_to_newest_attempt(&worker, &folder)),
         attempts: include
             .attempts
             .then(|| (1..=worker.attempt).filter_map(|n| folder.attempt(n).outcome().ok().flatten()).collect()),

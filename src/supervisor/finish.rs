@@ -210,12 +210,12 @@ impl LiveAttempt {
         let mut run = std::mem::take(&mut self.run);
         // Texts that the supervisor queued by itself are not messages of the boss or the user.
         let posted: Vec<Uuid> = self.dir.inbox_entries(0).unwrap_or_default().iter().map(|entry| entry.id).collect();
-        let unheard = self.inbox.take_queue().into_iter().filter(|message| posted.contains(&message.id));
-        run.unheard = unheard.map(|message| message.text).collect();
+        let undelivered = self.inbox.take_queue().into_iter().filter(|message| posted.contains(&message.id));
+        run.undelivered = undelivered.map(|message| message.text).collect();
         let never_ran = run.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::CouldNotStart);
         if never_ran && run.turns <= 1 {
             let written = self.assignment.written.iter().map(|message| message.text.clone());
-            run.unheard = written.chain(std::mem::take(&mut run.unheard)).collect();
+            run.undelivered = written.chain(std::mem::take(&mut run.undelivered)).collect();
         }
         run.elapsed_seconds = Some(self.status.elapsed_seconds());
         run.cancelled = self.inbox.cancelled().filter(|_| status == Ending::Cancelled).cloned();

@@ -311,7 +311,7 @@ async fn late_message_reaches_the_next_attempt() {
     server.orchestrator.send_message(&server.boss, &id, late).await.unwrap();
     std::fs::write(&gate, "").unwrap();
     server.until(&id, "failed").await;
-    assert_eq!(server.orchestrator.get(&id).await.unwrap().worker.last().unwrap().unheard.len(), 1);
+    assert_eq!(server.orchestrator.get(&id).await.unwrap().worker.last().unwrap().undelivered.len(), 1);
 
     server.orchestrator.retry(&server.boss, &id, RetryRequest::default()).await.unwrap();
     server.until(&id, "completed").await;

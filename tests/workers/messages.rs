@@ -2,7 +2,7 @@
 
 use orchestrator_boss::attempt::worker_dir::Delivery;
 use orchestrator_boss::mission::message::Author;
-use orchestrator_boss::orchestrator::{Heard, Include, NewMessage, RetryRequest, Written};
+use orchestrator_boss::orchestrator::{DeliveryState, Include, MessageView, NewMessage, RetryRequest};
 
 use crate::support::wait::{CEILING, in_time};
 use crate::world::{Server, World, mission};
@@ -12,7 +12,7 @@ async fn write_to(server: &Server, worker: &str, text: &str) -> uuid::Uuid {
     server.orchestrator.send_message(&server.boss, worker, message).await.expect("the message is accepted").message_id
 }
 
-async fn written(server: &Server, worker: &str) -> Vec<Written> {
+async fn written(server: &Server, worker: &str) -> Vec<MessageView> {
     let include = Include { messages: true, ..Include::default() };
     server
         .orchestrator
@@ -23,9 +23,9 @@ async fn written(server: &Server, worker: &str) -> Vec<Written> {
         .expect("the requested messages")
 }
 
-async fn unheard(server: &Server, worker: &str) -> Vec<String> {
+async fn undelivered(server: &Server, worker: &str) -> Vec<String> {
     let view = server.orchestrator.get(worker).await.expect("a known worker");
-    view.worker.last().expect("a settled attempt").unheard.clone()
+    view.worker.last().expect("a settled attempt").undelivered.clone()
 }
 
 /// Checks that the next attempt receives the message that the last one did not.
@@ -34,7 +34,7 @@ async fn check_delivery_after_retry(server: &Server, worker: &str, expected: &st
     server.until(worker, "completed").await;
     let view = server.orchestrator.get(worker).await.expect("a known worker");
     assert_eq!(view.worker.last().unwrap().final_message, expected, "{:#?}", view.worker.next);
-    assert!(unheard(server, worker).await.is_empty());
+    assert!(undelivered(server, worker).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,11 +45,11 @@ async fn message_to_cancelled_worker_reaches_next_attempt() {
     server.until(&id, "running").await;
     let message = write_to(&server, &id, "FAKE:\nsay I heard it").await;
     let waiting = written(&server, &id).await;
-    assert_eq!((waiting[0].id, waiting[0].by, waiting[0].heard), (message, Some(Author::Boss), Heard::Waiting));
+    assert_eq!((waiting[0].id, waiting[0].by, waiting[0].state), (message, Some(Author::Boss), DeliveryState::Waiting));
 
     let answer = server.orchestrator.cancel(&server.boss, &id, "the plan has changed").await.unwrap();
-    assert_eq!(answer.unheard, ["FAKE:\nsay I heard it"]);
-    assert_eq!(written(&server, &id).await[0].heard, Heard::Never);
+    assert_eq!(answer.undelivered, ["FAKE:\nsay I heard it"]);
+    assert_eq!(written(&server, &id).await[0].state, DeliveryState::Never);
     let view = server.orchestrator.get(&id).await.unwrap();
     let reasons = view.worker.last().unwrap().reasons().unwrap();
     for says in
@@ -72,13 +72,13 @@ async fn queued_message_survives_cancellation() {
     let queued = server.create_one(mission("queued", "say nobody wrote")).await;
     let message = write_to(&server, &queued, "FAKE:\nsay I heard it").await;
     let waiting = written(&server, &queued).await;
-    assert_eq!((waiting[0].id, waiting[0].heard), (message, Heard::Waiting));
+    assert_eq!((waiting[0].id, waiting[0].state), (message, DeliveryState::Waiting));
     let answer = server.orchestrator.cancel(&server.boss, &queued, "not now").await.unwrap();
-    assert_eq!(answer.unheard, ["FAKE:\nsay I heard it"]);
+    assert_eq!(answer.undelivered, ["FAKE:\nsay I heard it"]);
     // After a second cancellation in the queue, the message is still undelivered.
     server.orchestrator.retry(&server.boss, &queued, RetryRequest::default()).await.unwrap();
     let answer = server.orchestrator.cancel(&server.boss, &queued, "not yet").await.unwrap();
-    assert_eq!(answer.unheard, ["FAKE:\nsay I heard it"]);
+    assert_eq!(answer.undelivered, ["FAKE:\nsay I heard it"]);
     std::fs::write(&gate, "").unwrap();
     server.until(&runs, "completed").await;
     check_delivery_after_retry(&server, &queued, "I heard it").await;
@@ -95,7 +95,7 @@ async fn message_to_failing_worker_reaches_next_attempt() {
     write_to(&server, &id, "FAKE:\nsay I heard it").await;
     std::fs::write(&gate, "").unwrap();
     server.until(&id, "failed").await;
-    assert_eq!(unheard(&server, &id).await, ["FAKE:\nsay I heard it"]);
+    assert_eq!(undelivered(&server, &id).await, ["FAKE:\nsay I heard it"]);
     check_delivery_after_retry(&server, &id, "I heard it").await;
 }
 
@@ -112,7 +112,7 @@ async fn message_to_lost_worker_reaches_next_attempt() {
     let pid = rustix::process::Pid::from_raw(supervisor.pid as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     server.until(&id, "lost").await;
-    assert_eq!(unheard(&server, &id).await, ["FAKE:\nsay I heard it"]);
+    assert_eq!(undelivered(&server, &id).await, ["FAKE:\nsay I heard it"]);
     check_delivery_after_retry(&server, &id, "I heard it").await;
 }
 

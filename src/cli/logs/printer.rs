@@ -15,13 +15,14 @@ use crate::backend::AgentEvent;
 use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::cli::sanitize;
-use crate::cli::terminal::{self, Tone, count, paint};
+use crate::cli::terminal::{self, Tone, paint};
 use crate::files;
 use crate::mission::entry::AttemptSummary;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::message::Author;
 use crate::mission::outcome::{Outcome, Verification, blocked_by};
-use crate::orchestrator::{self, Heard, LoggedEvent};
+use crate::mission::words::count;
+use crate::orchestrator::{self, DeliveryState, LoggedEvent};
 
 /// Maximum number of lines shown of a tool's output, from its end.
 const OUTPUT_LINES: usize = 12;
@@ -165,7 +166,7 @@ impl LogPrinter {
                 self.read_messages();
                 self.print_messages_until(Timestamp::MAX)?;
                 for waiting in orchestrator::inbox_entries(self.number, &self.attempt, false) {
-                    if waiting.heard == Heard::Waiting {
+                    if waiting.state == DeliveryState::Waiting {
                         let text = format!("{INDENT}not delivered yet: {}", sanitize::text(&waiting.text));
                         output::line(&paint(Tone::Waiting, &text))?;
                     }
@@ -179,12 +180,8 @@ impl LogPrinter {
 
     fn message(&self, id: Uuid) -> Option<String> {
         let inbox_entries = self.attempt.inbox_entries(0).ok()?;
-        inbox_entries.into_iter().find(|inbox_entry| inbox_entry.id == id).and_then(|inbox_entry| {
-            match inbox_entry.instruction {
-                Instruction::Message { text, .. } => Some(format!("received: {text}")),
-                _ => None,
-            }
-        })
+        let text = inbox_entries.into_iter().find(|inbox_entry| inbox_entry.id == id)?.into_text()?;
+        Some(format!("received: {text}"))
     }
 
     fn print_lines(&self, at: Timestamp, tone: Option<Tone>, text: &str) -> Result<(), CliError> {

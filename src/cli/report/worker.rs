@@ -133,8 +133,8 @@ fn facts(report: &WorkerReport) -> Markup {
             @if let Some(cancelled) = report.brief().and_then(|brief| brief.cancelled.clone()).or_else(|| worker.cancelled()) {
                 (fact("Cancelled", plain(&cancelled.words())))
             }
-            @if let Some(unheard) = report.brief().and_then(|brief| not_heard(&brief.unheard)) {
-                (fact("Not delivered", plain(&unheard)))
+            @if let Some(undelivered) = report.brief().and_then(|brief| not_heard(&brief.undelivered)) {
+                (fact("Not delivered", plain(&undelivered)))
             }
             @if let Some(why) = &worker.failed_over { (fact("Failed over", plain(why))) }
             @if !worker.mission.depends_on.is_empty() {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::row::{self, DisplayState, WorkerRow};
 use crate::cli::text;
 use crate::mission::budget::Spent;
-use crate::orchestrator::{BossOverview, Overview, WorkerView, Written};
+use crate::orchestrator::{BossOverview, MessageView, Overview, WorkerView};
 
 #[derive(Debug, Clone)]
 pub(super) struct Dashboard {
@@ -38,7 +38,7 @@ pub(super) struct DashboardWorker {
     pub view: WorkerView,
     pub is_led: bool,
     /// Messages to the worker; only for a worker that is shown in detail.
-    pub written: Vec<Written>,
+    pub written: Vec<MessageView>,
 }
 
 impl DashboardWorker {

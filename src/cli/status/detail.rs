@@ -13,7 +13,7 @@ use crate::cli::text;
 use crate::mission::entry::Start;
 use crate::mission::message::Author;
 use crate::mission::outcome::{LikelyCause, tail};
-use crate::orchestrator::{Heard, Written};
+use crate::orchestrator::{DeliveryState, MessageView};
 
 /// Maximum size in bytes of a prompt, a message or a log that is shown.
 const TEXT: usize = 2_000;
@@ -116,17 +116,17 @@ pub(super) fn facts(shown: &DashboardWorker, home: Option<&Path>) -> Vec<Fact> {
 }
 
 /// Formats a message as `12:03:04 user, waiting: look at b`.
-fn message_text(written: &Written) -> String {
+fn message_text(written: &MessageView) -> String {
     let at = Zoned::new(written.at, TimeZone::system()).strftime("%H:%M:%S").to_string();
     let by = written.by.map_or("unknown", Author::as_str);
     let text = &written.text[..written.text.floor_char_boundary(TEXT)];
-    format!("{at} {by}, {}: {text}", written.heard.as_str())
+    format!("{at} {by}, {}: {text}", written.state.as_str())
 }
 
-fn message_tone(written: &Written) -> Tone {
-    match written.heard {
-        Heard::AtTheStart | Heard::At(_) => Tone::Quiet,
-        Heard::Waiting | Heard::Never => Tone::Waiting,
+fn message_tone(written: &MessageView) -> Tone {
+    match written.state {
+        DeliveryState::AtTheStart | DeliveryState::At(_) => Tone::Quiet,
+        DeliveryState::Waiting | DeliveryState::Never => Tone::Waiting,
     }
 }
 

@@ -212,7 +212,7 @@ fn results(worker: &Worker, last: &AttemptSummary) -> Vec<String> {
         notes.push(format!("not on its branch: {}{more}", text::clean(&first.what)));
     }
     notes.extend(last.cancelled.as_ref().map(|cancelled| text::clean(&cancelled.words())));
-    notes.extend(not_heard(&last.unheard).map(|unheard| text::clean(&unheard)));
+    notes.extend(not_heard(&last.undelivered).map(|undelivered| text::clean(&undelivered)));
     let work = changes(last);
     notes.push(match &worker.integrated {
         Some(integrated) => format!("merged into {}", text::clean(&integrated.into)),

@@ -330,19 +330,20 @@ fn detail_wraps_all_but_paths() {
 #[test]
 fn messages_show_author_and_delivery() {
     use crate::mission::message::{Author, Cancelled};
-    use crate::orchestrator::{Heard, Written};
+    use crate::orchestrator::{DeliveryState, MessageView};
     let mut dashboard = dashboard(mixed());
     let shown = &mut dashboard.groups[0].workers[0];
-    let at = |text: &str, by, heard| Written {
+    let at = |text: &str, by, state| MessageView {
         attempt: 1,
         id: uuid::Uuid::nil(),
         at: now(),
         by: Some(by),
         text: text.to_owned(),
-        heard,
+        state,
         delivered: None,
     };
-    shown.written = vec![at("use b", Author::Boss, Heard::At(now())), at("and c", Author::User, Heard::Waiting)];
+    shown.written =
+        vec![at("use b", Author::Boss, DeliveryState::At(now())), at("and c", Author::User, DeliveryState::Waiting)];
     let lines = plain(&detail::lines(shown, 100, None)).join("\n");
     assert!(lines.contains("boss, delivered: use b") && lines.contains("user, waiting: and c"), "{lines}");
 
@@ -350,7 +351,7 @@ fn messages_show_author_and_delivery() {
     let mut views = mixed();
     let worker = std::sync::Arc::make_mut(&mut views[4].worker);
     worker.settled[0].cancelled = Some(by_user);
-    worker.settled[0].unheard = vec!["look at b".to_owned()];
+    worker.settled[0].undelivered = vec!["look at b".to_owned()];
     let row = WorkerRow::of(&views[4], true, now()).note(false);
     assert!(row.contains("by the user: the plan has changed · 1 message was not delivered: \"look at b\""), "{row}");
 }

@@ -14,7 +14,7 @@ use crate::orchestrator::{CancelAnswer, OrchestratorError, Scope};
 
 const ENVELOPE: usize = 1_400;
 /// Maximum size in bytes of the undelivered messages.
-const UNHEARD: usize = 600;
+const UNDELIVERED: usize = 600;
 
 pub(super) struct CancelWorker;
 pub(super) struct CancelAllWorkers;
@@ -100,12 +100,12 @@ fn reason(given: Option<String>) -> Result<String, ToolError> {
 impl CancelReport {
     fn new(answer: CancelAnswer) -> Self {
         let id = &answer.worker_id;
-        let next_step = match (answer.survivors, not_heard(&answer.unheard)) {
+        let next_step = match (answer.survivors, not_heard(&answer.undelivered)) {
             (0, None) => format!("wait_for_any_worker for the others; retry_worker {id} starts this one again"),
-            (0, Some(unheard)) => {
-                let unheard = size::line(&unheard, UNHEARD);
+            (0, Some(undelivered)) => {
+                let undelivered = size::line(&undelivered, UNDELIVERED);
                 format!(
-                    "{unheard}; retry_worker {id} starts it again and delivers that first; otherwise wait_for_any_worker"
+                    "{undelivered}; retry_worker {id} starts it again and delivers that first; otherwise wait_for_any_worker"
                 )
             }
             (left, _) => {
@@ -150,13 +150,13 @@ impl CancelAllReport {
         let mut failed = Vec::new();
         let mut already_settled = settled_before;
         let mut survivors = 0;
-        let mut unheard = Vec::new();
+        let mut undelivered = Vec::new();
         for (worker_id, result) in results {
             match result {
                 Ok(answer) if answer.already_settled => already_settled += 1,
                 Ok(answer) => {
                     survivors += answer.survivors;
-                    unheard.extend(answer.unheard);
+                    undelivered.extend(answer.undelivered);
                     cancelled.push(worker_id.to_string());
                 }
                 Err(error) => failed
@@ -168,9 +168,11 @@ impl CancelAllReport {
             (0, left) => format!("{left} processes are still running: inform the user, or cancel_all_workers again"),
             _ => "cancel_worker for each in failed".to_owned(),
         };
-        let next_step = match not_heard(&unheard) {
+        let next_step = match not_heard(&undelivered) {
             None => next_step,
-            Some(unheard) => format!("{next_step}; {}; retry_worker delivers it first", size::line(&unheard, UNHEARD)),
+            Some(undelivered) => {
+                format!("{next_step}; {}; retry_worker delivers it first", size::line(&undelivered, UNDELIVERED))
+            }
         };
         let (failed, rest) = size::fit(failed, (size::ANSWER - ENVELOPE) / 2);
         let (cancelled, others) = size::fit(cancelled, size::ANSWER - ENVELOPE - size::of(&failed));
@@ -194,7 +196,7 @@ mod tests {
                 survivors: u32::from(number == 1),
                 proof: Containment::Full,
                 already_settled: number == 2,
-                unheard: vec!["a \"message\"".repeat(100)],
+                undelivered: vec!["a \"message\"".repeat(100)],
             };
             let result = match number % 2 {
                 0 => Ok(answer),

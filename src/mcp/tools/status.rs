@@ -9,7 +9,7 @@ use crate::mcp::error::ToolError;
 use crate::mcp::transcript::LINE;
 use crate::mcp::{size, wire};
 use crate::mission::message::Author;
-use crate::orchestrator::{self, Details, DiffPage, Heard, LoggedEvent, Written};
+use crate::orchestrator::{self, DeliveryState, Details, DiffPage, LoggedEvent, MessageView};
 
 const DEFAULT_LOG_LINES: u64 = 40;
 const MAX_LOG_LINES: u64 = 500;
@@ -199,10 +199,10 @@ impl LogLine {
 }
 
 impl SentMessage {
-    fn new(written: &Written) -> Self {
+    fn new(written: &MessageView) -> Self {
         let by = if written.by == Some(Author::User) { "(by the user) " } else { "" };
-        let unheard = if written.heard == Heard::Never { "(not delivered) " } else { "" };
-        let text = format!("{unheard}{by}{}", size::ends(&written.text, 1_000));
+        let undelivered = if written.state == DeliveryState::Never { "(not delivered) " } else { "" };
+        let text = format!("{undelivered}{by}{}", size::ends(&written.text, 1_000));
         let receipt = written.delivered.and_then(|how| Some(serde_json::to_value(how).ok()?.as_str()?.to_owned()));
         Self { message_id: written.id.to_string(), at: written.at.to_string(), text, receipt }
     }

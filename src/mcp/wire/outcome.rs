@@ -139,7 +139,7 @@ impl OutcomeReport {
                 message: entry::reasons(
                     failure.map(|failure| failure.message.as_str()),
                     &outcome.run.cancelled,
-                    &outcome.run.unheard,
+                    &outcome.run.undelivered,
                 )
                 .map(|reasons| size::ends(&reasons, text)),
                 exit_code,

@@ -374,7 +374,7 @@ fn next_attempt(worker: &Worker, request: &RetryRequest) -> NextAttempt {
     let start = match (session, &request.prompt) {
         (Some(session_id), None) => {
             let text = feedback.map(str::to_owned).or_else(|| last.map(retry::go_on));
-            let parts = [retry::unheard(worker), text];
+            let parts = [retry::undelivered(worker), text];
             Start::Resume { session_id, text: parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n") }
         }
         (_, prompt) => fresh_start(worker, prompt.as_deref(), feedback),

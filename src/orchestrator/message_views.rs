@@ -5,27 +5,27 @@ use uuid::Uuid;
 
 use crate::attempt::assignment::Assignment;
 use crate::attempt::status::{Delivered, LiveStatus};
-use crate::attempt::worker_dir::{AttemptDir, Instruction, WorkerDir};
+use crate::attempt::worker_dir::{AttemptDir, InboxEntry, WorkerDir};
 use crate::files;
 use crate::mission::message::{Author, Message};
 use crate::mission::registry::Worker;
 
 /// A message, feedback, or a new prompt.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Written {
+pub struct MessageView {
     pub attempt: u32,
     pub id: Uuid,
     pub at: Timestamp,
     /// The author. `None` if the server wrote it on its own.
     pub by: Option<Author>,
     pub text: String,
-    pub heard: Heard,
-    /// The delivery state. A message may have been passed to the CLI without an acknowledgement.
+    pub state: DeliveryState,
+    /// The last step of its delivery. A message may have been passed to the CLI without an acknowledgement.
     pub delivered: Option<Delivered>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
+pub enum DeliveryState {
     /// Delivered as part of the attempt's first prompt.
     AtTheStart,
     At(Timestamp),
@@ -35,45 +35,47 @@ pub enum Heard {
     Never,
 }
 
-impl Heard {
+impl DeliveryState {
     pub fn as_str(self) -> &'static str {
         match self {
-            Heard::AtTheStart | Heard::At(_) => "delivered",
-            Heard::Waiting => "waiting",
-            Heard::Never => "not delivered",
+            DeliveryState::AtTheStart | DeliveryState::At(_) => "delivered",
+            DeliveryState::Waiting => "waiting",
+            DeliveryState::Never => "not delivered",
         }
     }
 }
 
 /// Returns all messages to a worker, in the order in which they were written.
-pub fn written(worker: &Worker, folder: &WorkerDir) -> Vec<Written> {
-    let mut all: Vec<Written> = Vec::new();
+pub fn messages_to(worker: &Worker, folder: &WorkerDir) -> Vec<MessageView> {
+    let mut all: Vec<MessageView> = Vec::new();
     for number in folder.attempts() {
         let is_over = number < worker.attempt || worker.status.is_settled();
         all.extend(in_attempt(worker, number, &folder.attempt(number), is_over));
     }
     if !worker.status.is_settled() && !worker.status.is_live() {
-        let waiting = |message: &Message| of_message(message, worker.attempt + 1, Heard::Waiting);
+        let waiting = |message: &Message| of_message(message, worker.attempt + 1, DeliveryState::Waiting);
         all.extend(worker.next.written.iter().map(waiting));
     }
     all
 }
 
 /// Returns the messages to the attempt that runs, ran last, or waits in the queue.
-pub fn of_the_newest(worker: &Worker, folder: &WorkerDir) -> Vec<Written> {
+pub fn messages_to_newest_attempt(worker: &Worker, folder: &WorkerDir) -> Vec<MessageView> {
     let queued = !worker.status.is_settled() && !worker.status.is_live();
     let newest = worker.attempt + u32::from(queued);
-    written(worker, folder).into_iter().filter(|written| written.attempt == newest).collect()
+    messages_to(worker, folder).into_iter().filter(|message| message.attempt == newest).collect()
 }
 
 /// Returns the messages of one attempt: those that it began with, then those that were posted to it.
-fn in_attempt(worker: &Worker, number: u32, dir: &AttemptDir, is_over: bool) -> Vec<Written> {
+fn in_attempt(worker: &Worker, number: u32, dir: &AttemptDir, is_over: bool) -> Vec<MessageView> {
     let assignment: Option<Assignment> = files::read_json(&dir.assignment()).ok().flatten();
     let began = match assignment {
-        Some(assignment) => assignment.written.iter().map(|it| of_message(it, number, Heard::AtTheStart)).collect(),
+        Some(assignment) => {
+            assignment.written.iter().map(|it| of_message(it, number, DeliveryState::AtTheStart)).collect()
+        }
         // It was cancelled in the queue.
         None if is_over && number == worker.attempt => {
-            worker.next.written.iter().map(|it| of_message(it, number, Heard::Never)).collect()
+            worker.next.written.iter().map(|it| of_message(it, number, DeliveryState::Never)).collect()
         }
         None => Vec::new(),
     };
@@ -81,7 +83,7 @@ fn in_attempt(worker: &Worker, number: u32, dir: &AttemptDir, is_over: bool) -> 
 }
 
 /// Returns the messages that were posted to a running attempt.
-pub fn inbox_entries(number: u32, dir: &AttemptDir, is_over: bool) -> Vec<Written> {
+pub fn inbox_entries(number: u32, dir: &AttemptDir, is_over: bool) -> Vec<MessageView> {
     let inbox_entries = dir.inbox_entries(0).unwrap_or_default();
     if inbox_entries.is_empty() {
         return Vec::new();
@@ -90,24 +92,21 @@ pub fn inbox_entries(number: u32, dir: &AttemptDir, is_over: bool) -> Vec<Writte
     let receipts = status.map(|status| status.receipts).unwrap_or_default();
     // The newest receipt has the current delivery state.
     let newest = |id: Uuid| receipts.iter().rev().find(|receipt| receipt.message_id == id);
-    let heard = |id: Uuid| match newest(id).filter(|receipt| receipt.how != Delivered::Sent) {
-        Some(receipt) => Heard::At(receipt.at),
-        None if is_over => Heard::Never,
-        None => Heard::Waiting,
+    let state = |id: Uuid| match newest(id).filter(|receipt| receipt.how != Delivered::Sent) {
+        Some(receipt) => DeliveryState::At(receipt.at),
+        None if is_over => DeliveryState::Never,
+        None => DeliveryState::Waiting,
     };
-    let message = |inbox_entry: crate::attempt::worker_dir::InboxEntry| match inbox_entry.instruction {
-        Instruction::Message { text, .. } => {
-            let (id, at, by) = (inbox_entry.id, inbox_entry.at, inbox_entry.by);
-            let delivered = newest(id).map(|receipt| receipt.how);
-            Some(Written { attempt: number, id, at, by, text, heard: heard(id), delivered })
-        }
-        Instruction::Cancel { .. } | Instruction::OverBudget { .. } => None,
+    let message = |entry: InboxEntry| {
+        let (id, at, by) = (entry.id, entry.at, entry.by);
+        let delivered = newest(id).map(|receipt| receipt.how);
+        Some(MessageView { attempt: number, id, at, by, text: entry.into_text()?, state: state(id), delivered })
     };
     inbox_entries.into_iter().filter_map(message).collect()
 }
 
-fn of_message(message: &Message, attempt: u32, heard: Heard) -> Written {
+fn of_message(message: &Message, attempt: u32, state: DeliveryState) -> MessageView {
     let Message { id, at, by, text } = message.clone();
-    let delivered = (heard == Heard::AtTheStart).then_some(Delivered::Turn);
-    Written { attempt, id, at, by: Some(by), text, heard, delivered }
+    let delivered = (state == DeliveryState::AtTheStart).then_some(Delivered::Turn);
+    MessageView { attempt, id, at, by: Some(by), text, state, delivered }
 }
