@@ -85,10 +85,10 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, CliError> {
     let trust = repository.as_ref().map_or_else(|| Trust::recorded(state_root, None), |it| it.trust.clone());
     let directory = Checkout::new(worker.mission.place.path(), &trust);
     let shown = terminal::is_terminal() && !args.json;
-    let look = DiffStyle { colour: shown && terminal::wants_colours(), stat: args.stat.then(terminal::width) };
+    let style = DiffStyle { colour: shown && terminal::wants_colours(), stat: args.stat.then(terminal::width) };
     if args.json {
         let text = SharedBuffer::default();
-        write(&worker, &directory, repository.as_ref(), &base, look, text.clone())?;
+        write(&worker, &directory, repository.as_ref(), &base, style, text.clone())?;
         let text = text.text();
         let branch = worker.branch();
         output::json(&DiffDocument { worker_id: worker.id.as_str(), base_commit: &base, branch, diff: &text })?;
@@ -100,15 +100,15 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, CliError> {
             // The pager handles Ctrl-C. This process must survive it, since the pager reads from it.
             let _ignored = signal(SignalKind::interrupt());
             if let Some(input) = pager.stdin.take() {
-                write(&worker, &directory, repository.as_ref(), &base, look, input)?;
+                write(&worker, &directory, repository.as_ref(), &base, style, input)?;
             }
             let _ = pager.wait();
         }
         // Without a pager the text of workers goes to the terminal directly.
         None if shown => {
-            write(&worker, &directory, repository.as_ref(), &base, look, Sanitizer::new(io::stdout(), true))?
+            write(&worker, &directory, repository.as_ref(), &base, style, Sanitizer::new(io::stdout(), true))?
         }
-        None => write(&worker, &directory, repository.as_ref(), &base, look, io::stdout())?,
+        None => write(&worker, &directory, repository.as_ref(), &base, style, io::stdout())?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -119,12 +119,12 @@ fn write(
     directory: &Checkout,
     repository: Option<&Repository>,
     base: &str,
-    look: DiffStyle,
+    style: DiffStyle,
     out: impl Write + Send + 'static,
 ) -> Result<(), CliError> {
     let written = match (worker.branch().filter(|_| !directory.exists()), repository) {
-        (Some(branch), Some(repository)) => git::show_branch_diff(repository, branch, base, look, out),
-        _ => git::show_diff(directory, base, look, out),
+        (Some(branch), Some(repository)) => git::show_branch_diff(repository, branch, base, style, out),
+        _ => git::show_diff(directory, base, style, out),
     };
     written.map_err(|error: DiffError| CliError::Failed(hint::of(&error)))
 }

@@ -279,7 +279,7 @@ impl LogReader<'_> {
     }
 
     fn refresh(&mut self) -> Result<WorkerView, CliError> {
-        self.observer.look()?;
+        self.observer.read()?;
         self.observer.find(self.worker.as_str()).map_err(CliError::from)
     }
 

@@ -45,7 +45,7 @@ fn assignment(workspace: &Workspace, name: &str) -> Option<Assignment> {
     let mut observer = workspace.try_observer().ok()??;
     let worker = observer.find(name).ok()?.worker;
     newest(&observer, &worker.id).or_else(|| {
-        let overview = observer.look().ok()?;
+        let overview = observer.read().ok()?;
         let mut alike = overview.workers().filter(|view| view.worker.next.backend == worker.next.backend);
         alike.find_map(|view| newest(&observer, &view.worker.id))
     })

@@ -86,7 +86,7 @@ fn render(args: &StatusArgs, places: &Places) -> Result<String, CliError> {
             (None, false) => Ok(nothing()),
         };
     };
-    let overview = observer.look()?;
+    let overview = observer.read()?;
     if let Some(name) = &args.worker {
         let shown = find_worker(observer, &overview, name)?;
         return Ok(if args.json {

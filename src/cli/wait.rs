@@ -98,7 +98,7 @@ pub(super) fn run(args: &WaitArgs, places: &Places) -> ExitCode {
 async fn wait(args: &WaitArgs, places: &Places) -> Result<ExitCode, CliError> {
     let workspace = Workspace::find(places)?;
     let mut observer = workspace.observer()?;
-    let mut overview = observer.look()?;
+    let mut overview = observer.read()?;
     let mut wait =
         Wait { args, open: named(args, &observer, &overview)?, failed: false, blocked: false, unmanaged_since: None };
     if wait.open.is_empty() {
@@ -123,7 +123,7 @@ async fn wait(args: &WaitArgs, places: &Places) -> Result<ExitCode, CliError> {
             }
         };
         tokio::select! {
-            () = watcher.next() => overview = observer.look()?,
+            () = watcher.next() => overview = observer.read()?,
             () = time_up => return wait.time_up(&progress),
         }
     }

@@ -169,7 +169,7 @@ pub fn check_merged(repo: &Repository, request: &Remove, own_lock: &str) -> Resu
     let mut found = find(repo, &request.path)?;
     found.locked = found.locked.take().filter(|reason| reason != own_lock);
     check_removable(repo, &found)?;
-    if let Branch::Unmerged(refusal) = look_at_branch(repo, &found, request)? {
+    if let Branch::Unmerged(refusal) = check_branch(repo, &found, request)? {
         return Err(refusal);
     }
     refuse_losses(repo, &with_record(repo, request, &found), &found)
@@ -183,7 +183,7 @@ fn finish_removal(repo: &Repository, request: &Remove, path: PathBuf, branch: &s
     let found = Listed { path, branch, head, missing: true, ..Listed::default() };
     let mut salvage_ref = None;
     if request.delete_branch {
-        match look_at_branch(repo, &found, request)? {
+        match check_branch(repo, &found, request)? {
             Branch::Unmerged(refusal) if !request.force => return Err(refusal),
             Branch::Unmerged(_) => {
                 let keep = |tip: &String| keep_commit(repo, &request.salvage_name, tip);
@@ -199,7 +199,7 @@ fn finish_removal(repo: &Repository, request: &Remove, path: PathBuf, branch: &s
 fn remove_found(repo: &Repository, request: &Remove, found: Listed) -> Result<Removed, RemoveError> {
     check_removable(repo, &found)?;
     let request = &with_record(repo, request, &found);
-    let integrated = if request.delete_branch { Some(look_at_branch(repo, &found, request)?) } else { None };
+    let integrated = if request.delete_branch { Some(check_branch(repo, &found, request)?) } else { None };
     if !request.force {
         refuse_losses(repo, request, &found)?;
     }
@@ -363,7 +363,7 @@ fn unpublished_repositories(worktree: &Checkout, ignored: &[PathBuf]) -> Result<
 }
 
 /// Returns whether work would be lost with the branch.
-fn look_at_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result<Branch, RemoveError> {
+fn check_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result<Branch, RemoveError> {
     let (Some(branch), Some(tip)) = (&found.branch, &found.head) else {
         return Ok(Branch::None);
     };

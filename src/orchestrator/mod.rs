@@ -61,6 +61,6 @@ pub use message_views::{DeliveryState, MessageView, inbox_entries, messages_to};
 pub use observer::{BossOverview, Observer, Overview};
 pub use own_repository::own_repository;
 pub use place::state_root;
-pub use probe::{Looked, look_at_backends};
+pub use probe::{BackendCheck, check_backends};
 pub use worktree_places::{Around, all_folders, check_folder, worktrees_folder};
 pub use worktrees::{StayReason, base_commit, why_it_stays};

@@ -104,11 +104,11 @@ impl Observer {
     }
 
     /// Reads the changes and returns the whole state. Cheap if nothing has changed.
-    pub fn look(&mut self) -> Result<Overview> {
+    pub fn read(&mut self) -> Result<Overview> {
         self.reader.catch_up()?;
         let registry = self.reader.registry();
-        let told = SavedState::read(&state_dir::state_file(self.state_root()));
-        let tasks = told.by_worker();
+        let saved = SavedState::read(&state_dir::state_file(self.state_root()));
+        let tasks = saved.by_worker();
         let alive = self.alive();
         let mut bosses: Vec<BossOverview> = Vec::new();
         for worker in registry.workers() {
@@ -124,13 +124,13 @@ impl Observer {
             bosses[at].workers.push(view);
         }
         let repaired = registry.repaired.clone();
-        self.find_repository(told.repository.as_deref());
+        self.find_repository(saved.repository.as_deref());
         let repository = self.repository.as_ref().map(|(_, repository)| repository);
         self.merged.bring_up_to_date(repository, bosses.iter_mut().flat_map(|boss| &mut boss.workers));
         Ok(Overview {
             as_of: Timestamp::now(),
-            repository: told.repository.clone(),
-            integration_branch: told.integration_branch.clone(),
+            repository: saved.repository.clone(),
+            integration_branch: saved.integration_branch.clone(),
             bosses,
             in_history: self.reader.in_history(),
             repaired,

@@ -25,7 +25,7 @@ const CEILING: Duration = Duration::from_secs(20);
 
 /// The status of a backend, as far as it can be determined without a state directory.
 #[derive(Debug, Clone)]
-pub struct Looked {
+pub struct BackendCheck {
     /// The view of the backend. Its numbers of running and queued workers are always 0.
     pub view: BackendView,
     /// True unless its program is missing, or the version query timed out.
@@ -35,10 +35,10 @@ pub struct Looked {
 }
 
 /// Queries all backends in parallel, within `ceiling`.
-pub async fn look_at_backends(settings: &Settings, backends: &Backends, ceiling: Duration) -> Vec<Looked> {
-    let looks = backends.names().filter_map(|name| Some((BackendName::from(name), backends.get(name).ok()?)));
-    let looks = looks.map(|(name, backend)| async move { look(settings, &name, &*backend, ceiling).await });
-    futures_util::future::join_all(looks).await
+pub async fn check_backends(settings: &Settings, backends: &Backends, ceiling: Duration) -> Vec<BackendCheck> {
+    let checks = backends.names().filter_map(|name| Some((BackendName::from(name), backends.get(name).ok()?)));
+    let checks = checks.map(|(name, backend)| async move { check(settings, &name, &*backend, ceiling).await });
+    futures_util::future::join_all(checks).await
 }
 
 /// Finds the program of a backend, from the user's settings or on the PATH.
@@ -111,7 +111,7 @@ pub(super) async fn status(
 
 async fn view(context: &Context, name: &BackendName, counts: Counts) -> Result<BackendView, OrchestratorError> {
     let backend = context.backends.get(name.as_str())?;
-    let Looked { view, .. } = look(&context.settings, name, &*backend, CEILING).await;
+    let BackendCheck { view, .. } = check(&context.settings, name, &*backend, CEILING).await;
     let lost = counts.login_lost.then(|| backend.probe().login_command);
     Ok(BackendView {
         how_to_fix: view.how_to_fix.or(lost),
@@ -124,7 +124,7 @@ async fn view(context: &Context, name: &BackendName, counts: Counts) -> Result<B
     })
 }
 
-async fn look(settings: &Settings, name: &BackendName, backend: &dyn Backend, ceiling: Duration) -> Looked {
+async fn check(settings: &Settings, name: &BackendName, backend: &dyn Backend, ceiling: Duration) -> BackendCheck {
     let probe = backend.probe();
     let found = program(settings, name, backend);
     let path = found.as_ref().ok().cloned();
@@ -166,7 +166,7 @@ async fn look(settings: &Settings, name: &BackendName, backend: &dyn Backend, ce
         held_until: None,
     };
     let trouble = trouble.or(found.err().map(|missing| missing.why));
-    Looked { view, answered, trouble }
+    BackendCheck { view, answered, trouble }
 }
 
 /// Returns the models that the settings list for a custom backend. For the others, it is one that certainly exists.

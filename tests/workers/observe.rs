@@ -44,10 +44,10 @@ async fn observer_and_server_show_the_same() {
         views.map(|view| (view.worker.id.to_string(), view.worker.status.to_string(), view.waits_for.clone())).collect()
     };
     // The wait reasons are in the state file, which follows within 100 ms.
-    let is_same = async || seen(&observer.look().unwrap()) == reported_by(&server).await;
+    let is_same = async || seen(&observer.read().unwrap()) == reported_by(&server).await;
     assert!(in_time(is_same).await, "the server reports {:?}", reported_by(&server).await);
 
-    let overview = observer.look().unwrap();
+    let overview = observer.read().unwrap();
     let [boss] = &overview.bosses[..] else { panic!("{:?}", overview.bosses) };
     assert!(boss.is_here && boss.boss == server.boss);
     assert_eq!(boss.directory.as_deref(), Some(world.repo().as_path()));
@@ -77,14 +77,14 @@ async fn observer_sees_an_end_without_a_server() {
     server.orchestrator.shut_down().await;
 
     let mut observer = observer(&world);
-    let overview = observer.look().unwrap();
+    let overview = observer.read().unwrap();
     assert_eq!(status(&overview, &id), "running");
     let worker = &overview.workers().next().unwrap().worker;
     assert!(!overview.is_led(worker) && !overview.bosses[0].is_here);
 
     std::fs::write(&gate, "").unwrap();
     until_exists(&world.repo().join(".orchestrator/workers/w-1-t/attempts/1/outcome.json")).await;
-    let overview = observer.look().unwrap();
+    let overview = observer.read().unwrap();
     assert_eq!(status(&overview, &id), "completed");
     assert_eq!(observer.find(&id).unwrap().worker.last().unwrap().changes.commits, 1);
 }
@@ -99,7 +99,7 @@ async fn observer_reads_the_configured_integration_branch() {
     for (set, into) in [(None, None), (Some("release"), Some("release"))] {
         let mut observer =
             Observer::open(&world.repo().join(".orchestrator"), set).unwrap().expect("a state directory");
-        observer.look().unwrap();
+        observer.read().unwrap();
         let worker = observer.find(&id).unwrap().worker;
         assert_eq!(worker.integrated.as_ref().map(|it| it.into.as_str()), into);
     }

@@ -264,7 +264,7 @@ async fn merged_state_is_that_of_git_everywhere() {
     let is_merged = async || {
         let reported = server.orchestrator.get(&id).await.unwrap().worker.integrated.clone();
         let mut observer = Observer::open(&world.repo().join(".orchestrator"), None).unwrap().unwrap();
-        let overview = observer.look().unwrap();
+        let overview = observer.read().unwrap();
         let seen = overview.workers().next().unwrap().worker.integrated.clone();
         assert_eq!(reported, seen);
         let found = observer.find(&id).unwrap().worker.integrated.clone();

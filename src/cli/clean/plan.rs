@@ -43,7 +43,7 @@ impl CleanPlan {
     pub fn of(workspace: &Workspace) -> Result<Self, CliError> {
         let failed = |error: &dyn Hinted| CliError::Failed(hint::of(error));
         let mut observer = workspace.observer()?;
-        let overview = observer.look()?;
+        let overview = observer.read()?;
         let mut plan = Self { goes: Vec::new(), stays: Vec::new() };
         let Some(root) = &workspace.repository else { return Ok(plan) };
         let found = own_repository(root, observer.state_root()).map_err(|error| failed(&error))?;

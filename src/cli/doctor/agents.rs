@@ -6,7 +6,7 @@ use super::check::Finding;
 use crate::backend::Backends;
 use crate::cli::shell::quoted;
 use crate::config::Settings;
-use crate::orchestrator::{Looked, look_at_backends};
+use crate::orchestrator::{BackendCheck, check_backends};
 
 /// Time limit for an answer of a CLI. On a loaded machine, `--version` has taken 13 s.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
@@ -25,44 +25,44 @@ pub struct Usable {
 pub fn check_all(settings: &Settings) -> (Vec<Finding>, Usable) {
     let backends = Backends::with_custom(settings.custom.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let looked = match runtime {
-        Ok(runtime) => runtime.block_on(look_at_backends(settings, &backends, ANSWER_LIMIT)),
+    let checks = match runtime {
+        Ok(runtime) => runtime.block_on(check_backends(settings, &backends, ANSWER_LIMIT)),
         Err(error) => {
             return (vec![Finding::bad("agents", format!("cannot start the checks: {error}"))], Usable::default());
         }
     };
     let mut usable = Usable::default();
-    for it in looked.iter().filter(|it| it.trouble.is_none() && it.view.authenticated != Some(false)) {
+    for it in checks.iter().filter(|it| it.trouble.is_none() && it.view.authenticated != Some(false)) {
         usable.is_silent |= !it.answered;
         let is_known = it.answered && (it.view.authenticated == Some(true) || !needs_login(it, &backends));
         let list = if is_known { &mut usable.surely } else { &mut usable.maybe };
         list.push(it.view.backend.to_string());
     }
-    (looked.iter().map(|it| check(it, settings, &backends)).collect(), usable)
+    (checks.iter().map(|it| check(it, settings, &backends)).collect(), usable)
 }
 
-fn needs_login(looked: &Looked, backends: &Backends) -> bool {
-    let probe = backends.get(looked.view.backend.as_str()).ok().map(|backend| backend.probe());
+fn needs_login(backend: &BackendCheck, backends: &Backends) -> bool {
+    let probe = backends.get(backend.view.backend.as_str()).ok().map(|backend| backend.probe());
     probe.is_some_and(|probe| !probe.key_variables.is_empty() || probe.auth_args.is_some())
 }
 
-fn check(looked: &Looked, settings: &Settings, backends: &Backends) -> Finding {
-    let view = &looked.view;
+fn check(backend: &BackendCheck, settings: &Settings, backends: &Backends) -> Finding {
+    let view = &backend.view;
     let name = view.backend.as_str();
     let Some(path) = &view.path else {
         let fix = view.how_to_fix.clone().unwrap_or_default();
         let is_named = settings.backend(name).program.is_some() || settings.custom.iter().any(|it| it.name == name);
-        return match &looked.trouble {
+        return match &backend.trouble {
             Some(why) if is_named => Finding::bad(name, why).fix(fix),
             _ => Finding::warn(name, "not installed, or not on the PATH").fix(fix),
         };
     };
     let place = path.display();
-    if !looked.answered && view.authenticated != Some(false) {
+    if !backend.answered && view.authenticated != Some(false) {
         let message = format!("{place} printed no version within {} s, so it may not work", ANSWER_LIMIT.as_secs());
         return Finding::warn(name, message).fix(format!("{} --version", quoted(path)));
     }
-    if let Some(trouble) = &looked.trouble {
+    if let Some(trouble) = &backend.trouble {
         return Finding::bad(name, format!("{place} does not start: {trouble}"))
             .fix(format!("{} --version", quoted(path)));
     }
@@ -71,7 +71,7 @@ fn check(looked: &Looked, settings: &Settings, backends: &Backends) -> Finding {
     let about = format!("{version}, {place}");
     let probe = backends.get(name).ok().map(|backend| backend.probe());
     let login = probe.as_ref().map(|probe| probe.login_command.clone()).unwrap_or_default();
-    let needs_login = needs_login(looked, backends);
+    let needs_login = needs_login(backend, backends);
     match view.authenticated {
         Some(false) => Finding::bad(name, format!("not logged in ({about}{untested})")).fix(login),
         None if needs_login => Finding::warn(

@@ -31,7 +31,7 @@ pub fn check_all(context: &CheckContext) -> Vec<Finding> {
     const NAME: &str = "workers";
     let mut checks = Vec::new();
     let observer = Observer::open(&context.state_root, context.settings.integration_branch.as_deref());
-    match observer.and_then(|found| found.map(|mut it| Ok((it.look()?, it))).transpose()) {
+    match observer.and_then(|found| found.map(|mut it| Ok((it.read()?, it))).transpose()) {
         Err(error) => checks.push(Finding::bad(NAME, hint::of(&error)).stops_all()),
         Ok(None) => checks.push(Finding::ok(NAME, "no missions here yet")),
         Ok(Some((overview, observer))) => {
@@ -237,7 +237,7 @@ mod tests {
         fs::create_dir_all(&path).unwrap();
         History::open(StateDir::at(folder.path()).history()).unwrap().append(&[HistoryRecord::Worker(worker)]).unwrap();
         let mut observer = Observer::open(folder.path(), None).unwrap().unwrap();
-        let overview = observer.look().unwrap();
+        let overview = observer.read().unwrap();
         let found = worktrees(&overview, &observer, &[folder.path().join("worktrees")]).unwrap();
         assert!(found.message.starts_with("1 not merged ("), "{}", found.message);
 

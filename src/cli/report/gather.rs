@@ -105,7 +105,7 @@ impl ReportData {
         filter: &ReportFilter,
         place: &Path,
     ) -> Result<Option<Self>, OrchestratorError> {
-        let overview = observer.look()?;
+        let overview = observer.read()?;
         let mut views = observer.archived(|worker| filter.includes(worker));
         views.extend(overview.workers().filter(|view| filter.includes(&view.worker)).cloned());
         let left_out = views.len().saturating_sub(MOST_WORKERS);

@@ -145,12 +145,12 @@ impl StateWatcher {
             self.observer = Observer::open(&self.state_root, self.set_branch.as_deref())?;
         }
         let Some(observer) = &mut self.observer else { return Ok(None) };
-        let looked = observer.look();
-        if looked.is_err() {
+        let overview = observer.read();
+        if overview.is_err() {
             self.observer = None;
         }
         self.watch(&self.state_root.join("journal"));
-        looked.map(Some)
+        overview.map(Some)
     }
 
     fn watch(&mut self, folder: &Path) {
