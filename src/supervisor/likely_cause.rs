@@ -147,24 +147,7 @@ impl LiveAttempt {
             return BaseResult::Unknown;
         }
         let Ok(Some(_lease)) = lease::take(&dir.lock()) else { return BaseResult::Unknown };
-        let cancelled = CancellationToken::new();
-        let found = {
-            let verification = verification_run::verify_commit(&run, &dir, self.supervisor, &cancelled);
-            tokio::pin!(verification);
-            let stopped = async {
-                tokio::select! {
-                    () = self.inbox.until_stopped() => {}
-                    () = tokio::time::sleep(allowance) => {}
-                }
-            };
-            tokio::select! {
-                found = &mut verification => found,
-                () = stopped => {
-                    cancelled.cancel();
-                    verification.await
-                }
-            }
-        };
+        let found = self.run_on_base(&run, &dir, allowance).await;
         let was_made = run.tree(&dir).join(".git").exists();
         let (tree, other) = (repository.at(run.tree(&dir)), repository.at(worktree));
         // A fresh worktree may fail only because it lacks dependencies that the worker has installed for itself.
@@ -183,6 +166,25 @@ impl LiveAttempt {
             }
             _ => BaseResult::Unknown,
         }
+    }
+
+    /// Runs the command until the attempt is stopped or `allowance` is used up.
+    async fn run_on_base(
+        &mut self,
+        run: &VerificationAssignment,
+        dir: &VerificationDir,
+        allowance: Duration,
+    ) -> Option<Verification> {
+        let cancelled = CancellationToken::new();
+        let verification = verification_run::verify_commit(run, dir, self.supervisor, &cancelled);
+        tokio::pin!(verification);
+        tokio::select! {
+            found = &mut verification => return found,
+            () = self.inbox.until_stopped() => {}
+            () = tokio::time::sleep(allowance) => {}
+        }
+        cancelled.cancel();
+        verification.await
     }
 }
 

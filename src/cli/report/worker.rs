@@ -6,13 +6,15 @@ use super::conversation::{Conversation, ConversationItem, ItemKind, ToolResult};
 use super::gather::{AttemptReport, WorkerReport};
 use super::text;
 use crate::cli::hint;
+use crate::cli::text::short_commit;
 use crate::mission::entry::AttemptSummary;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::message::{Author, not_heard};
-use crate::mission::outcome::{FailureKind, Verification, blocked_by};
+use crate::mission::outcome::{Changes, FailureKind, Verification, blocked_by};
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
+use crate::orchestrator::{Collision, RaceView};
 
 const TITLE: usize = 300;
 const PROMPT: usize = 12_000;
@@ -65,10 +67,6 @@ pub fn lines(insertions: u64, deletions: u64) -> Markup {
     html! { span.lines { span.plus { "+" (insertions) } " " span.minus { "−" (deletions) } } }
 }
 
-pub fn short(commit: &str) -> &str {
-    commit.get(..10).unwrap_or(commit)
-}
-
 pub fn worker(report: &WorkerReport) -> Markup {
     let worker = &report.view.worker;
     let last = report.attempts.last();
@@ -117,9 +115,7 @@ fn facts(report: &WorkerReport) -> Markup {
     // The verification has a fact of its own.
     let failure = report.brief().and_then(|brief| brief.failure.as_ref());
     let failure = failure.filter(|failure| failure.kind != FailureKind::Verification);
-    let fact = |name: &str, value: Markup| html! { div { dt { (name) } dd { (value) } } };
-    let code = |text: &str| html! { code { (text::head(&text::clean(text), REASON)) } };
-    let plain = |text: &str| html! { (text::head(&text::clean(text), REASON)) };
+    let cancelled = report.brief().and_then(|brief| brief.cancelled.clone()).or_else(|| worker.cancelled());
     html! {
         dl.facts {
             @if let Some(failure) = failure {
@@ -130,9 +126,7 @@ fn facts(report: &WorkerReport) -> Markup {
             @if worker.needs_you() {
                 (fact("Needs you", html! { "it reports that it is blocked: " (plain(blocked_by(report.brief().map_or("", |brief| &brief.final_message)).unwrap_or_default())) }))
             }
-            @if let Some(cancelled) = report.brief().and_then(|brief| brief.cancelled.clone()).or_else(|| worker.cancelled()) {
-                (fact("Cancelled", plain(&cancelled.words())))
-            }
+            @if let Some(cancelled) = cancelled { (fact("Cancelled", plain(&cancelled.words()))) }
             @if let Some(undelivered) = report.brief().and_then(|brief| not_heard(&brief.undelivered)) {
                 (fact("Not delivered", plain(&undelivered)))
             }
@@ -141,49 +135,71 @@ fn facts(report: &WorkerReport) -> Markup {
                 @let tasks = worker.mission.depends_on.iter().map(|task| task.as_str()).collect::<Vec<_>>().join(", ");
                 (fact("Depends on", plain(&tasks)))
             }
-            @if let Some(race) = &report.view.race {
-                (fact("Race", html! {
-                    "against " (race.racers.iter().filter(|it| it.worker_id != worker.id).map(|it| it.worker_id.as_str()).collect::<Vec<_>>().join(", "))
-                    @match &race.winner {
-                        Some(winner) if *winner == worker.id => { ", " strong { "won" } }
-                        Some(winner) => { ", won by " (winner.as_str()) }
-                        None => { ", not decided" }
-                    }
-                }))
-            }
+            @if let Some(race) = &report.view.race { (fact("Race", race_result(race, &worker.id))) }
             (verified(report))
             @match (&worker.mission.place, &worker.integrated) {
                 (_, Some(it)) => {
-                    (fact("Merged", html! { "into " (code(&it.into)) " as " code title=(it.commit) { (short(&it.commit)) } }))
+                    (fact("Merged", html! { "into " (code(&it.into)) " as " code title=(it.commit) { (short_commit(&it.commit)) } }))
                 }
                 (Place::Worktree { branch, .. }, None) => { (fact("Branch", code(branch))) }
                 (Place::Directory { path }, None) => { (fact("Directory", code(&path.to_string_lossy()))) }
             }
             @if !report.view.collisions.is_empty() {
-                (fact("Conflicts with", html! {
-                    @for (at, collision) in report.view.collisions.iter().enumerate() {
-                        @if at > 0 { ", " }
-                        (collision.with.name())
-                        @if !collision.paths.is_empty() { " (" (plain(&collision.paths.join(", "))) ")" }
-                    }
-                }))
+                (fact("Conflicts with", collisions(&report.view.collisions)))
             }
             @if let Some(unchecked) = report.view.unchecked {
                 (fact("Not checked", plain(crate::cli::status::unchecked_words(unchecked))))
             }
             @if let Some(salvage) = &worker.salvage_ref { (fact("Salvaged to", code(salvage))) }
-            @if let Some(changes) = report.changes() {
-                @for note in &changes.notes { (fact("Note", plain(note))) }
-                @if changes.uncommitted > 0 {
-                    (fact("Not committed", html! { (text::count(changes.uncommitted, "file")) }))
-                }
-                @for part in &changes.not_on_branch {
-                    (fact("Not on its branch", html! { (plain(&part.what)) ", in " (code(&part.place)) }))
-                }
-                @if !changes.outside_worktree.is_empty() {
-                    (fact("Edited elsewhere", code(&changes.outside_worktree.join(", "))))
-                }
-            }
+            @if let Some(changes) = report.changes() { (exceptions(changes)) }
+        }
+    }
+}
+
+fn fact(name: &str, value: Markup) -> Markup {
+    html! { div { dt { (name) } dd { (value) } } }
+}
+
+fn code(text: &str) -> Markup {
+    html! { code { (plain(text)) } }
+}
+
+fn plain(text: &str) -> Markup {
+    html! { (text::head(&text::clean(text), REASON)) }
+}
+
+fn race_result(race: &RaceView, worker: &WorkerId) -> Markup {
+    let others = race.racers.iter().map(|it| &it.worker_id).filter(|it| *it != worker).map(WorkerId::as_str);
+    html! {
+        "against " (others.collect::<Vec<_>>().join(", "))
+        @match &race.winner {
+            Some(winner) if winner == worker => { ", " strong { "won" } }
+            Some(winner) => { ", won by " (winner.as_str()) }
+            None => { ", not decided" }
+        }
+    }
+}
+
+fn collisions(collisions: &[Collision]) -> Markup {
+    html! {
+        @for (at, collision) in collisions.iter().enumerate() {
+            @if at > 0 { ", " }
+            (collision.with.name())
+            @if !collision.paths.is_empty() { " (" (plain(&collision.paths.join(", "))) ")" }
+        }
+    }
+}
+
+/// Renders the changes that are not simply commits of its branch.
+fn exceptions(changes: &Changes) -> Markup {
+    html! {
+        @for note in &changes.notes { (fact("Note", plain(note))) }
+        @if changes.uncommitted > 0 { (fact("Not committed", html! { (text::count(changes.uncommitted, "file")) })) }
+        @for part in &changes.not_on_branch {
+            (fact("Not on its branch", html! { (plain(&part.what)) ", in " (code(&part.place)) }))
+        }
+        @if !changes.outside_worktree.is_empty() {
+            (fact("Edited elsewhere", code(&changes.outside_worktree.join(", "))))
         }
     }
 }
@@ -193,7 +209,7 @@ fn verified(report: &WorkerReport) -> Markup {
     else {
         return html! {};
     };
-    html! { div { dt { "Verification" } dd { (verification_detail) } } }
+    fact("Verification", verification_detail)
 }
 
 /// Renders the command, its result, and the output of a failed run.
@@ -206,7 +222,7 @@ fn verification_detail(report: &WorkerReport, found: &Verification) -> Option<Ma
     };
     Some(html! {
         (result) " " code { (text::head(&text::clean(command), REASON)) }
-        @if let Some(commit) = found.commit() { " at " code title=(commit) { (short(commit)) } }
+        @if let Some(commit) = found.commit() { " at " code title=(commit) { (short_commit(commit)) } }
         @if let Some(cause) = report.brief().and_then(|brief| brief.likely_cause.as_ref()) {
             p { "Likely cause: " (text::head(&text::clean(&cause.words()), REASON)) }
         }

@@ -10,9 +10,10 @@ use super::row;
 use crate::cli::hint;
 use crate::cli::terminal::Tone;
 use crate::cli::text;
-use crate::mission::entry::Start;
+use crate::mission::entry::{AttemptSummary, Start};
 use crate::mission::message::Author;
 use crate::mission::outcome::{LikelyCause, tail};
+use crate::mission::registry::Worker;
 use crate::orchestrator::{DeliveryState, MessageView};
 
 /// Maximum size in bytes of a prompt, a message or a log that is shown.
@@ -30,11 +31,17 @@ pub(super) struct Fact {
 
 /// Returns the facts about a worker. Each text is one clean line.
 pub(super) fn facts(shown: &DashboardWorker, home: Option<&Path>) -> Vec<Fact> {
+    let mut facts = Facts(Vec::new());
+    add_identity(shown, home, &mut facts);
+    add_present(shown, &mut facts);
+    add_result(shown, &mut facts);
+    facts.0
+}
+
+/// Adds what it is, where it works, and how long.
+fn add_identity(shown: &DashboardWorker, home: Option<&Path>, facts: &mut Facts) {
     let DashboardWorker { row, view, is_led, .. } = shown;
     let worker = &*view.worker;
-    let mission = &worker.mission;
-    let last = worker.last().filter(|_| worker.status.is_settled());
-    let mut facts = Facts(Vec::new());
     facts.toned("state", &format!("{} {}", row.state.sign, row.state.word), row.state.tone);
     facts.add("worker", &row.id);
     facts.add("title", &row.title);
@@ -53,13 +60,19 @@ pub(super) fn facts(shown: &DashboardWorker, home: Option<&Path>) -> Vec<Fact> {
     facts.add("cost", &spent_in_all(&view.spent()));
     facts.whole("branch", &row.branch);
     let gone = if worker.worktree_removed { " (removed)" } else { "" };
-    facts.whole("directory", &format!("{}{gone}", shorten(mission.place.path(), home)));
+    facts.whole("directory", &format!("{}{gone}", shorten(worker.mission.place.path(), home)));
     if !is_led {
         facts.toned("server", "none: its server has ended", Tone::Waiting);
     }
+}
+
+/// Adds what holds it up, what others do to it, and what it does now.
+fn add_present(shown: &DashboardWorker, facts: &mut Facts) {
+    let view = &shown.view;
+    let worker = &*view.worker;
     facts.toned("blocked", &view.block.as_ref().map(hint::line).unwrap_or_default(), Tone::Bad);
     facts.add("waiting", view.waits_for.as_deref().unwrap_or_default());
-    let needs: Vec<&str> = mission.depends_on.iter().map(|task| task.as_str()).collect();
+    let needs: Vec<&str> = worker.mission.depends_on.iter().map(|task| task.as_str()).collect();
     facts.add("depends on", &needs.join(", "));
     for collision in &view.collisions {
         let paths =
@@ -69,6 +82,7 @@ pub(super) fn facts(shown: &DashboardWorker, home: Option<&Path>) -> Vec<Fact> {
     if let Some(unchecked) = view.unchecked {
         facts.toned("unchecked", row::unchecked_words(unchecked), Tone::Waiting);
     }
+    let last = settled(worker);
     if let Some(cancelled) = last.and_then(|last| last.cancelled.clone()).or_else(|| worker.cancelled()) {
         facts.toned("cancelled", &cancelled.words(), Tone::Waiting);
     }
@@ -79,6 +93,14 @@ pub(super) fn facts(shown: &DashboardWorker, home: Option<&Path>) -> Vec<Fact> {
         facts.toned("stalled", live.stalled.as_deref().unwrap_or_default(), Tone::Bad);
         facts.add("now", &live.activity);
     }
+}
+
+/// Adds what its last attempt left, and its prompt.
+fn add_result(shown: &DashboardWorker, facts: &mut Facts) {
+    let DashboardWorker { row, view, .. } = shown;
+    let worker = &*view.worker;
+    let mission = &worker.mission;
+    let last = settled(worker);
     if let Some(last) = last {
         if let Some(failure) = &last.failure {
             let kind = failure.kind.as_str();
@@ -112,7 +134,10 @@ pub(super) fn facts(shown: &DashboardWorker, home: Option<&Path>) -> Vec<Fact> {
         Start::Mission | Start::Resume { .. } => &mission.prompt,
     };
     facts.add("prompt", &prompt[..prompt.floor_char_boundary(TEXT)]);
-    facts.0
+}
+
+fn settled(worker: &Worker) -> Option<&AttemptSummary> {
+    worker.last().filter(|_| worker.status.is_settled())
 }
 
 /// Formats a message as `12:03:04 user, waiting: look at b`.
