@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::causes::with_causes;
 use super::create::{Defaults, Draft, DraftPlace, Registered, Rejection, register, register_race};
-use super::entry::{AttemptSummary, Entry, Line};
+use super::entry::{AttemptSummary, Entry, Line, NextAttempt, Start};
 use super::hint::{Hinted, with_hints};
 use super::id::{BossId, ServerId, WorkerId};
 use super::lifecycle::Ending;
@@ -79,6 +79,13 @@ fn apply_created(
 /// Registers drafts that race each other.
 pub fn create_race(registry: &mut Registry, drafts: &[Draft]) -> Vec<Result<WorkerId, Rejection>> {
     apply_created(registry, register_race(registry, &BossId::from("b"), drafts, defaults()))
+}
+
+/// Returns the entry for another attempt at the mission.
+pub fn requeued(worker: &WorkerId) -> Entry {
+    let (backend, start) = ("codex".into(), Start::Mission);
+    let next = NextAttempt { backend, model: None, effort: None, start, written: Vec::new() };
+    Entry::Requeued { worker: worker.clone(), next: Box::new(next), lease: None }
 }
 
 /// Starts and ends the next attempt of a worker.

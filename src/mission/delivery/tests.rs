@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 
 use super::super::create::Draft;
-use super::super::entry::{Entry, NextAttempt, Start};
+use super::super::entry::Entry;
 use super::super::lifecycle::Ending;
-use super::super::testing::{apply, create, draft, needs, settle};
+use super::super::testing::{apply, create, draft, needs, requeued, settle};
 use super::*;
 
 #[derive(Debug, Clone, Copy)]
@@ -54,20 +54,7 @@ impl Model {
     fn step(&mut self, step: Step) {
         match step {
             Step::Settle(at) => settle(&mut self.registry, &self.ids[at].clone(), Ending::Completed),
-            Step::Requeue(at) => {
-                let next = NextAttempt {
-                    backend: "codex".into(),
-                    model: None,
-                    effort: None,
-                    start: Start::Mission,
-                    written: Vec::new(),
-                };
-                apply(
-                    &mut self.registry,
-                    "s",
-                    Entry::Requeued { worker: self.ids[at].clone(), next: Box::new(next), lease: None },
-                );
-            }
+            Step::Requeue(at) => apply(&mut self.registry, "s", requeued(&self.ids[at])),
             Step::Answer(server) => self.answer(server),
             Step::Arrive(server) => {
                 let (offers, settled): (Vec<_>, Vec<_>) = self.open[server].drain(..).unzip();

@@ -1,13 +1,11 @@
 use super::super::lifecycle::Ending;
 use super::super::message::Cancelled;
-use super::super::testing::{apply, brief, create, draft, needs, settle};
+use super::super::testing::{apply, brief, create, draft, needs, requeued, settle};
 use super::super::{graph, retry};
 use super::*;
 
 fn requeue(registry: &mut Registry, id: &WorkerId) {
-    let next =
-        NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission, written: Vec::new() };
-    apply(registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next), lease: None });
+    apply(registry, "s", requeued(id));
 }
 
 fn start(registry: &mut Registry, id: &WorkerId, attempt: u32) {
@@ -128,8 +126,6 @@ fn blocked_worker_needs_attention_until_it_is_used() {
     merged.integrated =
         Some(Integrated { into: "main".to_owned(), commit: "c".to_owned(), source: None, partial: false });
     assert!(!merged.needs_you());
-    let next =
-        NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission, written: Vec::new() };
-    apply(&mut registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next), lease: None });
+    requeue(&mut registry, &id);
     assert!(!registry.get(&id).unwrap().needs_you());
 }

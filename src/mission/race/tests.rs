@@ -3,12 +3,12 @@ use proptest::prelude::*;
 use super::super::archive::{Retention, movable};
 use super::super::create::{Draft, Rejection};
 use super::super::delivery::{Selection, due};
-use super::super::entry::{Entry, NextAttempt, Start};
+use super::super::entry::Entry;
 use super::super::graph::{self, Readiness};
 use super::super::id::ServerId;
 use super::super::lifecycle::Event;
 use super::super::outcome::Verification;
-use super::super::testing::{apply, brief, create, create_race, draft, needs};
+use super::super::testing::{apply, brief, create, create_race, draft, needs, requeued};
 use super::*;
 
 fn racer(backend: &str) -> Draft {
@@ -47,9 +47,7 @@ fn run(registry: &mut Registry, id: &WorkerId, status: Ending, commits: u32) {
 }
 
 fn requeue(registry: &mut Registry, id: &WorkerId) {
-    let next =
-        NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission, written: Vec::new() };
-    apply(registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next), lease: None });
+    apply(registry, "s", requeued(id));
 }
 
 fn winner(registry: &Registry, id: &WorkerId) -> Option<WorkerId> {

@@ -6,11 +6,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::mission::archive::Retention;
 use crate::mission::create::{Defaults, Draft, Registered, register, register_race};
-use crate::mission::entry::{Entry, Line, NextAttempt, Start};
+use crate::mission::entry::{Entry, Line};
 use crate::mission::id::ServerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::registry::Registry;
-use crate::mission::testing::{brief, draft};
+use crate::mission::testing::{brief, draft, requeued};
 use crate::store::journal::{Journal, Needed};
 
 const RETENTION: Retention = Retention { newest: 2, slack: 1 };
@@ -151,17 +151,9 @@ impl Pair {
 
     fn retry(&mut self, by: usize, at: usize) {
         let Some(worker) = self.worker(at).filter(|worker| worker.status.is_settled()) else { return };
-        let next = NextAttempt {
-            backend: "codex".into(),
-            model: None,
-            effort: None,
-            start: Start::Mission,
-            written: Vec::new(),
-        };
         let mut names: Vec<String> = worker.mission.depends_on.iter().map(|task| task.to_string()).collect();
         names.push(worker.id.to_string());
-        let entry = Entry::Requeued { worker: worker.id.clone(), next: Box::new(next), lease: None };
-        self.change(by, &Needed { names, ..Needed::default() }, vec![entry]);
+        self.change(by, &Needed { names, ..Needed::default() }, vec![requeued(&worker.id)]);
     }
 
     fn worker(&self, at: usize) -> Option<Arc<Worker>> {

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::mission::delivery::Notification;
-use crate::mission::entry::{AttemptSummary, NextAttempt, Start};
+use crate::mission::entry::AttemptSummary;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Cleanup, Outcome, Run, Verification};
+use crate::mission::testing::requeued;
 use crate::store::state_file;
 
 fn apply(journal: &mut Journal, entry: Entry) {
@@ -105,14 +106,7 @@ fn damaged_start_and_retry_are_found_in_folders() {
     create(&mut journal, "one");
     create(&mut journal, "two");
     run(folder.path(), &mut journal, 1, 1, true);
-    let next = Box::new(NextAttempt {
-        backend: "codex".into(),
-        model: None,
-        effort: None,
-        start: Start::Mission,
-        written: Vec::new(),
-    });
-    apply(&mut journal, Entry::Requeued { worker: WorkerId::new(1, "one"), next, lease: None });
+    apply(&mut journal, requeued(&WorkerId::new(1, "one")));
     run(folder.path(), &mut journal, 1, 2, true);
     run(folder.path(), &mut journal, 2, 1, false);
     drop(journal);
