@@ -64,12 +64,6 @@ pub struct RefChange {
     pub after: Option<String>,
 }
 
-impl CheckoutChanges {
-    pub fn any(&self) -> bool {
-        *self != CheckoutChanges::default()
-    }
-}
-
 impl Fingerprint {
     /// Returns the changes from `self` to `after`. A branch that stays checked out in the main worktree counts as its
     /// HEAD.
@@ -263,7 +257,7 @@ mod tests {
         commit(&made.path, "a.txt", "a\n");
         git(&made.path, &["config", "branch.work.remote", "origin"]);
         let after = fingerprint(&fixture.repo).unwrap();
-        assert!(!before.compare(&after).any());
+        assert_eq!(before.compare(&after), CheckoutChanges::default());
     }
 
     #[test]

@@ -32,20 +32,8 @@ pub struct MergeResult {
     pub conflicts: Vec<String>,
 }
 
-/// Returns the paths in conflict of each pair, empty for a clean merge. `None` means that git cannot merge the pair,
-/// for example because the histories are unrelated. `target` provides the attributes, as in an integration. `scratch`
-/// is an empty folder.
-pub fn collisions(
-    repo: &Repository,
-    target: &str,
-    pairs: &[CommitPair],
-    scratch: &Path,
-) -> Result<Vec<Option<Vec<String>>>, CommandError> {
-    let result = merge_pairs(repo, target, pairs, scratch)?;
-    Ok(result.into_iter().map(|result| Some(result?.conflicts)).collect())
-}
-
-/// Returns the same as [`collisions`], with the tree of each merge.
+/// Merges each pair. `None` means that git cannot, for example because the histories are unrelated. `target` provides
+/// the attributes, as in an integration. `scratch` is an empty folder.
 pub fn merge_pairs(
     repo: &Repository,
     target: &str,
@@ -221,7 +209,6 @@ mod tests {
         let readme = Some(vec!["readme.txt".to_owned()]);
         let expected = [readme.clone(), Some(vec![]), None, Some(vec![]), None, readme];
         let scratch = scratch().unwrap();
-        assert_eq!(collisions(&fixture.repo, "main", &pairs, scratch.path()).unwrap(), expected);
         let one_by_one: Vec<_> =
             pairs.iter().map(|pair| merge_one(git(&fixture.repo, "main", scratch.path()), pair).unwrap()).collect();
         assert_eq!(one_by_one, merge_pairs(&fixture.repo, "main", &pairs, scratch.path()).unwrap());

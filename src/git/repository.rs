@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::checkout::{branch_commit, checked_out, resolve_commit};
 use super::command::{CommandError, Git, require_supported_version};
 use super::identity::{Identity, identity};
-use super::layout::{short_id, zero_id};
+use super::layout::zero_id;
 use super::refs;
 use super::trust::{Checkout, Trust};
 use crate::mission::hint::{Hint, Hinted};
@@ -149,11 +149,6 @@ impl Repository {
     /// Returns the main worktree, or the folder of a bare repository. Relative paths are resolved against it.
     pub fn root(&self) -> &Path {
         self.main_worktree.as_deref().unwrap_or(&self.common_dir)
-    }
-
-    /// Returns twelve hex digits that identify the repository in file names.
-    pub fn short_id(&self) -> String {
-        short_id(&self.common_dir)
     }
 
     /// Returns this repository with another trust.

@@ -21,16 +21,6 @@ pub enum Readiness {
     Blocked(Advice),
 }
 
-impl Readiness {
-    /// Returns the tasks that it waits for, joined by commas.
-    pub fn waits_for(&self) -> Option<String> {
-        match self {
-            Readiness::Waiting(tasks) => Some(tasks.iter().map(TaskId::as_str).collect::<Vec<_>>().join(", ")),
-            Readiness::Ready | Readiness::Blocked(_) => None,
-        }
-    }
-}
-
 pub fn readiness(registry: &Registry, worker: &Worker) -> Readiness {
     let mut waiting = Vec::new();
     for task in &worker.mission.depends_on {

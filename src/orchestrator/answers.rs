@@ -222,8 +222,6 @@ pub struct ListAnswer {
     pub others: usize,
     /// Number of workers of all bosses in the history. They are found by name, and are not among `workers`.
     pub in_history: usize,
-    /// The usage of all workers of this boss, as far as the CLIs report it.
-    pub spent: Spent,
 }
 
 /// The selection of one page. All workers in scope are counted.
@@ -252,6 +250,7 @@ pub struct ListPage {
     /// Counts as in [`ListAnswer`].
     pub others: usize,
     pub in_history: usize,
+    /// The usage of all workers of this boss, as far as the CLIs report it.
     pub spent: Spent,
 }
 
@@ -492,6 +491,28 @@ pub struct IntegrationAnswer {
     pub push: Option<Pushed>,
     /// Notes on deviations from the user's git, and on work that continues.
     pub notes: Vec<String>,
+}
+
+impl IntegrationAnswer {
+    /// Returns an answer with this status and nothing else.
+    pub fn new(status: IntegrationStatus, worker: Option<WorkerId>, into: String) -> Self {
+        Self {
+            status,
+            integrated: Vec::new(),
+            left_out: Vec::new(),
+            not_included: Vec::new(),
+            worker,
+            own_worktree: false,
+            into,
+            commit: None,
+            conflicts: Vec::new(),
+            verification: None,
+            likely_cause: None,
+            verifications: 0,
+            push: None,
+            notes: Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

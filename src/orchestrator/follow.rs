@@ -180,19 +180,9 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         }
         None => Changes::default(),
     };
-    Outcome {
-        worker_id: worker.id.clone(),
-        attempt: worker.attempt,
-        backend: worker.next.backend.clone(),
-        // The cancellation has taken effect, although the supervisor died before it could record it.
-        status: if called_off.is_some() { Ending::Cancelled } else { Ending::Lost },
-        run,
-        verification: outcomes::skipped(worker),
-        likely_cause: None,
-        changes,
-        cleanup,
-        settled_at: Timestamp::now(),
-    }
+    // A cancellation has taken effect, although the supervisor died before it could record it.
+    let status = if called_off.is_some() { Ending::Cancelled } else { Ending::Lost };
+    Outcome { run, changes, cleanup, ..outcomes::never_ran(worker, worker.attempt, status, None) }
 }
 
 /// Returns how long an attempt ran whose supervisor died: until now, or until its last sign of life if the machine was

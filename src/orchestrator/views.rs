@@ -186,12 +186,7 @@ impl<'a> Views<'a> {
             self.registry.workers().partition(|worker| scope == Scope::All || worker.boss == *boss);
         let load = self.load();
         let workers = mine.into_iter().map(|worker| self.view_in(&load, worker)).collect();
-        ListAnswer {
-            workers,
-            others: others.len(),
-            in_history: self.journal.map_or(0, Journal::in_history),
-            spent: self.spent(boss),
-        }
+        ListAnswer { workers, others: others.len(), in_history: self.journal.map_or(0, Journal::in_history) }
     }
 
     pub fn page(&self, boss: &BossId, request: &PageRequest) -> ListPage {

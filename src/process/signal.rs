@@ -13,7 +13,6 @@ pub enum Signal {
     Kill,
     Stop,
     Continue,
-    Hangup,
 }
 
 /// The result of sending a signal.
@@ -61,7 +60,6 @@ impl Signal {
             Self::Kill => rustix::process::Signal::KILL,
             Self::Stop => rustix::process::Signal::STOP,
             Self::Continue => rustix::process::Signal::CONT,
-            Self::Hangup => rustix::process::Signal::HUP,
         }
     }
 }

@@ -37,8 +37,6 @@ pub struct Launch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StdinSource {
     Null,
-    /// This file, from its start.
-    File(PathBuf),
     /// A pipe that the caller holds open, for a CLI that reads messages while it works.
     Pipe,
 }
@@ -75,8 +73,6 @@ pub enum SpawnError {
     NoSpace { path: PathBuf },
     #[error("cannot open {path} for the output of {program}")]
     Output { path: PathBuf, program: PathBuf, source: io::Error },
-    #[error("cannot open {path} as the input of {program}")]
-    Input { path: PathBuf, program: PathBuf, source: io::Error },
     #[error("cannot start {program}")]
     Start { program: PathBuf, source: io::Error },
     #[error("cannot identify {program} (pid {pid}) after its start: the process table is hidden")]
@@ -99,7 +95,6 @@ impl Hinted for SpawnError {
             Self::InterpreterNotFound { .. }
             | Self::DirectoryMissing { .. }
             | Self::Output { .. }
-            | Self::Input { .. }
             | Self::Start { .. } => Vec::new(),
         }
     }
@@ -108,8 +103,12 @@ impl Hinted for SpawnError {
 /// Starts a program as the leader of a new process group. Must be called on a tokio runtime, which reaps it.
 pub fn spawn(launch: &Launch) -> Result<SpawnedProcess, SpawnError> {
     let mut command = command(&launch.program, &launch.args, &launch.cwd, &launch.env_set, &launch.env_remove);
+    let stdin = match launch.stdin {
+        StdinSource::Null => Stdio::null(),
+        StdinSource::Pipe => Stdio::piped(),
+    };
     command
-        .stdin(input(launch)?)
+        .stdin(stdin)
         .stdout(append_to(&launch.stdout, &launch.program)?)
         .stderr(append_to(&launch.stderr, &launch.program)?)
         .process_group(0);
@@ -154,18 +153,6 @@ pub(super) fn append_to(path: &Path, program: &Path) -> Result<File, SpawnError>
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => SpawnError::NoSpace { path: path.to_owned() },
         _ => SpawnError::Output { path: path.to_owned(), program: program.to_owned(), source },
     })
-}
-
-fn input(launch: &Launch) -> Result<Stdio, SpawnError> {
-    match &launch.stdin {
-        StdinSource::Null => Ok(Stdio::null()),
-        StdinSource::Pipe => Ok(Stdio::piped()),
-        StdinSource::File(path) => File::open(path).map(Stdio::from).map_err(|source| SpawnError::Input {
-            path: path.clone(),
-            program: launch.program.clone(),
-            source,
-        }),
-    }
 }
 
 /// Explains a failed start. The system has one error for a missing program, a missing interpreter and a missing

@@ -199,9 +199,11 @@ impl GeneratedRepository {
         let merged = ScratchMerge::new(repo).merge_trees(&main, &work).map_err(|error| error.to_string())?;
         let conflicts: BTreeSet<String> = merged.err().into_iter().flatten().map(|it| it.path).collect();
         let scratch = radar::scratch().map_err(|error| error.to_string())?;
-        let predicted = radar::collisions(repo, &main, &[(main.clone(), work)], scratch.path());
+        let predicted = radar::merge_pairs(repo, &main, &[(main.clone(), work)], scratch.path());
         let predicted = predicted.map_err(|error| error.to_string())?;
-        let Some(predicted) = &predicted[0] else { return Err("no prediction".to_owned()) };
+        let Some(radar::MergeResult { conflicts: predicted, .. }) = &predicted[0] else {
+            return Err("no prediction".to_owned());
+        };
         if predicted.is_empty() == conflicts.is_empty() && predicted.iter().all(|path| conflicts.contains(path)) {
             return Ok(());
         }

@@ -61,7 +61,7 @@ impl Transplant<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::radar::{collisions, merge_base, scratch};
+    use crate::git::radar::{merge_base, merge_pairs, scratch};
     use crate::git::testing::Fixture;
 
     const LINES: &str = "1\n2\n3\n4\n5\n6\n7\n8\n9\n";
@@ -94,13 +94,13 @@ mod tests {
         fn conflicts(&self) -> (Vec<String>, Option<Vec<String>>) {
             let (repo, scratch) = (&self.fixture.repo, scratch().unwrap());
             let pair = (self.old.clone(), self.new.clone());
-            let whole = collisions(repo, "main", std::slice::from_ref(&pair), scratch.path()).unwrap().remove(0);
+            let whole = merge_pairs(repo, "main", std::slice::from_ref(&pair), scratch.path()).unwrap().remove(0);
             let main = self.fixture.git(&["rev-parse", "main"]);
             let forks = [&self.old, &self.new].map(|tip| merge_base(repo, &main, tip).unwrap().unwrap());
             let before = self.fixture.git(&["count-objects", "-v"]);
             let own = own_conflicts(repo, "main", &pair, (&forks[0], &forks[1]), scratch.path()).unwrap();
             assert_eq!(self.fixture.git(&["count-objects", "-v"]), before, "nothing is kept of it");
-            (whole.unwrap(), own)
+            (whole.unwrap().conflicts, own)
         }
     }
 

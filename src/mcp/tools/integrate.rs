@@ -309,22 +309,7 @@ mod tests {
     use crate::mission::outcome::{Exit, NotOnBranch, Verification};
 
     fn answer(status: IntegrationStatus, into: &str) -> IntegrationAnswer {
-        IntegrationAnswer {
-            status,
-            integrated: Vec::new(),
-            left_out: Vec::new(),
-            not_included: Vec::new(),
-            worker: None,
-            own_worktree: false,
-            into: into.into(),
-            commit: None,
-            conflicts: Vec::new(),
-            verification: None,
-            likely_cause: None,
-            verifications: 0,
-            push: None,
-            notes: Vec::new(),
-        }
+        IntegrationAnswer::new(status, None, into.into())
     }
 
     #[test]

@@ -16,22 +16,7 @@ pub(in crate::orchestrator) fn answer(order: &Order, status: IntegrationStatus) 
         [one] => one.worker.clone(),
         _ => None,
     };
-    IntegrationAnswer {
-        status,
-        integrated: Vec::new(),
-        left_out: Vec::new(),
-        not_included: Vec::new(),
-        worker,
-        own_worktree: false,
-        into: order.into.clone(),
-        commit: None,
-        conflicts: Vec::new(),
-        verification: None,
-        likely_cause: None,
-        verifications: 0,
-        push: None,
-        notes: Vec::new(),
-    }
+    IntegrationAnswer::new(status, worker, order.into.clone())
 }
 
 /// Returns the likely cause if nothing was integrated because the target alone does not pass.

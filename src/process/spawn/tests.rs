@@ -82,20 +82,16 @@ async fn cli_leads_its_own_process_group() {
 }
 
 #[tokio::test]
-async fn input_comes_from_a_file_or_a_pipe() {
+async fn input_comes_from_a_pipe() {
     let fixture = Fixture::new();
-    std::fs::write(fixture.path("prompt"), "from a file\n").unwrap();
     let mut launch = fixture.launch("cat");
-    launch.stdin = StdinSource::File(fixture.path("prompt"));
-    assert_eq!(run(&launch).await, Some(0));
-
     launch.stdin = StdinSource::Pipe;
     let mut started = spawn(&launch).unwrap();
     let mut stdin = started.stdin.take().unwrap();
     stdin.write_all(b"from a pipe\n").await.unwrap();
     drop(stdin);
     assert!(started.child.wait().await.unwrap().success());
-    assert_eq!(fixture.stdout(), "from a file\nfrom a pipe\n");
+    assert_eq!(fixture.stdout(), "from a pipe\n");
 }
 
 #[tokio::test]
@@ -126,9 +122,6 @@ async fn start_failures_have_distinct_errors() {
 
     let output = error(&|launch| launch.stdout = "/nowhere/stdout".into());
     assert!(matches!(output, SpawnError::Output { .. }), "{output:?}");
-
-    let input = error(&|launch| launch.stdin = StdinSource::File("/nowhere/prompt".into()));
-    assert!(matches!(input, SpawnError::Input { .. }), "{input:?}");
 }
 
 #[test]

@@ -49,9 +49,11 @@ pub fn collisions() -> Vec<Line> {
         let tips = radar::tips(&repository, &all).expect("git runs");
         let pairs: Vec<_> = all[1..].iter().map(|other| (tips[&branches[0]].clone(), tips[other].clone())).collect();
         let scratch = radar::scratch().expect("a temporary folder");
-        let found = radar::collisions(&repository, "main", &pairs, scratch.path()).expect("git runs");
+        let found = radar::merge_pairs(&repository, "main", &pairs, scratch.path()).expect("git runs");
         let ours = clock::between(began, clock::now());
-        assert!(found.len() == BRANCHES && found.iter().all(|paths| paths.as_ref().is_some_and(Vec::is_empty)));
+        assert!(
+            found.len() == BRANCHES && found.iter().all(|it| it.as_ref().is_some_and(|it| it.conflicts.is_empty()))
+        );
         let scratch = radar::scratch().expect("a temporary folder");
         let began = clock::now();
         for other in &all[1..] {
