@@ -53,13 +53,13 @@ pub(super) struct CleanArgs {
 struct CleanReport {
     dry_run: bool,
     /// With `--dry-run`, the worktrees that would be removed.
-    removed: Vec<RemovedWorktree>,
+    removed: Vec<RemovedItem>,
     kept: Vec<WorktreeItem>,
     bytes_freed: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct RemovedWorktree {
+struct RemovedItem {
     #[serde(flatten)]
     item: WorktreeItem,
     /// Keeps the ignored files of the worktree.
@@ -82,7 +82,7 @@ async fn clean(args: &CleanArgs, places: &Places) -> Result<ExitCode, CliError> 
     }
     if args.dry_run || goes.is_empty() {
         if args.json {
-            let removed = goes.into_iter().map(|item| RemovedWorktree { item, salvage_ref: None }).collect::<Vec<_>>();
+            let removed = goes.into_iter().map(|item| RemovedItem { item, salvage_ref: None }).collect::<Vec<_>>();
             let bytes_freed = 0;
             output::json(&CleanReport { dry_run: args.dry_run, removed, kept: stays, bytes_freed })?;
         }
@@ -119,7 +119,7 @@ async fn clean(args: &CleanArgs, places: &Places) -> Result<ExitCode, CliError> 
 }
 
 struct RemovalResult {
-    removed: Vec<RemovedWorktree>,
+    removed: Vec<RemovedItem>,
     failed: Vec<WorktreeItem>,
 }
 
@@ -145,7 +145,7 @@ async fn remove(args: &CleanArgs, client: &OneShotClient, goes: Vec<WorktreeItem
                 if let Some(kept) = salvage_ref.as_ref().filter(|_| !args.json) {
                     let _ = output::line(&format!("{name}: its ignored files are kept in {kept}"));
                 }
-                done.removed.push(RemovedWorktree { item, salvage_ref });
+                done.removed.push(RemovedItem { item, salvage_ref });
                 continue;
             }
             Ok(answer) => answer.kept.into_iter().map(|kept| hint::of(&*kept.why)).collect::<Vec<_>>().join("; "),

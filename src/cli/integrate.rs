@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::error::{self, CliError};
 use super::hint;
 use super::one_shot::{self, OneShotClient};
-use super::output::{self, Progress};
+use super::output::{self, ProgressLine};
 use super::places::Places;
 use super::terminal::{Tone, paint};
 use super::{sanitize, text};
@@ -185,7 +185,7 @@ async fn integrate(args: &IntegrateArgs, client: &OneShotClient) -> Result<Integ
     };
     let work = orchestrator.integrate(&boss, request);
     tokio::pin!(work);
-    let progress = Progress::new();
+    let progress = ProgressLine::new();
     loop {
         tokio::select! {
             answer = &mut work => return answer.map_err(CliError::from),

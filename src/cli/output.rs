@@ -132,9 +132,9 @@ pub(super) async fn with_progress<T>(doing: impl Fn() -> String, work: impl Futu
 }
 
 /// A progress line on stderr, if that is a terminal. Dropping it removes the line.
-pub(super) struct Progress(Option<ProgressBar>);
+pub(super) struct ProgressLine(Option<ProgressBar>);
 
-impl Progress {
+impl ProgressLine {
     pub fn new() -> Self {
         Self(io::stderr().is_terminal().then(spinner))
     }
@@ -155,7 +155,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();

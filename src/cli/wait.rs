@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::error::CliError;
 use super::file_watcher::FileWatcher;
 use super::hint;
-use super::output::{self, Progress};
+use super::output::{self, ProgressLine};
 use super::places::Places;
 use super::sanitize;
 use super::terminal::{self, paint};
@@ -99,8 +99,13 @@ async fn wait(args: &WaitArgs, places: &Places) -> Result<ExitCode, CliError> {
     let workspace = Workspace::find(places)?;
     let mut observer = workspace.observer()?;
     let mut overview = observer.read()?;
-    let mut wait =
-        Wait { args, open: named(args, &observer, &overview)?, failed: false, blocked: false, unmanaged_since: None };
+    let mut wait = WaitState {
+        args,
+        open: named(args, &observer, &overview)?,
+        failed: false,
+        blocked: false,
+        unmanaged_since: None,
+    };
     if wait.open.is_empty() {
         if !args.json {
             output::line("no worker is open")?;
@@ -109,7 +114,7 @@ async fn wait(args: &WaitArgs, places: &Places) -> Result<ExitCode, CliError> {
     }
     let mut watcher = FileWatcher::new(is_relevant);
     watcher.watch(&observer.state_root().join("journal"));
-    let progress = Progress::new();
+    let progress = ProgressLine::new();
     // A timeout beyond the range of the clock counts as none.
     let deadline = args.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     loop {
@@ -147,7 +152,7 @@ fn named(args: &WaitArgs, observer: &Observer, overview: &Overview) -> Result<Ve
     Ok(ids)
 }
 
-struct Wait<'a> {
+struct WaitState<'a> {
     args: &'a WaitArgs,
     open: Vec<WorkerId>,
     /// True if a worker settled without completing.
@@ -158,13 +163,13 @@ struct Wait<'a> {
     unmanaged_since: Option<Instant>,
 }
 
-impl Wait<'_> {
+impl WaitState<'_> {
     /// Prints the workers that settled since the last call. Returns the exit code if the wait is over.
     fn update(
         &mut self,
         observer: &Observer,
         overview: &Overview,
-        progress: &Progress,
+        progress: &ProgressLine,
         watcher: &mut FileWatcher,
     ) -> Result<Option<u8>, CliError> {
         let mut left = Vec::new();
@@ -225,7 +230,7 @@ impl Wait<'_> {
             .then(|| "its supervisor has ended, and no server runs here to record the outcome".to_owned())
     }
 
-    fn print_settled(&self, view: &WorkerView, progress: &Progress) -> Result<(), CliError> {
+    fn print_settled(&self, view: &WorkerView, progress: &ProgressLine) -> Result<(), CliError> {
         let worker = &view.worker;
         let last = worker.last();
         let reason = last.and_then(AttemptSummary::reasons);
@@ -262,7 +267,7 @@ impl Wait<'_> {
         progress.line(&text)
     }
 
-    fn print_stuck(&self, view: &WorkerView, why: &str, progress: &Progress) -> Result<(), CliError> {
+    fn print_stuck(&self, view: &WorkerView, why: &str, progress: &ProgressLine) -> Result<(), CliError> {
         let id = &view.worker.id;
         if self.args.json {
             self.object(&WaitEvent::NeedsAttention { worker_id: id.as_str(), why }, progress)
@@ -271,7 +276,7 @@ impl Wait<'_> {
         }
     }
 
-    fn time_up(&self, progress: &Progress) -> Result<ExitCode, CliError> {
+    fn time_up(&self, progress: &ProgressLine) -> Result<ExitCode, CliError> {
         let open: Vec<&str> = self.open.iter().map(WorkerId::as_str).collect();
         if self.args.json {
             self.object(&WaitEvent::TimeUp { open }, progress)?;
@@ -281,7 +286,7 @@ impl Wait<'_> {
         Ok(ExitCode::from(TIME_UP))
     }
 
-    fn object(&self, event: &WaitEvent<'_>, progress: &Progress) -> Result<(), CliError> {
+    fn object(&self, event: &WaitEvent<'_>, progress: &ProgressLine) -> Result<(), CliError> {
         progress.line(&serde_json::to_string(event).map_err(|error| CliError::Failed(error.to_string()))?)
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
-use super::refs::{self, Lookup};
+use super::refs::{self, RefLookup};
 use super::trust::Checkout;
 
 /// Returns the branch that is checked out in `dir`, `None` if HEAD is detached.
@@ -42,9 +42,9 @@ pub(super) fn resolve_commit(dir: &Checkout, name: &str) -> Result<Option<String
         return Ok(None);
     }
     match refs::commit(dir, name) {
-        Lookup::Found(commit) => Ok(Some(commit)),
-        Lookup::Absent => Ok(None),
-        Lookup::AskGit => ask_commit(dir, name),
+        RefLookup::Found(commit) => Ok(Some(commit)),
+        RefLookup::Absent => Ok(None),
+        RefLookup::AskGit => ask_commit(dir, name),
     }
 }
 

@@ -7,15 +7,15 @@ use super::trust::Checkout;
 
 /// Name and e-mail address that commits carry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub struct CommitIdentity {
     pub name: String,
     pub email: String,
 }
 
-impl Identity {
+impl CommitIdentity {
     /// Returns the identity for commits that must be made although git has none.
-    pub fn fallback() -> Identity {
-        Identity { name: "orchestrator-boss".to_owned(), email: "orchestrator-boss@localhost".to_owned() }
+    pub fn fallback() -> CommitIdentity {
+        CommitIdentity { name: "orchestrator-boss".to_owned(), email: "orchestrator-boss@localhost".to_owned() }
     }
 
     pub(super) fn commit_as(&self, git: Git) -> Git {
@@ -27,7 +27,7 @@ impl Identity {
 }
 
 /// Returns the identity that git would commit with in `dir`, `None` if it would refuse to.
-pub(super) fn identity(dir: &Checkout) -> Result<Option<Identity>, CommandError> {
+pub(super) fn identity(dir: &Checkout) -> Result<Option<CommitIdentity>, CommandError> {
     let author = Git::read(dir).args(["var", "GIT_AUTHOR_IDENT"]).output()?;
     let committer = Git::read(dir).args(["var", "GIT_COMMITTER_IDENT"]).output()?;
     if author.code != Some(0) || committer.code != Some(0) {
@@ -36,7 +36,7 @@ pub(super) fn identity(dir: &Checkout) -> Result<Option<Identity>, CommandError>
     let text = String::from_utf8_lossy(&author.stdout).into_owned();
     Ok(text.split_once(" <").and_then(|(name, rest)| {
         let (email, _) = rest.split_once('>')?;
-        Some(Identity { name: name.to_owned(), email: email.to_owned() })
+        Some(CommitIdentity { name: name.to_owned(), email: email.to_owned() })
     }))
 }
 
@@ -49,7 +49,7 @@ pub fn has_identity(dir: &Checkout) -> bool {
 /// identity beforehand, because that would cost every commit two more starts of it.
 pub(super) fn commit_with(
     dir: &Checkout,
-    fallback: &Identity,
+    fallback: &CommitIdentity,
     call: impl Fn(Git) -> Git,
 ) -> Result<String, CommandError> {
     match call(Git::write(dir)).text() {

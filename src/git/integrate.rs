@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::blocking::{self, TreeChange};
 use super::checkout::branch_commit;
 use super::command::{CommandError, Git};
-use super::identity::Identity;
+use super::identity::CommitIdentity;
 use super::index::IndexError;
 use super::refs::Ancestry;
 use super::repository::{Repository, RepositoryError};
@@ -225,7 +225,7 @@ impl<'a> ScratchMerge<'a> {
 
     fn with_scratch(&self, git: Git) -> Git {
         let Some(scratch) = &self.scratch else { return git };
-        Identity::fallback().commit_as(with_objects_in(git, self.repo, scratch.path()))
+        CommitIdentity::fallback().commit_as(with_objects_in(git, self.repo, scratch.path()))
     }
 
     fn combine(&self, onto: &str, step: &IntegrationStep) -> Result<Stacked, IntegrateError> {

@@ -70,7 +70,7 @@ pub use configuration::Configuration;
 pub use diff::{DiffError, DiffPage, DiffStyle, branch_diff, diff, show_branch_diff, show_diff};
 pub use facts::{BranchChanges, FileChange, branch_changes, changes, changes_of, file_changes};
 pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, short_hash, tracked_state, tree_state};
-pub use identity::{Identity, has_identity};
+pub use identity::{CommitIdentity, has_identity};
 pub use in_place::{PlaceError, check_in_place};
 pub use include::Copied;
 pub use index::IndexError;

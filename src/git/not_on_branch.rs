@@ -61,7 +61,7 @@ impl Examined<'_> {
 
 /// Returns all parts except ignored files, for which there is [`ignored`]. `status` is the current one of the worktree.
 pub fn not_on_branch(examined: &Examined, status: &Status) -> Vec<NotOnBranch> {
-    let scan = match Scan::of(examined, status) {
+    let scan = match WorkScan::of(examined, status) {
         Ok(scan) => scan,
         Err(error) => return vec![unknown(examined.worktree, &with_hints(&error))],
     };
@@ -115,7 +115,7 @@ pub fn is_anothers(assigned: &str, branch: &str, before: Option<&Fingerprint>) -
 }
 
 /// A worktree and its state, in which the parts are looked for.
-struct Scan<'a> {
+struct WorkScan<'a> {
     examined: &'a Examined<'a>,
     status: &'a Status,
     branch: &'a str,
@@ -128,7 +128,7 @@ struct Scan<'a> {
     inside: Vec<Listed>,
 }
 
-impl<'a> Scan<'a> {
+impl<'a> WorkScan<'a> {
     fn of(examined: &'a Examined<'a>, status: &'a Status) -> Result<Self, CommandError> {
         // A branch without a commit contains no work.
         let checked_out = status.branch.as_deref().filter(|_| status.head.is_some());

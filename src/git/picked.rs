@@ -4,7 +4,7 @@
 //! The objects that a comparison needs are written to a scratch folder and not kept.
 
 use super::command::{CommandError, Git};
-use super::identity::Identity;
+use super::identity::CommitIdentity;
 use super::integrate::with_objects_in;
 use super::radar::scratch;
 use super::repository::Repository;
@@ -50,5 +50,5 @@ fn is_picked(git: impl Fn() -> Git, tip: &str, into: &str) -> Result<bool, Comma
 /// Makes one commit of all changes of a branch. No ref points at it.
 fn squash(git: impl Fn() -> Git, tip: &str, base: &str) -> Result<String, CommandError> {
     let tree = format!("{tip}^{{tree}}");
-    Identity::fallback().commit_as(git()).commit_tree(&tree, &[base], "squashed").text()
+    CommitIdentity::fallback().commit_as(git()).commit_tree(&tree, &[base], "squashed").text()
 }

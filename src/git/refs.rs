@@ -2,7 +2,7 @@
 //! is done with the answer.
 //!
 //! An answer is given only if it is certain. In all other cases (sha256, reftable, partial clones, a partly created
-//! worktree, names that only git understands) it is `None` or [`Lookup::AskGit`], and the caller runs the git program.
+//! worktree, names that only git understands) it is `None` or [`RefLookup::AskGit`], and the caller runs the git program.
 //! Nothing is changed here.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use git2::{Direction, ErrorCode, ObjectType, Oid, Repository as Opened, Sort};
 use super::layout::Listed;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Lookup<T> {
+pub(super) enum RefLookup<T> {
     Found(T),
     /// It certainly does not exist.
     Absent,
@@ -24,15 +24,15 @@ pub(super) enum Lookup<T> {
 }
 
 /// Looks up the commit behind `HEAD`, a whole id, a full ref name, or a short one by git's order of places.
-pub(super) fn commit(dir: &Path, name: &str) -> Lookup<String> {
-    try_commit(dir, name).unwrap_or(Lookup::AskGit)
+pub(super) fn commit(dir: &Path, name: &str) -> RefLookup<String> {
+    try_commit(dir, name).unwrap_or(RefLookup::AskGit)
 }
 
-fn try_commit(dir: &Path, name: &str) -> Option<Lookup<String>> {
+fn try_commit(dir: &Path, name: &str) -> Option<RefLookup<String>> {
     let repository = Opened::open(dir).ok()?;
     if name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let commit = repository.find_commit(Oid::from_str(name).ok()?).ok()?;
-        return Some(Lookup::Found(commit.id().to_string()));
+        return Some(RefLookup::Found(commit.id().to_string()));
     }
     let found = if name == "HEAD" || name.starts_with("refs/") {
         repository.find_reference(name)
@@ -40,8 +40,8 @@ fn try_commit(dir: &Path, name: &str) -> Option<Lookup<String>> {
         repository.resolve_reference_from_short_name(name)
     };
     match found {
-        Ok(reference) => Some(Lookup::Found(reference.peel_to_commit().ok()?.id().to_string())),
-        Err(error) if error.code() == ErrorCode::NotFound && name.starts_with("refs/") => Some(Lookup::Absent),
+        Ok(reference) => Some(RefLookup::Found(reference.peel_to_commit().ok()?.id().to_string())),
+        Err(error) if error.code() == ErrorCode::NotFound && name.starts_with("refs/") => Some(RefLookup::Absent),
         Err(_) => None,
     }
 }
@@ -296,11 +296,11 @@ mod tests {
         let told = ["HEAD", "main", "refs/heads/a/b/c", "v1", "origin/main", "origin", "twice", "heads/twice", &head];
         for name in told {
             let expected = ask_commit(&at(root), name).unwrap();
-            assert_eq!(commit(root, name), Lookup::Found(expected.expect("git knows it")), "{name}");
+            assert_eq!(commit(root, name), RefLookup::Found(expected.expect("git knows it")), "{name}");
         }
-        assert_eq!(commit(root, "refs/heads/nothing"), Lookup::Absent);
+        assert_eq!(commit(root, "refs/heads/nothing"), RefLookup::Absent);
         for name in ["nothing", "main~1", "@{u}", "index", &head[..9], &tag, "a/b"] {
-            assert_eq!(commit(root, name), Lookup::AskGit, "{name}");
+            assert_eq!(commit(root, name), RefLookup::AskGit, "{name}");
             assert_eq!(resolve_commit(&at(root), name).unwrap(), ask_commit(&at(root), name).unwrap(), "{name}");
         }
     }
@@ -376,7 +376,7 @@ mod tests {
             let root = fixture.root();
             assert_eq!(
                 (commit(root, "HEAD"), commit(root, "refs/heads/none")),
-                (Lookup::AskGit, Lookup::AskGit),
+                (RefLookup::AskGit, RefLookup::AskGit),
                 "{option}"
             );
             assert_eq!((all(root), neighbours(root, "main"), found_in(&fixture)), (None, None, None));

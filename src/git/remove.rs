@@ -169,7 +169,7 @@ pub fn check_merged(repo: &Repository, request: &Remove, own_lock: &str) -> Resu
     let mut found = find(repo, &request.path)?;
     found.locked = found.locked.take().filter(|reason| reason != own_lock);
     check_removable(repo, &found)?;
-    if let Branch::Unmerged(refusal) = check_branch(repo, &found, request)? {
+    if let BranchCheck::Unmerged(refusal) = check_branch(repo, &found, request)? {
         return Err(refusal);
     }
     refuse_losses(repo, &with_record(repo, request, &found), &found)
@@ -184,12 +184,12 @@ fn finish_removal(repo: &Repository, request: &Remove, path: PathBuf, branch: &s
     let mut salvage_ref = None;
     if request.delete_branch {
         match check_branch(repo, &found, request)? {
-            Branch::Unmerged(refusal) if !request.force => return Err(refusal),
-            Branch::Unmerged(_) => {
+            BranchCheck::Unmerged(refusal) if !request.force => return Err(refusal),
+            BranchCheck::Unmerged(_) => {
                 let keep = |tip: &String| keep_commit(repo, &request.salvage_name, tip);
                 salvage_ref = found.head.as_ref().map(keep).transpose()?;
             }
-            Branch::None | Branch::Merged => {}
+            BranchCheck::None | BranchCheck::Merged => {}
         }
     }
     let _lock = repo.lock()?;
@@ -204,8 +204,8 @@ fn remove_found(repo: &Repository, request: &Remove, found: Listed) -> Result<Re
         refuse_losses(repo, request, &found)?;
     }
     let merged = match integrated {
-        Some(Branch::Unmerged(refusal)) if !request.force => return Err(refusal),
-        Some(Branch::Merged) => found.head.as_deref(),
+        Some(BranchCheck::Unmerged(refusal)) if !request.force => return Err(refusal),
+        Some(BranchCheck::Merged) => found.head.as_deref(),
         _ => None,
     };
     let going = found.branch.as_deref().filter(|_| request.delete_branch);
@@ -226,7 +226,7 @@ fn with_record(repo: &Repository, request: &Remove, found: &Listed) -> Remove {
 }
 
 /// What is to be said of a branch that shall go.
-enum Branch {
+enum BranchCheck {
     None,
     /// All that is in it is in the integration branch, maybe as other commits.
     Merged,
@@ -363,9 +363,9 @@ fn unpublished_repositories(worktree: &Checkout, ignored: &[PathBuf]) -> Result<
 }
 
 /// Returns whether work would be lost with the branch.
-fn check_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result<Branch, RemoveError> {
+fn check_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result<BranchCheck, RemoveError> {
     let (Some(branch), Some(tip)) = (&found.branch, &found.head) else {
-        return Ok(Branch::None);
+        return Ok(BranchCheck::None);
     };
     let (into, name) = match request.integration_branch.as_deref() {
         Some(name) => (branch_commit(&repo.checkout(), name)?, name.to_owned()),
@@ -389,11 +389,11 @@ fn check_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result<B
             .collect(),
     };
     if matches!(merged(repo, &[work])[..], [Merged::Into { .. }]) || is_integrated(repo, tip, &into)? {
-        return Ok(Branch::Merged);
+        return Ok(BranchCheck::Merged);
     }
     let commits = repo.read().args(["rev-list", "--count", tip, "--not", &into]).text()?;
     let commits = commits.parse().unwrap_or(1);
-    Ok(Branch::Unmerged(RemoveError::Unmerged { branch: branch.clone(), into: name, commits }))
+    Ok(BranchCheck::Unmerged(RemoveError::Unmerged { branch: branch.clone(), into: name, commits }))
 }
 
 /// Salvages until nothing changes any more between the salvage and the look after it.

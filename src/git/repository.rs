@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkout::{branch_commit, checked_out, resolve_commit};
 use super::command::{CommandError, Git, require_supported_version};
-use super::identity::{Identity, identity};
+use super::identity::{CommitIdentity, identity};
 use super::layout::zero_id;
 use super::refs;
 use super::trust::{Checkout, Trust};
@@ -217,7 +217,7 @@ impl Repository {
     }
 
     /// Returns who would commit here, by git's own rules.
-    pub fn identity(&self) -> Result<Identity, RepositoryError> {
+    pub fn identity(&self) -> Result<CommitIdentity, RepositoryError> {
         identity(&self.checkout())?.ok_or_else(|| RepositoryError::MissingIdentity { dir: self.root().to_owned() })
     }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkout::{git_dir, resolve_commit};
 use super::command::{CommandError, Git};
-use super::identity::{Identity, commit_with};
+use super::identity::{CommitIdentity, commit_with};
 use super::include::Copied;
 use super::index::{IndexError, TemporaryIndex, add, stage, status_despite_marks};
 use super::layout::{own_git_dir, zero_id};
@@ -383,7 +383,7 @@ fn is_empty_tree(repo: &Repository, tree: &str) -> Result<bool, CommandError> {
 }
 
 fn commit_tree(dir: &Checkout, tree: &str, parents: &[String], message: &str) -> Result<String, SalvageError> {
-    Ok(commit_with(dir, &Identity::fallback(), |git| git.commit_tree(tree, parents, message))?)
+    Ok(commit_with(dir, &CommitIdentity::fallback(), |git| git.commit_tree(tree, parents, message))?)
 }
 
 fn check_name(name: &str) -> Result<(), SalvageError> {

@@ -19,12 +19,12 @@ const OWN_RECORD: &str = "git-configuration.json";
 
 /// The settings that calls of git may use, per repository.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Rule", into = "Rule")]
-pub struct Trust(Arc<Rule>);
+#[serde(from = "TrustRule", into = "TrustRule")]
+pub struct Trust(Arc<TrustRule>);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Rule {
+enum TrustRule {
     Everything,
     Nothing,
     Recorded {
@@ -38,19 +38,21 @@ enum Rule {
     },
 }
 
-impl From<Rule> for Trust {
-    fn from(rule: Rule) -> Trust {
+impl From<TrustRule> for Trust {
+    fn from(rule: TrustRule) -> Trust {
         let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
         Trust(Arc::new(match rule {
-            Rule::Recorded { folder, own } => Rule::Recorded { folder, own: own.map(real) },
-            Rule::Before { common_dir, configuration } => Rule::Before { common_dir: real(common_dir), configuration },
-            rule @ (Rule::Everything | Rule::Nothing) => rule,
+            TrustRule::Recorded { folder, own } => TrustRule::Recorded { folder, own: own.map(real) },
+            TrustRule::Before { common_dir, configuration } => {
+                TrustRule::Before { common_dir: real(common_dir), configuration }
+            }
+            rule @ (TrustRule::Everything | TrustRule::Nothing) => rule,
         }))
     }
 }
 
-impl From<Trust> for Rule {
-    fn from(trust: Trust) -> Rule {
+impl From<Trust> for TrustRule {
+    fn from(trust: Trust) -> TrustRule {
         Arc::unwrap_or_clone(trust.0)
     }
 }
@@ -58,29 +60,29 @@ impl From<Trust> for Rule {
 impl Trust {
     /// Trusts all settings of all repositories. Only for checks that the user runs, and where no worker has been.
     pub fn everything() -> Trust {
-        Rule::Everything.into()
+        TrustRule::Everything.into()
     }
 
     /// Trusts no setting of any repository.
     pub fn nothing() -> Trust {
-        Rule::Nothing.into()
+        TrustRule::Nothing.into()
     }
 
     /// Trusts what the records in a state folder contain. A repository without a record has had no worker yet, and all
     /// of its settings are trusted. `own` is the shared folder of the repository that the state folder belongs to.
     pub fn recorded(folder: &Path, own: Option<&Path>) -> Trust {
-        Rule::Recorded { folder: folder.to_owned(), own: own.map(Path::to_owned) }.into()
+        TrustRule::Recorded { folder: folder.to_owned(), own: own.map(Path::to_owned) }.into()
     }
 
     /// Trusts what one repository had configured before. Nothing of any other repository is trusted: a worker can put
     /// one in the place of its own.
     pub fn only(common_dir: &Path, before: Configuration) -> Trust {
-        Rule::Before { common_dir: common_dir.to_owned(), configuration: before }.into()
+        TrustRule::Before { common_dir: common_dir.to_owned(), configuration: before }.into()
     }
 
     /// Returns the path of a repository's record, `None` if this trust does not depend on records.
     pub fn record(&self, common_dir: &Path) -> Option<PathBuf> {
-        let Rule::Recorded { folder, own } = &*self.0 else { return None };
+        let TrustRule::Recorded { folder, own } = &*self.0 else { return None };
         let common_dir = common_dir.canonicalize().unwrap_or_else(|_| common_dir.to_owned());
         let name = if own.as_ref() == Some(&common_dir) {
             OWN_RECORD.to_owned()
@@ -93,22 +95,24 @@ impl Trust {
     /// Returns the trusted configuration of the repository with this shared folder. `None` if all of it is trusted.
     pub(super) fn before(&self, common_dir: &Path) -> Option<Configuration> {
         match &*self.0 {
-            Rule::Everything => None,
-            Rule::Nothing => Some(Configuration::default()),
-            Rule::Recorded { .. } => read_record(&self.record(common_dir)?),
-            Rule::Before { common_dir: known, configuration } if known == common_dir => Some(configuration.clone()),
-            Rule::Before { .. } => Some(Configuration::default()),
+            TrustRule::Everything => None,
+            TrustRule::Nothing => Some(Configuration::default()),
+            TrustRule::Recorded { .. } => read_record(&self.record(common_dir)?),
+            TrustRule::Before { common_dir: known, configuration } if known == common_dir => {
+                Some(configuration.clone())
+            }
+            TrustRule::Before { .. } => Some(Configuration::default()),
         }
     }
 
     /// Returns the configuration that a call in `dir` must be restricted to. `None` if it may use what is set now.
     pub(super) fn restriction(&self, dir: &Path) -> Option<Configuration> {
-        if matches!(*self.0, Rule::Everything) {
+        if matches!(*self.0, TrustRule::Everything) {
             return None;
         }
         match folders(dir) {
             Some(folders) => self.before(&folders.common).filter(|before| !before.is_surely_unchanged(&folders)),
-            None if matches!(*self.0, Rule::Recorded { .. }) => None,
+            None if matches!(*self.0, TrustRule::Recorded { .. }) => None,
             None => Some(Configuration::default()),
         }
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::checkout::{git_dir, resolve_commit};
 use super::command::{CommandError, Git};
-use super::identity::{Identity, commit_with};
+use super::identity::{CommitIdentity, commit_with};
 use super::include::Copied;
 use super::index::stage;
 use super::nested::{bare_repositories, is_own_repository, unpublished_commits};
@@ -85,8 +85,8 @@ pub fn commit_uncommitted(
     worktree: &Checkout,
     left: Status,
     message: &str,
-    fallback: &Identity,
-    own: Option<&Identity>,
+    fallback: &CommitIdentity,
+    own: Option<&CommitIdentity>,
     copies: &[Copied],
 ) -> Result<Committed, UncommittedError> {
     let git_dir = git_dir(worktree)?;
@@ -226,8 +226,8 @@ fn has_conflict_markers(worktree: &Checkout) -> Result<bool, CommandError> {
 /// Commits as `git commit` would, with the message and the author that the operation has prepared.
 fn finish_operation(
     worktree: &Checkout,
-    fallback: &Identity,
-    own: Option<&Identity>,
+    fallback: &CommitIdentity,
+    own: Option<&CommitIdentity>,
 ) -> Result<Option<String>, CommandError> {
     commit_with(worktree, fallback, |git| {
         let git = own.into_iter().fold(git, |git, own| own.commit_as(git));
@@ -266,8 +266,8 @@ fn stage_accepted(worktree: &Checkout, entries: &[StatusEntry]) -> Result<Vec<(P
 fn commit_staged(
     worktree: &Checkout,
     message: &str,
-    fallback: &Identity,
-    own: Option<&Identity>,
+    fallback: &CommitIdentity,
+    own: Option<&CommitIdentity>,
 ) -> Result<Option<String>, UncommittedError> {
     let committed = commit_with(worktree, fallback, |git| {
         let git = own.into_iter().fold(git, |git, own| own.commit_as(git));
@@ -298,7 +298,7 @@ mod tests {
     }
 
     fn commit_all(fixture: &Fixture, copies: &[Copied]) -> Result<Committed, UncommittedError> {
-        let fallback = Identity::fallback();
+        let fallback = CommitIdentity::fallback();
         commit_uncommitted(
             &at(fixture.root()),
             uncommitted_and_ignored(&at(fixture.root()))?,
@@ -355,7 +355,7 @@ mod tests {
         fixture.write("new.txt", "x\n");
         commit(&fixture, &[]).unwrap().unwrap();
         let author = fixture.git(&["log", "-1", "--format=%an"]);
-        assert_eq!(author, Identity::fallback().name);
+        assert_eq!(author, CommitIdentity::fallback().name);
     }
 
     #[test]

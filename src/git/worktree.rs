@@ -21,7 +21,7 @@ use super::layout::{Listed, MADE_FILE, own_git_dir, zero_id};
 use super::list::{list, patiently};
 use super::repository::Repository;
 use super::{names, submodules};
-use check::{Place, Plan, Request};
+use check::{Plan, PlannedPath, Request};
 pub use error::WorktreeError;
 use record::Made;
 pub(super) use record::link;
@@ -186,13 +186,13 @@ pub(super) fn find(repo: &Repository, path: &Path) -> Result<Listed, WorktreeErr
 }
 
 /// Has git ignore a worktree inside the main one, so that it does not show up there as untracked files.
-fn ignore(repo: &Repository, place: &Place) -> Result<(), WorktreeError> {
+fn ignore(repo: &Repository, place: &PlannedPath) -> Result<(), WorktreeError> {
     let Some(main) = &repo.main_worktree else {
         return Ok(());
     };
     let path = match place {
-        Place::Given(path) => path,
-        Place::Default { folder, .. } => folder,
+        PlannedPath::Given(path) => path,
+        PlannedPath::Default { folder, .. } => folder,
     };
     let Some(inside) = path.strip_prefix(main).ok().and_then(Path::to_str) else {
         return Ok(());
@@ -221,7 +221,7 @@ fn anchored_pattern(folder: &str) -> String {
 }
 
 /// The state before a creation, so that exactly the creation can be undone.
-struct Creation {
+struct Rollback {
     path: PathBuf,
     path_existed: bool,
     /// True if this creation registered the worktree with git. A worktree that another process registered is not
@@ -232,11 +232,11 @@ struct Creation {
 }
 
 /// Creates the branch and git's record of the worktree, under the lock against parallel creations.
-fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result<Creation, WorktreeError> {
+fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result<Rollback, WorktreeError> {
     let _lock = repo.lock()?;
     let path = match &plan.place {
-        Place::Given(path) => path.clone(),
-        Place::Default { folder, gone } => check::free_path(folder, gone, &plan.branch),
+        PlannedPath::Given(path) => path.clone(),
+        PlannedPath::Default { folder, gone } => check::free_path(folder, gone, &plan.branch),
     };
     let path_existed = path.exists();
     let first_new_folder = first_missing(&path).to_owned();
@@ -248,8 +248,8 @@ fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result
         None => Ok(()),
     };
     make_folder()?;
-    let mut creation = Creation { path_existed, first_new_folder, registered: false, path };
-    let branch = record::Branch { name: &plan.branch, commit: &plan.base_commit, message: BRANCH_MESSAGE };
+    let mut creation = Rollback { path_existed, first_new_folder, registered: false, path };
+    let branch = record::NewBranch { name: &plan.branch, commit: &plan.base_commit, message: BRANCH_MESSAGE };
     let usual = record::Usual::of(repo).filter(|_| plan.new_branch);
     let made = usual.map_or(Made::Nothing, |usual| usual.make(&creation.path, &branch, lock_reason));
     if plan.new_branch && made == Made::Nothing {
@@ -313,7 +313,7 @@ fn come_along(repo: &Repository, path: &Path) -> Result<Included, WorktreeError>
 }
 
 /// Undoes a failed creation. The caller holds the lock.
-fn undo(repo: &Repository, plan: &Plan, creation: &Creation, cause: WorktreeError) -> WorktreeError {
+fn undo(repo: &Repository, plan: &Plan, creation: &Rollback, cause: WorktreeError) -> WorktreeError {
     match try_undo(repo, plan, creation) {
         Ok(()) => cause,
         Err(source) => {
@@ -322,7 +322,7 @@ fn undo(repo: &Repository, plan: &Plan, creation: &Creation, cause: WorktreeErro
     }
 }
 
-fn try_undo(repo: &Repository, plan: &Plan, creation: &Creation) -> Result<(), WorktreeError> {
+fn try_undo(repo: &Repository, plan: &Plan, creation: &Rollback) -> Result<(), WorktreeError> {
     if creation.registered {
         // Forced twice because it may be locked, by us.
         repo.write().args(["worktree", "remove", "--force", "--force", "--"]).arg(&creation.path).run()?;
@@ -353,7 +353,7 @@ pub fn remove_empty_folder(repo: &Repository, folder: &Path) -> Result<(), Workt
 }
 
 /// Removes only folders that are empty and that we made; one that somebody else has creation to use stays.
-fn restore_folders(creation: &Creation) {
+fn restore_folders(creation: &Rollback) {
     if creation.path_existed {
         let _ = fs::create_dir(&creation.path);
         return;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rmcp::model::RequestId;
 
 #[derive(Clone, Default)]
-pub(super) struct InFlight {
+pub(super) struct RequestsInFlight {
     requests: Arc<Mutex<HashMap<RequestId, Stage>>>,
 }
 
@@ -19,7 +19,7 @@ enum Stage {
     Answered,
 }
 
-impl InFlight {
+impl RequestsInFlight {
     /// Adds a request. Returns `false` if its id is already in flight.
     pub(super) fn begin(&self, id: &RequestId) -> bool {
         match self.requests().entry(id.clone()) {
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn answer_and_cancellation_exclude_each_other() {
-        let in_flight = InFlight::default();
+        let in_flight = RequestsInFlight::default();
         let id = RequestId::Number(1);
         assert!(in_flight.begin(&id) && !in_flight.begin(&id));
         assert!(in_flight.answer(&id) && !in_flight.cancel(&id));

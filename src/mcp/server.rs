@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::Client;
 use super::conversation::Conversations;
 use super::error::ToolError;
-use super::in_flight::InFlight;
+use super::in_flight::RequestsInFlight;
 use super::instructions::INSTRUCTIONS;
 use super::resources::Address;
 use super::starter::{StartError, Starter};
@@ -60,7 +60,7 @@ pub async fn serve(
     closing: CancellationToken,
 ) -> Result<(), ServeError> {
     let starter = Starter::new(start);
-    let in_flight = InFlight::default();
+    let in_flight = RequestsInFlight::default();
     let handler = Handler {
         starter: starter.clone(),
         in_flight: in_flight.clone(),
@@ -99,7 +99,7 @@ where
 
 struct Handler {
     starter: Starter,
-    in_flight: InFlight,
+    in_flight: RequestsInFlight,
     closing: CancellationToken,
     conversations: Conversations,
     subscriptions: Subscriptions,

@@ -47,19 +47,19 @@ impl Hinted for StartError {
     }
 }
 
-type Start = dyn Fn() -> Result<Orchestrator, StartError> + Send + Sync;
+type StartFn = dyn Fn() -> Result<Orchestrator, StartError> + Send + Sync;
 type Starting = Shared<BoxFuture<'static, Result<Orchestrator, Arc<StartError>>>>;
 
 #[derive(Clone)]
 pub(super) struct Starter {
-    start: Arc<Start>,
+    start: Arc<StartFn>,
     newest: Arc<Mutex<Starting>>,
 }
 
 impl Starter {
     /// Begins the first start at once.
     pub fn new(start: impl Fn() -> Result<Orchestrator, StartError> + Send + Sync + 'static) -> Self {
-        let start: Arc<Start> = Arc::new(start);
+        let start: Arc<StartFn> = Arc::new(start);
         let newest = Arc::new(Mutex::new(begin(Arc::clone(&start))));
         Self { start, newest }
     }
@@ -84,7 +84,7 @@ impl Starter {
     }
 }
 
-fn begin(start: Arc<Start>) -> Starting {
+fn begin(start: Arc<StartFn>) -> Starting {
     let started = tokio::task::spawn_blocking(move || start());
     let starting = async {
         match started.await {

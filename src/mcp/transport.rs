@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
-use super::in_flight::InFlight;
+use super::in_flight::RequestsInFlight;
 use crate::crash_point::{self, Point};
 
 /// Maximum size in bytes of a line.
@@ -31,7 +31,7 @@ pub(super) struct Lines<R, W> {
     /// The current line is over the limit, so the rest of it is dropped.
     is_too_long: bool,
     output: Arc<tokio::sync::Mutex<W>>,
-    in_flight: InFlight,
+    in_flight: RequestsInFlight,
     /// A request has chosen a protocol version.
     has_session: bool,
     /// Cancelled at the end of the input.
@@ -39,7 +39,7 @@ pub(super) struct Lines<R, W> {
 }
 
 impl<R: AsyncRead + Unpin, W> Lines<R, W> {
-    pub(super) fn new(input: R, output: W, in_flight: InFlight, closing: CancellationToken) -> Self {
+    pub(super) fn new(input: R, output: W, in_flight: RequestsInFlight, closing: CancellationToken) -> Self {
         Self {
             input: BufReader::new(input),
             line: Vec::new(),
@@ -53,7 +53,7 @@ impl<R: AsyncRead + Unpin, W> Lines<R, W> {
 
     /// Reads the next line; `None` at the end of the input. A dropped future loses nothing, since the beginning of a
     /// line stays in `self.line`.
-    async fn next_line(&mut self) -> Option<Result<Vec<u8>, Refusal>> {
+    async fn next_line(&mut self) -> Option<Result<Vec<u8>, ErrorReply>> {
         loop {
             let available = match self.input.fill_buf().await {
                 Ok([]) => return None,
@@ -75,20 +75,20 @@ impl<R: AsyncRead + Unpin, W> Lines<R, W> {
             self.input.consume(taken);
             if newline.is_some() {
                 let line = mem::take(&mut self.line);
-                return Some(if mem::take(&mut self.is_too_long) { Err(Refusal::too_long()) } else { Ok(line) });
+                return Some(if mem::take(&mut self.is_too_long) { Err(ErrorReply::too_long()) } else { Ok(line) });
             }
         }
     }
 
     /// Returns the message in a line, if the session must handle it.
-    fn read(&mut self, line: &[u8]) -> Result<Option<ClientJsonRpcMessage>, Refusal> {
+    fn read(&mut self, line: &[u8]) -> Result<Option<ClientJsonRpcMessage>, ErrorReply> {
         let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
         if line.trim_ascii().is_empty() {
             return Ok(None);
         }
         match serde_json::from_slice(line) {
             Ok(message) => Ok(self.admit(with_parsed_arguments(message, line))),
-            Err(error) => Refusal::of(line, &error).map_or(Ok(None), Err),
+            Err(error) => ErrorReply::of(line, &error).map_or(Ok(None), Err),
         }
     }
 
@@ -154,12 +154,12 @@ fn begins_session(request: &ClientRequest) -> bool {
 }
 
 /// An error in place of an answer, for a line that the session does not see.
-struct Refusal {
+struct ErrorReply {
     id: Option<RequestId>,
     error: Box<ErrorData>,
 }
 
-impl Refusal {
+impl ErrorReply {
     fn new(id: Option<RequestId>, error: ErrorData) -> Self {
         Self { id, error: Box::new(error) }
     }
@@ -194,13 +194,13 @@ impl Refusal {
     /// too large a number, too deep nesting. Its sender waits for an answer, and its id can still be read.
     fn of_unreadable(line: &[u8], error: &serde_json::Error) -> Option<Self> {
         #[derive(Deserialize)]
-        struct Request {
+        struct Envelope {
             id: RequestId,
             #[serde(rename = "method")]
             _method: String,
         }
         let text = std::str::from_utf8(line).unwrap_or_default();
-        let Ok(Request { id, .. }) = serde_json::from_str(text) else {
+        let Ok(Envelope { id, .. }) = serde_json::from_str(text) else {
             tracing::debug!(%error, "ignoring a line that is not JSON");
             return None;
         };
@@ -294,7 +294,7 @@ mod tests {
     #[tokio::test]
     async fn overlong_line_takes_no_memory() {
         let input = io::Cursor::new(["a".repeat(2 * MAX_LINE).as_bytes(), b"\n{}\n"].concat());
-        let mut lines = Lines::new(input, tokio::io::sink(), InFlight::default(), CancellationToken::new());
+        let mut lines = Lines::new(input, tokio::io::sink(), RequestsInFlight::default(), CancellationToken::new());
         assert!(lines.next_line().await.unwrap().is_err());
         assert_eq!(lines.line.capacity(), 0);
         assert!(lines.next_line().await.unwrap().is_ok_and(|line| line == b"{}"));
@@ -308,10 +308,10 @@ mod tests {
                 r#"{{"method":"tools/call","params":{{"id":1,"x":{value}{close}}},"jsonrpc":"2.0","id":"a-9"}}"#
             );
             let error = serde_json::from_str::<Value>(&line).unwrap_err();
-            let refusal = Refusal::of(line.as_bytes(), &error).unwrap();
+            let refusal = ErrorReply::of(line.as_bytes(), &error).unwrap();
             assert_eq!(refusal.id, Some(RequestId::String("a-9".into())), "{line}");
         }
-        assert!(Refusal::of(b"{\"id\": 1, ", &serde_json::from_str::<Value>("{").unwrap_err()).is_none());
+        assert!(ErrorReply::of(b"{\"id\": 1, ", &serde_json::from_str::<Value>("{").unwrap_err()).is_none());
     }
 
     proptest::proptest! {
@@ -331,7 +331,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(async {
                 let input = io::Cursor::new(pieces.concat());
-                let mut lines = Lines::new(input, tokio::io::sink(), InFlight::default(), CancellationToken::new());
+                let mut lines = Lines::new(input, tokio::io::sink(), RequestsInFlight::default(), CancellationToken::new());
                 while lines.receive().await.is_some() {}
             });
         }

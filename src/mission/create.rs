@@ -1,4 +1,4 @@
-//! Registration of a batch: which drafts become workers, and why the others are refused. Each draft is decided by itself,
+//! BatchRegistration of a batch: which drafts become workers, and why the others are refused. Each draft is decided by itself,
 //! so that a bad one fails alone. Pure.
 
 use std::collections::hash_map::Entry;
@@ -163,7 +163,7 @@ pub fn register(
     drafts: &[Draft],
     defaults: Defaults<'_>,
 ) -> Vec<Result<Registered, Rejection>> {
-    let mut batch = Registration::new(registry, drafts);
+    let mut batch = BatchRegistration::new(registry, drafts);
     drafts.iter().map(|draft| batch.register(boss, draft, defaults)).collect()
 }
 
@@ -183,7 +183,7 @@ pub fn register_race(
         .iter()
         .map(|draft| Draft { task_id: draft.task_id.clone().or_else(|| Some(id.as_str().into())), ..draft.clone() })
         .collect();
-    let mut batch = Registration { is_race: true, ..Registration::new(registry, &drafts) };
+    let mut batch = BatchRegistration { is_race: true, ..BatchRegistration::new(registry, &drafts) };
     let mut made: Vec<_> = drafts.iter().map(|draft| batch.register(boss, draft, defaults)).collect();
     if let Some(refused) = made.iter().position(Result::is_err) {
         for other in made.iter_mut().filter(|it| it.is_ok()) {
@@ -248,7 +248,7 @@ impl Registered {
 /// How many tasks an error names at most.
 const MOST_KNOWN: usize = 10;
 
-struct Registration<'a> {
+struct BatchRegistration<'a> {
     registry: &'a Registry,
     next_number: u64,
     /// Task ids that any draft of this batch bears, so that the order within it does not matter.
@@ -265,7 +265,7 @@ struct Registration<'a> {
     is_race: bool,
 }
 
-impl<'a> Registration<'a> {
+impl<'a> BatchRegistration<'a> {
     fn new(registry: &'a Registry, drafts: &'a [Draft]) -> Self {
         let named: HashMap<_, _> = drafts.iter().filter_map(|draft| Some((draft.task_id.clone()?, draft))).collect();
         let mut known: Vec<TaskId> = named.keys().cloned().collect();

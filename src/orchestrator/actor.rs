@@ -29,7 +29,7 @@ use super::error::OrchestratorError;
 use super::mailbox::{Ask, LateMessage, Reply};
 use super::records::Records;
 use super::scan::Scans;
-use super::state_file::StateFile;
+use super::state_file::StateFileTimer;
 use super::views::Views;
 use super::waits::{self, Ready, Waits};
 use super::{settle, start, verify};
@@ -62,7 +62,7 @@ pub(super) struct Actor {
     following: HashMap<WorkerId, JoinHandle<()>>,
     /// True if this process has created a worker for its own boss.
     has_created: bool,
-    state_file: StateFile,
+    state_file: StateFileTimer,
     /// The task that removes worktrees of abandoned verifications.
     cleanup: Option<JoinHandle<()>>,
     next_check: Instant,
@@ -114,7 +114,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         late_messages: HashMap::new(),
         following: HashMap::new(),
         has_created: false,
-        state_file: StateFile::default(),
+        state_file: StateFileTimer::default(),
         cleanup: None,
         next_check: Instant::now() + CHECK_EVERY,
         considered: 0,
@@ -361,7 +361,7 @@ impl Actor {
         let needed = worker.mission.depends_on.iter().filter_map(|task| self.registry().task(task));
         let integrated = needed.filter(|worker| worker.integrated.is_some()).cloned().collect();
         let Some(dir) = self.state.records.dir().map(|dir| dir.worker(id)) else { return };
-        let order = start::Order {
+        let order = start::StartOrder {
             bases: graph::bases(self.registry(), &worker, integration_branch.as_deref()),
             integration_branch,
             integrated,

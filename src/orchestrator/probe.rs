@@ -52,27 +52,27 @@ pub(super) fn find_program(context: &Context, name: &BackendName) -> Result<Path
 }
 
 /// The reason why a backend's program was not found, and the fix.
-struct Missing {
+struct MissingProgram {
     why: String,
     fix: String,
 }
 
-fn program(settings: &Settings, name: &BackendName, backend: &dyn Backend) -> Result<PathBuf, Missing> {
+fn program(settings: &Settings, name: &BackendName, backend: &dyn Backend) -> Result<PathBuf, MissingProgram> {
     let named = settings.backend(name.as_str()).program;
     let program = named.clone().unwrap_or_else(|| backend.program().to_owned());
     which::which(expanded(&program)).map_err(|_| {
         let why = format!("{program} {}", what_is_wrong(&expanded(&program)));
         match named {
             // Installing the CLI would not help, since the settings name another program.
-            Some(_) => Missing {
+            Some(_) => MissingProgram {
                 why: format!("the settings name a program, but {why}"),
                 fix: format!("correct `program` below [backends.{name}] in the settings, or remove it"),
             },
-            None if program.contains('/') => Missing {
+            None if program.contains('/') => MissingProgram {
                 why,
                 fix: format!("correct `program` of the backend {name} below [[custom]] in the settings"),
             },
-            None => Missing { why, fix: backend.probe().install_command },
+            None => MissingProgram { why, fix: backend.probe().install_command },
         }
     })
 }

@@ -145,13 +145,13 @@ fn is_checked_by(registry: &Registry, server: &ServerId, worker: &Worker) -> boo
     worker.lease == *server || !registry.servers.contains_key(&worker.lease)
 }
 
-type Branch<'a> = (&'a Arc<Worker>, &'a String);
+type WorkerBranch<'a> = (&'a Arc<Worker>, &'a String);
 
 impl ScanCache {
     fn scan(&mut self, repository: &Repository, scene: Scene, scratch: &Path) -> Result<Collisions, CommandError> {
         let tips = radar::tips(repository, &scene.branches)?;
         let Some(onto) = tips.get(&scene.target) else { return Ok(Collisions::default()) };
-        let mut scan = Scan {
+        let mut scan = ConflictScan {
             repository,
             history: CommitGraph::of(repository),
             target: &scene.target,
@@ -188,7 +188,7 @@ impl ScanCache {
 }
 
 /// A running scan. It takes over earlier results as far as they are needed again.
-struct Scan<'a> {
+struct ConflictScan<'a> {
     repository: &'a Repository,
     history: CommitGraph<'a>,
     target: &'a str,
@@ -200,7 +200,7 @@ struct Scan<'a> {
     reported: HashMap<CommitPair, Vec<String>>,
 }
 
-impl Scan<'_> {
+impl ConflictScan<'_> {
     fn with_target(&self, tip: &str) -> CommitPair {
         (self.onto.clone(), tip.to_owned())
     }
@@ -221,7 +221,7 @@ impl Scan<'_> {
 
     /// Returns the branches whose merge would change the target. Branches that were merged or squashed, by anyone, are
     /// no obstacle.
-    fn unmerged<'b>(&mut self, branches: Vec<Branch<'b>>) -> Result<Vec<Branch<'b>>, CommandError> {
+    fn unmerged<'b>(&mut self, branches: Vec<WorkerBranch<'b>>) -> Result<Vec<WorkerBranch<'b>>, CommandError> {
         self.learn(branches.iter().map(|(_, tip)| self.with_target(tip)).collect())?;
         let tree = radar::tree_of(self.repository, self.onto)?;
         let is_in = |tried: &MergeResult| tried.conflicts.is_empty() && tried.tree == tree;
@@ -239,7 +239,7 @@ impl Scan<'_> {
 
     /// Returns the paths of a conflict that are the pair's own. They exclude conflicts with the target, and those that
     /// are reported with a third branch that one of the two contains.
-    fn own_conflicts(&mut self, pair: &CommitPair, branches: &[Branch<'_>]) -> Result<Vec<String>, CommandError> {
+    fn own_conflicts(&mut self, pair: &CommitPair, branches: &[WorkerBranch<'_>]) -> Result<Vec<String>, CommandError> {
         if self.conflicts(pair).is_empty() {
             return Ok(Vec::new());
         }
@@ -294,7 +294,7 @@ impl Scan<'_> {
 }
 
 /// Returns all pairs of branches, except rivals for the same task.
-fn pairs<'a>(branches: &[Branch<'a>]) -> Vec<(CommitPair, &'a Arc<Worker>, &'a Arc<Worker>)> {
+fn pairs<'a>(branches: &[WorkerBranch<'a>]) -> Vec<(CommitPair, &'a Arc<Worker>, &'a Arc<Worker>)> {
     let mut pairs = Vec::new();
     for (at, (worker, tip)) in branches.iter().enumerate() {
         let others = branches[at + 1..].iter().filter(|(other, _)| other.task() != worker.task());

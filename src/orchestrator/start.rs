@@ -28,7 +28,7 @@ use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::process;
 
-pub(super) struct Order {
+pub(super) struct StartOrder {
     pub worker: Arc<Worker>,
     pub worker_dir: WorkerDir,
     pub attempt_dir: AttemptDir,
@@ -40,7 +40,7 @@ pub(super) struct Order {
     pub integration_branch: Option<String>,
 }
 
-pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<Ask>, order: Order) {
+pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<Ask>, order: StartOrder) {
     let order = Arc::new(order);
     let reporter = follow::Reporter::new(mailbox, &order.worker);
     match launch(&context, &order).await {
@@ -64,7 +64,7 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
 }
 
 /// Prepares and starts an attempt. Returns the worker with the data that its place has provided.
-async fn launch(context: &Arc<Context>, order: &Arc<Order>) -> Result<Worker, OrchestratorError> {
+async fn launch(context: &Arc<Context>, order: &Arc<StartOrder>) -> Result<Worker, OrchestratorError> {
     let (inner, work) = (Arc::clone(context), Arc::clone(order));
     let begins = blocking(move || prepare(&inner, &work)).await?;
     crash_point::at(Point::AttemptPrepared);
@@ -74,7 +74,7 @@ async fn launch(context: &Arc<Context>, order: &Arc<Order>) -> Result<Worker, Or
 }
 
 /// Creates the directory and writes down what the supervisor needs.
-fn prepare(context: &Context, order: &Order) -> Result<Worker, OrchestratorError> {
+fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, OrchestratorError> {
     let worker = &order.worker;
     let program = probe::find_program(context, &worker.next.backend)?;
     if context.repository.is_some() {
@@ -136,7 +136,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Worker, OrchestratorError
 
 /// Returns the integration branch if it contains the commit at which the worker begins. An existing branch, or one from
 /// a remote, can have commits that were never on it.
-fn base_branch(order: &Order, base: Option<&str>, repository: Option<&Repository>) -> Option<String> {
+fn base_branch(order: &StartOrder, base: Option<&str>, repository: Option<&Repository>) -> Option<String> {
     let (worker, full_name) = (&order.worker, order.integration_branch.as_deref()?);
     if worker.base_commit.is_some() || !matches!(worker.mission.place, Place::Worktree { .. }) {
         return worker.base_branch.clone();
@@ -158,7 +158,7 @@ fn main_checkout(context: &Context, worker: &Worker) -> Option<git::Fingerprint>
 /// The directory to work in, whether it is ours, and the commit that its changes are counted from.
 fn place(
     context: &Context,
-    order: &Order,
+    order: &StartOrder,
     repository: Option<&Repository>,
 ) -> Result<(PathBuf, bool, Option<String>), OrchestratorError> {
     match &order.worker.mission.place {
@@ -187,7 +187,7 @@ fn place(
 /// was interrupted: then no worker has worked in it yet.
 fn worktree(
     context: &Context,
-    order: &Order,
+    order: &StartOrder,
     path: &Path,
     branch: &str,
     base: Option<&str>,
@@ -295,7 +295,11 @@ fn is_registered_for(repository: &Repository, path: &Path, worker: &Worker) -> R
 
 /// Returns the commit to start from: the merged dependencies, or else the integration branch. Dependencies whose
 /// integration was undone are merged too.
-fn base_of(context: &Context, repository: &Repository, order: &Order) -> Result<Option<String>, OrchestratorError> {
+fn base_of(
+    context: &Context,
+    repository: &Repository,
+    order: &StartOrder,
+) -> Result<Option<String>, OrchestratorError> {
     let asked: Vec<_> =
         order.integrated.iter().map(|worker| (Arc::clone(worker), order.integration_branch.clone())).collect();
     let answers = context.caches.merged.ask(Some(repository), &asked);
@@ -311,7 +315,7 @@ fn base_of(context: &Context, repository: &Repository, order: &Order) -> Result<
 }
 
 /// Settles an attempt that was not started and never will be.
-fn give_up(context: &Context, reporter: &follow::Reporter, order: &Order, why: &str) {
+fn give_up(context: &Context, reporter: &follow::Reporter, order: &StartOrder, why: &str) {
     let mut outcome = could_not_start(context, &order.worker, why);
     let unread = order.attempt_dir.close_inbox_unread().unwrap_or_default();
     outcome.run.undelivered.extend(unread.into_iter().filter_map(InboxEntry::into_text));

@@ -18,11 +18,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The time at which the state file is to be written, if it is not current.
 #[derive(Default)]
-pub(super) struct StateFile {
+pub(super) struct StateFileTimer {
     due: Option<Instant>,
 }
 
-impl StateFile {
+impl StateFileTimer {
     pub fn request(&mut self) {
         self.due.get_or_insert_with(|| Instant::now() + DELAY);
     }

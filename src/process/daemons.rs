@@ -45,7 +45,7 @@ impl WorkerPlaces {
 /// One kind of daemon, by the name that the settings use.
 struct DaemonKind {
     name: &'static str,
-    matches: fn(&CommandLine) -> bool,
+    matches: fn(&ProcessCommand) -> bool,
     /// The options and the variable that name the place of its data or its socket.
     folder: (&'static [&'static str], &'static str),
     /// True for a data server. One whose working directory lies in a place of the worker is the worker's. Only one in a
@@ -54,7 +54,7 @@ struct DaemonKind {
 }
 
 /// A process as its command line describes it.
-struct CommandLine<'a> {
+struct ProcessCommand<'a> {
     /// The system's short name.
     short: &'a str,
     words: &'a [String],
@@ -62,7 +62,7 @@ struct CommandLine<'a> {
     has_own_session: bool,
 }
 
-const fn kind(name: &'static str, matches: fn(&CommandLine) -> bool) -> DaemonKind {
+const fn kind(name: &'static str, matches: fn(&ProcessCommand) -> bool) -> DaemonKind {
     DaemonKind { name, matches, folder: (&[], ""), keeps_data: false }
 }
 
@@ -70,7 +70,7 @@ const fn kept_in(
     name: &'static str,
     options: &'static [&'static str],
     variable: &'static str,
-    matches: fn(&CommandLine) -> bool,
+    matches: fn(&ProcessCommand) -> bool,
 ) -> DaemonKind {
     DaemonKind { name, matches, folder: (options, variable), keeps_data: false }
 }
@@ -79,7 +79,7 @@ const fn data(
     name: &'static str,
     options: &'static [&'static str],
     variable: &'static str,
-    matches: fn(&CommandLine) -> bool,
+    matches: fn(&ProcessCommand) -> bool,
 ) -> DaemonKind {
     DaemonKind { name, matches, folder: (options, variable), keeps_data: true }
 }
@@ -186,7 +186,7 @@ pub fn known_daemons() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|kind| kind.name)
 }
 
-impl CommandLine<'_> {
+impl ProcessCommand<'_> {
     /// Returns whether this is the name by which the program was called, or the system's name for it.
     fn is(&self, name: &str) -> bool {
         self.called() == name || self.short == name
@@ -268,7 +268,7 @@ impl CommandLine<'_> {
 
 impl DaemonKind {
     /// Returns whether it keeps its data, or listens, in a place of the worker.
-    fn is_private(&self, program: &CommandLine, pid: u32, private: &WorkerPlaces) -> bool {
+    fn is_private(&self, program: &ProcessCommand, pid: u32, private: &WorkerPlaces) -> bool {
         let (options, variable) = self.folder;
         let from_environment =
             || platform::environment_value(pid, variable).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -295,7 +295,7 @@ pub(super) fn shared_daemon(
     if let Some((kind, words)) =
         daemon_kind(&record.name, &arguments, has_own_session).filter(|(kind, _)| is_named(kind))
     {
-        let program = CommandLine { short: &record.name, words: &words, has_own_session };
+        let program = ProcessCommand { short: &record.name, words: &words, has_own_session };
         return (!kind.is_private(&program, record.pid, private)).then(|| kind.name.to_owned());
     }
     let plain: Vec<&String> = names.iter().filter(|name| KINDS.iter().all(|kind| kind.name != **name)).collect();
@@ -309,7 +309,7 @@ fn daemon_kind<'a>(
     has_own_session: bool,
 ) -> Option<(&'static DaemonKind, Cow<'a, [String]>)> {
     let matching = |words: Cow<'a, [String]>| {
-        let program = CommandLine { short, words: &words, has_own_session };
+        let program = ProcessCommand { short, words: &words, has_own_session };
         let kind = KINDS.iter().find(|kind| (kind.matches)(&program) && (has_own_session || !kind.keeps_data))?;
         Some((kind, words))
     };
@@ -475,7 +475,7 @@ mod tests {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
             let (kind, _) = daemon_kind(file_name(&words[0]), &words, true).unwrap();
             kind.is_private(
-                &CommandLine { short: "", words: &words, has_own_session: true },
+                &ProcessCommand { short: "", words: &words, has_own_session: true },
                 std::process::id(),
                 private,
             )

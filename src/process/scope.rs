@@ -106,7 +106,7 @@ pub struct ScanResult {
 pub fn scan(scope: &ProcessScope) -> ScanResult {
     let table = identity::records(&scope.preexisting);
     let own = std::process::id();
-    let mut scan = Scan { scope, table: &table, own, attributed: BTreeMap::new() };
+    let mut scan = ProcessScan { scope, table: &table, own, attributed: BTreeMap::new() };
 
     let roots: Vec<&ProcessRecord> = table.iter().filter(|record| scope.roots.contains(&record.identity())).collect();
     scan.attribute(&roots, Evidence::Descent);
@@ -114,14 +114,14 @@ pub fn scan(scope: &ProcessScope) -> ScanResult {
     scan.result(hidden)
 }
 
-struct Scan<'a> {
+struct ProcessScan<'a> {
     scope: &'a ProcessScope,
     table: &'a [ProcessRecord],
     own: u32,
     attributed: BTreeMap<u32, Evidence>,
 }
 
-impl<'a> Scan<'a> {
+impl<'a> ProcessScan<'a> {
     /// Attributes these processes to the worker, and with them their descendants and the members of their sessions.
     fn attribute(&mut self, seeds: &[&'a ProcessRecord], by: Evidence) {
         let mut queue = seeds.to_vec();

@@ -57,7 +57,7 @@ pub(super) struct GitContext {
     pub common: PathBuf,
     pub own: PathBuf,
     /// The identity of the committer, if the backend needs it.
-    pub identity: Option<git::Identity>,
+    pub identity: Option<git::CommitIdentity>,
 }
 
 /// The reason why the supervisor stopped a turn or the attempt.

@@ -91,7 +91,7 @@ pub(super) fn after_verification(
 
 /// Commits the changes. Returns why something could not be committed.
 fn commit(assignment: &Assignment, status: git::Status, state: &mut BranchState) -> Option<String> {
-    let (message, own, fallback) = (message(assignment), own_identity(assignment), git::Identity::fallback());
+    let (message, own, fallback) = (message(assignment), own_identity(assignment), git::CommitIdentity::fallback());
     let copies = &assignment.copies;
     match git::commit_uncommitted(&assignment.checkout(), status, &message, &fallback, own.as_ref(), copies) {
         Ok(committed) => {
@@ -111,7 +111,7 @@ fn message(assignment: &Assignment) -> String {
     template.replace("{title}", &assignment.mission.title)
 }
 
-fn own_identity(assignment: &Assignment) -> Option<git::Identity> {
+fn own_identity(assignment: &Assignment) -> Option<git::CommitIdentity> {
     let settings = &assignment.settings;
-    Some(git::Identity { name: settings.commit_name.clone()?, email: settings.commit_email.clone()? })
+    Some(git::CommitIdentity { name: settings.commit_name.clone()?, email: settings.commit_email.clone()? })
 }

@@ -8,7 +8,7 @@ use crate::cli::hint;
 use crate::cli::shell::{quoted, word};
 use crate::config::Settings;
 use crate::files;
-use crate::git::{self, Checkout, Configuration, Git, Identity, Repository, Trust};
+use crate::git::{self, Checkout, CommitIdentity, Configuration, Git, Repository, Trust};
 use crate::orchestrator::{Around, check_folder, worktrees_folder};
 
 pub fn check_all(context: &CheckContext) -> Vec<Finding> {
@@ -169,7 +169,7 @@ fn branch(repository: &Repository, settings: &Settings, directory: &Path) -> Fin
 /// Checks git's own identity. Without one missions are refused, even if the settings name an author for our commits.
 fn identity(repository: &Repository, settings: &Settings) -> Finding {
     const NAME: &str = "identity";
-    let Identity { name, email } = match repository.identity() {
+    let CommitIdentity { name, email } = match repository.identity() {
         Ok(identity) => identity,
         Err(_) => {
             return with_identity_commands(Finding::bad(

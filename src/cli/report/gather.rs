@@ -53,13 +53,13 @@ pub struct ReportData {
 pub struct BossReport {
     pub id: BossId,
     pub directory: Option<PathBuf>,
-    pub workers: Vec<WorkerReport>,
+    pub workers: Vec<WorkerSection>,
 }
 
-pub struct WorkerReport {
+pub struct WorkerSection {
     pub view: WorkerView,
     /// Oldest first; the last one may be open.
-    pub attempts: Vec<AttemptReport>,
+    pub attempts: Vec<AttemptSection>,
     /// The spending of all attempts, including the running one.
     pub spent: Spent,
     /// The changed files of the last attempt with changes, with their lines if git still has the commits.
@@ -74,7 +74,7 @@ pub struct FileLines {
     pub lines: Option<(usize, usize)>,
 }
 
-pub struct AttemptReport {
+pub struct AttemptSection {
     pub number: u32,
     pub backend: String,
     pub model: Option<String>,
@@ -95,7 +95,7 @@ pub struct AttemptReport {
 }
 
 impl ReportData {
-    pub fn workers(&self) -> impl Iterator<Item = &WorkerReport> {
+    pub fn workers(&self) -> impl Iterator<Item = &WorkerSection> {
         self.bosses.iter().flat_map(|boss| &boss.workers)
     }
 
@@ -118,7 +118,7 @@ impl ReportData {
         let repository = overview.repository.clone();
         let as_of = overview.as_of;
         let report =
-            views.into_iter().map(|view| WorkerReport::new(observer, view, repository.as_deref(), as_of, room));
+            views.into_iter().map(|view| WorkerSection::new(observer, view, repository.as_deref(), as_of, room));
         let bosses = by_boss(report, &overview);
         let place = repository.unwrap_or_else(|| place.to_owned());
         Ok(Some(Self {
@@ -145,7 +145,7 @@ impl ReportFilter {
     }
 }
 
-fn by_boss(workers: impl Iterator<Item = WorkerReport>, overview: &Overview) -> Vec<BossReport> {
+fn by_boss(workers: impl Iterator<Item = WorkerSection>, overview: &Overview) -> Vec<BossReport> {
     let mut bosses: Vec<BossReport> = Vec::new();
     let mut places: HashMap<BossId, usize> = HashMap::new();
     for report in workers {
@@ -164,16 +164,16 @@ fn by_boss(workers: impl Iterator<Item = WorkerReport>, overview: &Overview) -> 
     bosses
 }
 
-impl WorkerReport {
+impl WorkerSection {
     fn new(observer: &Observer, view: WorkerView, repository: Option<&Path>, as_of: Timestamp, room: usize) -> Self {
         let worker = &view.worker;
         let folder = observer.folder(&worker.id);
         let settled = worker.settled.iter().enumerate();
         let has_conversation = |at: usize| at + MOST_CONVERSATIONS >= worker.settled.len();
-        let mut attempts: Vec<AttemptReport> = settled
+        let mut attempts: Vec<AttemptSection> = settled
             .map(|(at, brief)| {
                 let dir = folder.attempt(brief.attempt);
-                AttemptReport::settled(&dir, brief, has_conversation(at).then_some(room))
+                AttemptSection::settled(&dir, brief, has_conversation(at).then_some(room))
             })
             .collect();
         let mut spent = Spent::default();
@@ -181,7 +181,7 @@ impl WorkerReport {
             spent.add(Spent::by(brief, &worker.settled[..at]));
         }
         if worker.status.is_live() {
-            let open = AttemptReport::open(&folder.attempt(worker.attempt), &view, as_of, room);
+            let open = AttemptSection::open(&folder.attempt(worker.attempt), &view, as_of, room);
             spent.add(Spent::of(&view.live.as_ref().map(|live| live.usage).unwrap_or_default(), open.seconds));
             attempts.push(open);
         }
@@ -201,7 +201,7 @@ impl WorkerReport {
     }
 }
 
-impl AttemptReport {
+impl AttemptSection {
     fn settled(dir: &AttemptDir, brief: &AttemptSummary, room: Option<usize>) -> Self {
         let outcome = dir.outcome().ok().flatten();
         let final_message = match outcome {

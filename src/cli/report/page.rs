@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::gather::{BossReport, ReportData, WorkerReport};
+use super::gather::{BossReport, ReportData, WorkerSection};
 use super::text;
 use super::timeline::{Scale, timeline};
 use super::worker::{anchor, badge, lines, verification, worker};
@@ -76,10 +76,10 @@ fn head(data: &ReportData) -> Markup {
 
 /// Renders the most important numbers.
 fn figures(data: &ReportData) -> Markup {
-    let workers: Vec<&WorkerReport> = data.workers().collect();
-    let count = |is: &dyn Fn(&WorkerReport) -> bool| workers.iter().filter(|report| is(report)).count();
+    let workers: Vec<&WorkerSection> = data.workers().collect();
+    let count = |is: &dyn Fn(&WorkerSection) -> bool| workers.iter().filter(|report| is(report)).count();
     let needs_you = count(&|report| report.view.worker.needs_you());
-    let is_completed = |report: &WorkerReport| {
+    let is_completed = |report: &WorkerSection| {
         let worker = &report.view.worker;
         worker.status == WorkerStatus::Settled(Ending::Completed) && !worker.needs_you()
     };
@@ -110,7 +110,7 @@ fn figures(data: &ReportData) -> Markup {
     }
 }
 
-fn sum<'a>(workers: impl Iterator<Item = &'a WorkerReport>) -> Spent {
+fn sum<'a>(workers: impl Iterator<Item = &'a WorkerSection>) -> Spent {
     workers.fold(Spent::default(), |mut sum, report| {
         sum.add(report.spent);
         sum
@@ -155,7 +155,7 @@ fn outcomes(data: &ReportData) -> Markup {
     }
 }
 
-fn outcome(report: &WorkerReport) -> Markup {
+fn outcome(report: &WorkerSection) -> Markup {
     let worker = &report.view.worker;
     let none = || html! { span.none { "–" } };
     let backend = report.attempts.last().map_or(worker.next.backend.as_str(), |attempt| &attempt.backend);

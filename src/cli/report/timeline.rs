@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::gather::{AttemptReport, WorkerReport};
+use super::gather::{AttemptSection, WorkerSection};
 use super::text;
 use super::worker::anchor;
 use crate::mission::lifecycle::WorkerStatus;
@@ -29,9 +29,9 @@ struct Bar {
 
 impl Scale {
     /// Returns the scale from the first creation to the last end.
-    pub fn of(workers: &[WorkerReport], as_of: Timestamp) -> Self {
+    pub fn of(workers: &[WorkerSection], as_of: Timestamp) -> Self {
         let from = workers.iter().map(|report| report.view.worker.created_at).min().unwrap_or(as_of);
-        let ended = |report: &WorkerReport| {
+        let ended = |report: &WorkerSection| {
             if report.view.worker.status.is_settled() { report.attempts.last()?.ended } else { Some(as_of) }
         };
         let until = workers.iter().filter_map(ended).max().unwrap_or(as_of);
@@ -72,7 +72,7 @@ fn tick((percent, seconds): (f64, f64)) -> (f64, String) {
     (percent, short.unwrap_or(words))
 }
 
-pub fn timeline(workers: &[WorkerReport], as_of: Timestamp) -> Markup {
+pub fn timeline(workers: &[WorkerSection], as_of: Timestamp) -> Markup {
     let scale = Scale::of(workers, as_of);
     let all = workers.iter().flat_map(|report| &report.attempts).map(|attempt| attempt.status);
     let endings: BTreeSet<WorkerStatus> = all.collect();
@@ -101,7 +101,7 @@ pub fn timeline(workers: &[WorkerReport], as_of: Timestamp) -> Markup {
     }
 }
 
-fn row(report: &WorkerReport, scale: &Scale, as_of: Timestamp) -> Markup {
+fn row(report: &WorkerSection, scale: &Scale, as_of: Timestamp) -> Markup {
     let worker = &report.view.worker;
     let bars = bars(report, scale, as_of);
     let words = bars.iter().map(|bar| bar.words.as_str()).collect::<Vec<_>>().join("; ");
@@ -129,7 +129,7 @@ fn percent(value: f64) -> String {
     format!("{value:.2}")
 }
 
-fn bars(report: &WorkerReport, scale: &Scale, as_of: Timestamp) -> Vec<Bar> {
+fn bars(report: &WorkerSection, scale: &Scale, as_of: Timestamp) -> Vec<Bar> {
     let worker = &report.view.worker;
     let mut bars = Vec::new();
     let mut free_since = worker.created_at;
@@ -152,7 +152,7 @@ fn bars(report: &WorkerReport, scale: &Scale, as_of: Timestamp) -> Vec<Bar> {
     bars
 }
 
-fn verified_since(attempt: &AttemptReport, began: Timestamp, ended: Timestamp) -> Timestamp {
+fn verified_since(attempt: &AttemptSection, began: Timestamp, ended: Timestamp) -> Timestamp {
     let took = jiff::SignedDuration::try_from_secs_f64(attempt.verifying_seconds).unwrap_or_default();
     ended.checked_sub(took).unwrap_or(ended).max(began).min(ended.max(began))
 }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::conversation::{Conversation, ConversationItem, ItemKind, ToolResult};
-use super::gather::{AttemptReport, WorkerReport};
+use super::gather::{AttemptSection, WorkerSection};
 use super::text;
 use crate::cli::hint;
 use crate::cli::text::short_commit;
@@ -67,7 +67,7 @@ pub fn lines(insertions: u64, deletions: u64) -> Markup {
     html! { span.lines { span.plus { "+" (insertions) } " " span.minus { "−" (deletions) } } }
 }
 
-pub fn worker(report: &WorkerReport) -> Markup {
+pub fn worker(report: &WorkerSection) -> Markup {
     let worker = &report.view.worker;
     let last = report.attempts.last();
     let message = last.map(|attempt| attempt.final_message.as_str()).unwrap_or_default();
@@ -96,7 +96,7 @@ pub fn worker(report: &WorkerReport) -> Markup {
     }
 }
 
-fn meta(report: &WorkerReport) -> Markup {
+fn meta(report: &WorkerSection) -> Markup {
     let worker = &report.view.worker;
     let backend = report.attempts.last().map_or(worker.next.backend.as_str(), |attempt| &attempt.backend);
     let model = report.attempts.last().map_or(&worker.next.model, |attempt| &attempt.model);
@@ -110,7 +110,7 @@ fn meta(report: &WorkerReport) -> Markup {
     }
 }
 
-fn facts(report: &WorkerReport) -> Markup {
+fn facts(report: &WorkerSection) -> Markup {
     let worker = &report.view.worker;
     // The verification has a fact of its own.
     let failure = report.brief().and_then(|brief| brief.failure.as_ref());
@@ -204,7 +204,7 @@ fn exceptions(changes: &Changes) -> Markup {
     }
 }
 
-fn verified(report: &WorkerReport) -> Markup {
+fn verified(report: &WorkerSection) -> Markup {
     let Some(verification_detail) = report.brief().and_then(|brief| verification_detail(report, &brief.verification))
     else {
         return html! {};
@@ -213,7 +213,7 @@ fn verified(report: &WorkerReport) -> Markup {
 }
 
 /// Renders the command, its result, and the output of a failed run.
-fn verification_detail(report: &WorkerReport, found: &Verification) -> Option<Markup> {
+fn verification_detail(report: &WorkerSection, found: &Verification) -> Option<Markup> {
     let command = report.view.worker.mission.verify_command.as_deref()?;
     let result = verification(found)?;
     let log = match found {
@@ -230,7 +230,7 @@ fn verification_detail(report: &WorkerReport, found: &Verification) -> Option<Ma
     })
 }
 
-fn changed_files(report: &WorkerReport) -> Markup {
+fn changed_files(report: &WorkerSection) -> Markup {
     let Some(changes) = report.changes().filter(|changes| changes.files_changed > 0) else { return html! {} };
     let most = report.files.iter().filter_map(|file| file.lines).map(|(plus, minus)| plus + minus).max().unwrap_or(0);
     let left_out = (changes.files_changed as usize).saturating_sub(report.files.len().min(FILES));
@@ -265,7 +265,7 @@ fn share(lines: usize, most: usize) -> usize {
     if most <= LONGEST_BAR { lines } else { (lines * LONGEST_BAR).div_ceil(most) }
 }
 
-fn conversation(report: &WorkerReport, attempt: &AttemptReport) -> Markup {
+fn conversation(report: &WorkerSection, attempt: &AttemptSection) -> Markup {
     let whose = match report.attempts.len() {
         1 => "Conversation".to_owned(),
         _ => format!("Attempt {}", attempt.number),
@@ -316,7 +316,7 @@ fn author(by: Option<Author>) -> &'static str {
 }
 
 /// Renders the end of an attempt that was not the last.
-fn earlier(report: &WorkerReport, brief: &AttemptSummary) -> Markup {
+fn earlier(report: &WorkerSection, brief: &AttemptSummary) -> Markup {
     let failure = brief.failure.as_ref().filter(|failure| failure.kind != FailureKind::Verification);
     html! {
         @if let Some(failure) = failure {

@@ -5,7 +5,7 @@ use crate::git::command::Git;
 use crate::git::integrate::tests::{Integrate, integrate};
 use crate::git::testing::{Fixture, at, commit, git, read, write};
 use crate::git::trust::Trust;
-use crate::git::{Identity, Request, Strategy, commit_uncommitted, create, tree_state, uncommitted_and_ignored};
+use crate::git::{CommitIdentity, Request, Strategy, commit_uncommitted, create, tree_state, uncommitted_and_ignored};
 
 /// Has the repository trust only what is configured now.
 fn trust_what_is_configured(fixture: &mut Fixture) -> Configuration {
@@ -191,7 +191,7 @@ fn configuration_by_a_worker_is_never_run() {
 
     write(&made.path, "readme.txt", "uncommitted\n");
     write(&made.path, "b.md", "b\n");
-    let fallback = Identity::fallback();
+    let fallback = CommitIdentity::fallback();
     tree_state(&fixture.repo.at(&made.path)).unwrap();
     crate::git::fingerprint(&fixture.repo).unwrap();
     crate::git::diff(&fixture.repo.at(&made.path), &base, 0, 10_000).unwrap();
@@ -259,7 +259,7 @@ fn preexisting_filter_survives_changes_by_a_worker() {
             &fixture.repo.at(&made.path),
             uncommitted_and_ignored(&fixture.repo.at(&made.path)).unwrap(),
             "left",
-            &Identity::fallback(),
+            &CommitIdentity::fallback(),
             None,
             &[],
         )

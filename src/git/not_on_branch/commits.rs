@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
-use super::{Scan, names, part, shown};
+use super::{WorkScan, names, part, shown};
 use crate::git::checkout::{branch_commit, resolve_commit};
 use crate::git::command::CommandError;
 use crate::git::facts::is_full_id;
@@ -20,7 +20,7 @@ pub(super) const MOST_TIPS: usize = 24;
 /// Maximum number of commits that are checked one by one with libgit2.
 const MOST_BY_HAND: usize = 64;
 
-impl Scan<'_> {
+impl WorkScan<'_> {
     /// Lists commits that were made in this worktree and that the branch does not contain.
     pub(super) fn commits(&self) -> Result<Vec<NotOnBranch>, IndexError> {
         let repo = self.examined.repo;

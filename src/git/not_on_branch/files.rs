@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::{Scan, UNCOMMITTED, names, part, shown};
+use super::{UNCOMMITTED, WorkScan, names, part, shown};
 use crate::git::index::{IndexError, marked_unchanged, status_despite_marks};
 use crate::git::nested::bare_repositories;
 use crate::git::status::{StatusEntry, operation_in_progress_in};
 use crate::mission::outcome::{NotOnBranch, PartFiles};
 use crate::mission::words::count;
 
-impl Scan<'_> {
+impl WorkScan<'_> {
     /// Lists unfinished operations, conflicts, uncommitted files and unreadable ones.
     pub(super) fn files(&self) -> Vec<NotOnBranch> {
         let mut parts = Vec::new();

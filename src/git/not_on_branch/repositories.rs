@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{Scan, UNCOMMITTED, names, part, shown};
+use super::{UNCOMMITTED, WorkScan, names, part, shown};
 use crate::git::checkout::resolve_commit;
 use crate::git::command::{CommandError, Git};
 use crate::git::index::IndexError;
@@ -17,7 +17,7 @@ use crate::git::trust::Checkout;
 use crate::mission::outcome::NotOnBranch;
 use crate::mission::words::count;
 
-impl Scan<'_> {
+impl WorkScan<'_> {
     /// Lists nested repositories, including submodules and worktrees.
     pub(super) fn repositories(&self) -> Result<Vec<NotOnBranch>, IndexError> {
         let worktree = &self.examined.checkout();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{CommitPair, MergeResult, git, in_scratch, merge_one};
 use crate::git::command::CommandError;
-use crate::git::identity::Identity;
+use crate::git::identity::CommitIdentity;
 use crate::git::repository::Repository;
 
 /// Returns the paths in which two branches would conflict if both had started at the same commit. The changes of one
@@ -53,7 +53,7 @@ impl Transplant<'_> {
     }
 
     fn commit(&self, tree: &str, parent: &str) -> Result<String, CommandError> {
-        let git = Identity::fallback().commit_as(in_scratch(self.repo, self.target, self.scratch));
+        let git = CommitIdentity::fallback().commit_as(in_scratch(self.repo, self.target, self.scratch));
         git.commit_tree(tree, &[parent], "computed by the conflict radar").text()
     }
 }

@@ -154,7 +154,7 @@ fn salvage_works_without_an_identity() {
     write(&made.path, "a.txt", "a\n");
     let kept = keep_all(&fixture, &made.path).unwrap();
     let author = fixture.git(&["log", "-1", "--format=%an", &kept.name]);
-    assert_eq!(author, Identity::fallback().name);
+    assert_eq!(author, CommitIdentity::fallback().name);
 }
 
 #[test]

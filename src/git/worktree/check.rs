@@ -51,7 +51,7 @@ pub struct Request {
 /// A request that passed validation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    pub place: Place,
+    pub place: PlannedPath,
     /// See [`Request::folder`].
     pub folder: Option<PathBuf>,
     pub branch: String,
@@ -62,7 +62,7 @@ pub struct Plan {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum PlannedPath {
     Given(PathBuf),
     /// A name in `folder` is chosen at creation, so that two parallel creations do not choose the same one.
     Default {
@@ -77,7 +77,7 @@ pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError
     check_branch_name(branch)?;
     let worktrees = list(repo)?;
     let place = match &request.path {
-        Some(path) => Place::Given(check_path(repo, path, &request.allowed_roots, &worktrees)?),
+        Some(path) => PlannedPath::Given(check_path(repo, path, &request.allowed_roots, &worktrees)?),
         None => default_place(repo, request, &worktrees)?,
     };
     let used_by = |listed: &&Listed| listed.branch.as_ref() == Some(branch) && !listed.bare;
@@ -282,7 +282,7 @@ fn base_of_new_branch(repo: &Repository, request: &Request) -> Result<String, Wo
 
 /// Returns the folder in which a name will be chosen. The built-in folder is checked for a symbolic link that leads
 /// outside.
-fn default_place(repo: &Repository, request: &Request, worktrees: &[Listed]) -> Result<Place, WorktreeError> {
+fn default_place(repo: &Repository, request: &Request, worktrees: &[Listed]) -> Result<PlannedPath, WorktreeError> {
     let folder = match &request.folder {
         Some(folder) => resolve(repo, folder)?,
         None => {
@@ -292,7 +292,7 @@ fn default_place(repo: &Repository, request: &Request, worktrees: &[Listed]) -> 
         }
     };
     let gone = worktrees.iter().filter(|listed| listed.missing);
-    Ok(Place::Default { gone: gone.map(|listed| listed.path.clone()).collect(), folder })
+    Ok(PlannedPath::Default { gone: gone.map(|listed| listed.path.clone()).collect(), folder })
 }
 
 fn check_path(

@@ -28,7 +28,7 @@ const AS_OLD: Duration = Duration::from_secs(2);
 const UNUSUAL: [&str; 4] =
     ["core.sharedrepository", "core.sparsecheckout", "core.worktree", "worktree.userelativepaths"];
 
-pub(super) struct Branch<'a> {
+pub(super) struct NewBranch<'a> {
     pub name: &'a str,
     pub commit: &'a str,
     pub message: &'a str,
@@ -65,7 +65,7 @@ impl Usual {
 
     /// Makes the branch, which is not there yet, and has git know a worktree at `path` on it, with none of its files there
     /// yet. The caller holds the repository's lock.
-    pub(super) fn make(&self, path: &Path, branch: &Branch, lock_reason: Option<&str>) -> Made {
+    pub(super) fn make(&self, path: &Path, branch: &NewBranch, lock_reason: Option<&str>) -> Made {
         let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| is_plain(name)) else {
             return Made::Nothing;
         };
@@ -97,7 +97,7 @@ impl Usual {
         Made::Both
     }
 
-    fn make_branch(&self, branch: &Branch) -> bool {
+    fn make_branch(&self, branch: &NewBranch) -> bool {
         let name = format!("refs/heads/{}", branch.name);
         let make = |id| {
             // That there is none is looked at once more, under the lock of the ref.
@@ -202,7 +202,7 @@ mod tests {
 
     fn make(repo: &Repository, path: &Path, name: &str, commit: &str, reason: Option<&str>) -> Made {
         let message = crate::git::worktree::BRANCH_MESSAGE;
-        Usual::of(repo).unwrap().make(path, &Branch { name, commit, message }, reason)
+        Usual::of(repo).unwrap().make(path, &NewBranch { name, commit, message }, reason)
     }
 
     fn request(fixture: &Fixture, name: &str) -> Request {

@@ -142,10 +142,10 @@ it only if the user asks.";
     }
 }
 
-type Cancelled = (WorkerId, Result<CancelAnswer, OrchestratorError>);
+type WorkerResult = (WorkerId, Result<CancelAnswer, OrchestratorError>);
 
 impl CancelAllReport {
-    fn new(settled_before: usize, results: Vec<Cancelled>) -> Self {
+    fn new(settled_before: usize, results: Vec<WorkerResult>) -> Self {
         let mut cancelled = Vec::new();
         let mut failed = Vec::new();
         let mut already_settled = settled_before;

@@ -25,13 +25,13 @@ const ALL_CONFLICTS: usize = 2_000;
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(in crate::mcp) struct WorkerSummary {
     #[serde(flatten)]
-    identity: Identity,
+    identity: WorkerIdentity,
     #[serde(flatten)]
     description: Description,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-struct Identity {
+struct WorkerIdentity {
     /// `w-3` is enough for other tools.
     worker_id: String,
     /// queued, starting, running, verifying; settled: completed, failed, cancelled, timed_out, interrupted, lost.
@@ -77,7 +77,7 @@ struct Description {
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(in crate::mcp) struct WorkerReport {
     #[serde(flatten)]
-    identity: Identity,
+    identity: WorkerIdentity,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<OutcomeReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,7 +165,7 @@ impl WorkerSummary {
         let last = worker.last().filter(|_| worker.status.is_settled());
         let backend = last.map_or(&worker.next.backend, |last| &last.backend);
         let model = last.map_or(&worker.next.model, |last| &last.model);
-        let identity = Identity { worker_id: worker.id.to_string(), status: worker.status.as_str() };
+        let identity = WorkerIdentity { worker_id: worker.id.to_string(), status: worker.status.as_str() };
         let (conflicts_with, more_conflicts) = conflicts(&view.collisions, CONFLICTS);
         let description = Description {
             title: size::line(&worker.mission.title, 80),

@@ -27,18 +27,18 @@ pub(in crate::orchestrator) async fn run(
     progress.doing(format!("waits for another integration into {}", order.into));
     let queue = actor.jobs.branch_queue(&order.repository, &order.into);
     let _turn = queue.lock().await;
-    let answer = Run { actor, order: &order, progress }.run(left_out).await;
+    let answer = TrainRun { actor, order: &order, progress }.run(left_out).await;
     let target = blocking(move || Ok(git::integrate::tip(&order.repository, &order.into).ok())).await;
     (answer.map_err(Arc::new), target.ok().flatten())
 }
 
-struct Run<'a> {
+struct TrainRun<'a> {
     actor: ActorHandle,
     order: &'a Order,
     progress: Progress,
 }
 
-impl Run<'_> {
+impl TrainRun<'_> {
     async fn run(&self, left_out: Vec<(String, Advice)>) -> Result<IntegrationAnswer> {
         let mut train = self.assemble().await?;
         if !train.stacked.is_empty()

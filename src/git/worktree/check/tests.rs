@@ -111,7 +111,7 @@ fn other_places_are_allowed_only_if_named() {
         assert!(matches!(error, WorktreeError::PathOutside { .. }), "{}: {error}", path.display());
     }
     let allowed = Request { allowed_roots: vec![outside.clone()], ..at(&far) };
-    assert_eq!(check(&fixture.repo, &allowed).unwrap().place, Place::Given(far));
+    assert_eq!(check(&fixture.repo, &allowed).unwrap().place, PlannedPath::Given(far));
 }
 
 #[test]
