@@ -23,7 +23,6 @@ fn every_message_is_as_recorded() {
         row(E::TooMany { program: program(), source: io::Error::other("try again") }),
         row(E::NoSpace { path: path() }),
         row(E::Output { path: path(), program: program(), source: denied() }),
-        row(E::Input { path: path(), program: program(), source: denied() }),
         row(E::Start { program: program(), source: denied() }),
         row(E::Unidentified { program: program(), pid: 7 }),
         plain_row(IdentityError::OwnHidden { pid: 7 }),
