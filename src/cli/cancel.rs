@@ -13,7 +13,7 @@ use super::one_shot::{self, OneShotClient};
 use super::output;
 use super::places::Places;
 use super::sanitize;
-use crate::mission::message::not_heard;
+use crate::mission::message::describe_undelivered;
 use crate::mission::outcome::Containment;
 use crate::orchestrator::{CancelAnswer, Scope};
 
@@ -161,7 +161,7 @@ impl CancelResult {
     }
 
     fn line(&self) -> String {
-        let undelivered = not_heard(&self.undelivered).filter(|_| !self.already_settled);
+        let undelivered = describe_undelivered(&self.undelivered).filter(|_| !self.already_settled);
         let undelivered =
             undelivered.map_or_else(String::new, |it| format!("; {it} (`orchestrator-boss retry` delivers it first)"));
         format!("{}{undelivered}", self.end())

@@ -110,8 +110,8 @@ fn find_worker(observer: &Observer, overview: &Overview, name: &str) -> Result<D
     // If the worker is not in the history, the overview has more facts about it.
     let view = overview.workers().find(|view| view.worker.id == found.worker.id).cloned().unwrap_or(found);
     let is_led = overview.is_led(&view.worker);
-    let written = orchestrator::messages_to(&view.worker, &observer.folder(&view.worker.id));
-    Ok(DashboardWorker { row: WorkerRow::of(&view, is_led, overview.as_of), view, is_led, written })
+    let messages = orchestrator::messages_to(&view.worker, &observer.folder(&view.worker.id));
+    Ok(DashboardWorker { row: WorkerRow::of(&view, is_led, overview.as_of), view, is_led, messages })
 }
 
 fn colour(lines: &[ScreenLine]) -> String {

@@ -59,7 +59,7 @@ impl Cancelled {
 }
 
 /// Returns a text such as `1 message was not delivered: "look at b"`. `None` if there are no texts.
-pub fn not_heard(texts: &[String]) -> Option<String> {
+pub fn describe_undelivered(texts: &[String]) -> Option<String> {
     let quoted = texts.iter().map(|text| format!("{:?}", text.trim())).collect::<Vec<_>>().join(", ");
     match texts.len() {
         0 => None,

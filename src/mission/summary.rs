@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::BackendName;
 use super::lifecycle::Ending;
-use super::message::{Cancelled, not_heard};
+use super::message::{Cancelled, describe_undelivered};
 use super::outcome::{Changes, Exit, FailureKind, LikelyCause, Outcome, Usage, Verification, tail};
 
 /// The part of an outcome record that lists and waits need.
@@ -127,7 +127,7 @@ impl AttemptSummary {
 /// Joins the reasons for an attempt's status in one line: see [`AttemptSummary::reasons`].
 pub fn reasons(failure: Option<&str>, cancelled: &Option<Cancelled>, undelivered: &[String]) -> Option<String> {
     let cancelled = cancelled.as_ref().map(Cancelled::sentence);
-    let parts = [failure.map(str::to_owned), cancelled, not_heard(undelivered)];
+    let parts = [failure.map(str::to_owned), cancelled, describe_undelivered(undelivered)];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }

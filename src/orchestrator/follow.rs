@@ -199,12 +199,12 @@ fn ran(worker: &Worker, status: &LiveStatus) -> Option<u64> {
 
 /// Returns the messages to an attempt that began no turn and are not known to have reached its model.
 fn undelivered(attempt: &AttemptDir, status: Option<&LiveStatus>) -> Vec<String> {
-    let heard = |inbox_entry: &InboxEntry| {
+    let was_delivered = |inbox_entry: &InboxEntry| {
         let mut receipts = status.into_iter().flat_map(|status| &status.receipts);
         receipts.any(|receipt| receipt.message_id == inbox_entry.id && receipt.how != Delivered::Sent)
     };
     let inbox_entries = attempt.inbox_entries(0).unwrap_or_default().into_iter();
-    inbox_entries.filter(|inbox_entry| !heard(inbox_entry)).filter_map(InboxEntry::into_text).collect()
+    inbox_entries.filter(|inbox_entry| !was_delivered(inbox_entry)).filter_map(InboxEntry::into_text).collect()
 }
 
 /// Returns the scope of the processes that a dead supervisor started: those with its tag, and those that it recorded.

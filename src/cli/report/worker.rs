@@ -10,7 +10,7 @@ use crate::cli::text::short_commit;
 use crate::mission::entry::AttemptSummary;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
-use crate::mission::message::{Author, not_heard};
+use crate::mission::message::{Author, describe_undelivered};
 use crate::mission::outcome::{Changes, FailureKind, Verification, blocked_by};
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
@@ -127,7 +127,7 @@ fn facts(report: &WorkerSection) -> Markup {
                 (fact("Needs you", html! { "it reports that it is blocked: " (plain(blocked_by(report.brief().map_or("", |brief| &brief.final_message)).unwrap_or_default())) }))
             }
             @if let Some(cancelled) = cancelled { (fact("Cancelled", plain(&cancelled.words()))) }
-            @if let Some(undelivered) = report.brief().and_then(|brief| not_heard(&brief.undelivered)) {
+            @if let Some(undelivered) = report.brief().and_then(|brief| describe_undelivered(&brief.undelivered)) {
                 (fact("Not delivered", plain(&undelivered)))
             }
             @if let Some(why) = &worker.failed_over { (fact("Failed over", plain(why))) }

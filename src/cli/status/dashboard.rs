@@ -38,7 +38,7 @@ pub(super) struct DashboardWorker {
     pub view: WorkerView,
     pub is_led: bool,
     /// Messages to the worker; only for a worker that is shown in detail.
-    pub written: Vec<MessageView>,
+    pub messages: Vec<MessageView>,
 }
 
 impl DashboardWorker {
@@ -89,7 +89,7 @@ impl Group {
         });
         let shown = |view: &WorkerView| {
             let is_led = is_led(view);
-            DashboardWorker { row: WorkerRow::of(view, is_led, now), view: view.clone(), is_led, written: Vec::new() }
+            DashboardWorker { row: WorkerRow::of(view, is_led, now), view: view.clone(), is_led, messages: Vec::new() }
         };
         Self {
             boss: short_boss(boss.boss.as_str()),

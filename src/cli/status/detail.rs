@@ -19,7 +19,7 @@ use crate::orchestrator::{DeliveryState, MessageView};
 /// Maximum size in bytes of a prompt, a message or a log that is shown.
 const TEXT: usize = 2_000;
 /// Maximum number of messages to the worker that are shown, the newest ones.
-const WRITTEN: usize = 10;
+const MESSAGES: usize = 10;
 
 pub(super) struct Fact {
     pub name: &'static str,
@@ -86,8 +86,8 @@ fn add_present(shown: &DashboardWorker, facts: &mut Facts) {
     if let Some(cancelled) = last.and_then(|last| last.cancelled.clone()).or_else(|| worker.cancelled()) {
         facts.toned("cancelled", &cancelled.words(), Tone::Waiting);
     }
-    for written in shown.written.iter().rev().take(WRITTEN).rev() {
-        facts.toned("message", &message_text(written), message_tone(written));
+    for message in shown.messages.iter().rev().take(MESSAGES).rev() {
+        facts.toned("message", &message_text(message), message_tone(message));
     }
     if let Some(live) = view.live.as_ref().filter(|_| worker.status.is_live()) {
         facts.toned("stalled", live.stalled.as_deref().unwrap_or_default(), Tone::Bad);
@@ -141,15 +141,15 @@ fn settled(worker: &Worker) -> Option<&AttemptSummary> {
 }
 
 /// Formats a message as `12:03:04 user, waiting: look at b`.
-fn message_text(written: &MessageView) -> String {
-    let at = Zoned::new(written.at, TimeZone::system()).strftime("%H:%M:%S").to_string();
-    let by = written.by.map_or("unknown", Author::as_str);
-    let text = &written.text[..written.text.floor_char_boundary(TEXT)];
-    format!("{at} {by}, {}: {text}", written.state.as_str())
+fn message_text(message: &MessageView) -> String {
+    let at = Zoned::new(message.at, TimeZone::system()).strftime("%H:%M:%S").to_string();
+    let by = message.by.map_or("unknown", Author::as_str);
+    let text = &message.text[..message.text.floor_char_boundary(TEXT)];
+    format!("{at} {by}, {}: {text}", message.state.as_str())
 }
 
-fn message_tone(written: &MessageView) -> Tone {
-    match written.state {
+fn message_tone(message: &MessageView) -> Tone {
+    match message.state {
         DeliveryState::AtTheStart | DeliveryState::At(_) => Tone::Quiet,
         DeliveryState::Waiting | DeliveryState::Never => Tone::Waiting,
     }

@@ -12,7 +12,7 @@ use crate::mission::budget::Spent;
 use crate::mission::entry::{AttemptSummary, FailureSummary};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
-use crate::mission::message::not_heard;
+use crate::mission::message::describe_undelivered;
 use crate::mission::outcome::{FailureKind, Verification, blocked_by};
 use crate::mission::race;
 use crate::mission::registry::Worker;
@@ -212,7 +212,7 @@ fn results(worker: &Worker, last: &AttemptSummary) -> Vec<String> {
         notes.push(format!("not on its branch: {}{more}", text::clean(&first.what)));
     }
     notes.extend(last.cancelled.as_ref().map(|cancelled| text::clean(&cancelled.words())));
-    notes.extend(not_heard(&last.undelivered).map(|undelivered| text::clean(&undelivered)));
+    notes.extend(describe_undelivered(&last.undelivered).map(|undelivered| text::clean(&undelivered)));
     let work = changes(last);
     notes.push(match &worker.integrated {
         Some(integrated) => format!("merged into {}", text::clean(&integrated.into)),

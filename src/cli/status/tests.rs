@@ -111,7 +111,7 @@ pub fn dashboard(views: Vec<WorkerView>) -> Dashboard {
         row: WorkerRow::of(&view, true, now()),
         view,
         is_led: true,
-        written: Vec::new(),
+        messages: Vec::new(),
     };
     let (settled, open): (Vec<_>, Vec<_>) = views.into_iter().map(shown).partition(|it| it.is_over());
     let group = Group {
@@ -342,7 +342,7 @@ fn messages_show_author_and_delivery() {
         state,
         delivered: None,
     };
-    shown.written =
+    shown.messages =
         vec![at("use b", Author::Boss, DeliveryState::At(now())), at("and c", Author::User, DeliveryState::Waiting)];
     let lines = plain(&detail::lines(shown, 100, None)).join("\n");
     assert!(lines.contains("boss, delivered: use b") && lines.contains("user, waiting: and c"), "{lines}");

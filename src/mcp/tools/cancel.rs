@@ -8,7 +8,7 @@ use crate::mcp::arguments::{self, NAME, TITLE};
 use crate::mcp::error::ToolError;
 use crate::mcp::size;
 use crate::mission::id::WorkerId;
-use crate::mission::message::not_heard;
+use crate::mission::message::describe_undelivered;
 use crate::mission::outcome::Containment;
 use crate::orchestrator::{CancelAnswer, OrchestratorError, Scope};
 
@@ -100,7 +100,7 @@ fn reason(given: Option<String>) -> Result<String, ToolError> {
 impl CancelReport {
     fn new(answer: CancelAnswer) -> Self {
         let id = &answer.worker_id;
-        let next_step = match (answer.survivors, not_heard(&answer.undelivered)) {
+        let next_step = match (answer.survivors, describe_undelivered(&answer.undelivered)) {
             (0, None) => format!("wait_for_any_worker for the others; retry_worker {id} starts this one again"),
             (0, Some(undelivered)) => {
                 let undelivered = size::line(&undelivered, UNDELIVERED);
@@ -168,7 +168,7 @@ impl CancelAllReport {
             (0, left) => format!("{left} processes are still running: inform the user, or cancel_all_workers again"),
             _ => "cancel_worker for each in failed".to_owned(),
         };
-        let next_step = match not_heard(&undelivered) {
+        let next_step = match describe_undelivered(&undelivered) {
             None => next_step,
             Some(undelivered) => {
                 format!("{next_step}; {}; retry_worker delivers it first", size::line(&undelivered, UNDELIVERED))

@@ -199,12 +199,12 @@ impl LogLine {
 }
 
 impl SentMessage {
-    fn new(written: &MessageView) -> Self {
-        let by = if written.by == Some(Author::User) { "(by the user) " } else { "" };
-        let undelivered = if written.state == DeliveryState::Never { "(not delivered) " } else { "" };
-        let text = format!("{undelivered}{by}{}", size::ends(&written.text, 1_000));
-        let receipt = written.delivered.and_then(|how| Some(serde_json::to_value(how).ok()?.as_str()?.to_owned()));
-        Self { message_id: written.id.to_string(), at: written.at.to_string(), text, receipt }
+    fn new(message: &MessageView) -> Self {
+        let by = if message.by == Some(Author::User) { "(by the user) " } else { "" };
+        let undelivered = if message.state == DeliveryState::Never { "(not delivered) " } else { "" };
+        let text = format!("{undelivered}{by}{}", size::ends(&message.text, 1_000));
+        let receipt = message.delivered.and_then(|how| Some(serde_json::to_value(how).ok()?.as_str()?.to_owned()));
+        Self { message_id: message.id.to_string(), at: message.at.to_string(), text, receipt }
     }
 }
 

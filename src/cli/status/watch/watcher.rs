@@ -128,7 +128,7 @@ impl StateWatcher {
         let wanted = self.focus.worker.as_ref();
         let mut all = dashboard.groups.iter_mut().flat_map(|group| &mut group.workers);
         if let (Some(shown), Some(observer)) = (all.find(|it| Some(&it.view.worker.id) == wanted), &self.observer) {
-            shown.written = orchestrator::messages_to(&shown.view.worker, &observer.folder(&shown.view.worker.id));
+            shown.messages = orchestrator::messages_to(&shown.view.worker, &observer.folder(&shown.view.worker.id));
         }
         dashboard
     }
