@@ -29,8 +29,9 @@ pub struct Settings {
     /// Maximum number of workers that run at the same time, over all backends. Further workers wait in a queue.
     /// Default: one for each GiB of memory, from 2 to 16.
     pub max_workers: Option<usize>,
-    /// Maximum depth of nested workers. With 1, a worker starts no workers. With 2, a worker may start workers that
-    /// start none, through a CLI that it runs itself: a worker's own CLI runs without this server.
+    /// Maximum depth of nested workers. With 1, a worker starts no workers. With 2, a CLI that a worker starts by
+    /// itself may use this server to start workers, which start none. The CLI of a worker always runs without this
+    /// server.
     pub max_depth: u32,
     /// Duration of a wait unless the boss requests another one. Default: as long as the client allows.
     pub wait_seconds: Option<u64>,
@@ -114,7 +115,7 @@ pub enum OnStall {
     Tell,
     /// Notify its boss, interrupt the worker and continue in its session, once.
     Resume,
-    /// The same, and end the worker if it stalls again.
+    /// As with `resume`, and end the worker if it stalls again.
     End,
 }
 

@@ -54,7 +54,7 @@
 //! | mission | a request: prompt, backend, place, limits |
 //! | worker | one mission that is carried out by one backend |
 //! | attempt | one run of a worker; a retry is the next one |
-//! | turn | one prompt and the CLI's work on it; an attempt has one or more |
+//! | turn | one prompt and the CLI's work on it; an attempt has one or more. A CLI's own turn limit counts its steps |
 //! | backend | the adapter of one CLI |
 //! | boss | the agent that calls the tools |
 //! | server, supervisor | the two kinds of process |
@@ -76,23 +76,27 @@
 //!
 //! **Add a backend.**
 //!
-//! 1. `backend/catalog.rs`: add a constant for its name, its models, an example model and its efforts.
-//! 2. `backend/NAME.rs`: implement [`backend::Backend`] (command line, permissions, probe). `backend/NAME/stream.rs`:
-//!    implement [`backend::Decoder`] (output lines to events). A model is `backend/opencode.rs` with
-//!    `backend/opencode/stream.rs`. Declare and export it in `backend/mod.rs`.
+//! 1. `backend/catalog.rs`: add a constant for its name, its models, an example model and its efforts. A CLI without
+//!    models or efforts has none, and `check` refuses them.
+//! 2. `backend/NAME.rs`: implement [`backend::Backend`] (command line, permissions). `backend/NAME/stream.rs`:
+//!    implement [`backend::Decoder`] (output lines to events). `backend/probe.rs`: how its version and login are asked.
+//!    A model is `backend/opencode.rs` with `backend/opencode/stream.rs`. Declare and export it in `backend/mod.rs`. The
+//!    prompt goes to stdin: it may have 1 MiB, and Linux allows 128 KiB for one argument, which other users can read.
 //! 3. `backend/registry.rs`: add it to the built-in backends. `backend/custom.rs`: reserve its name.
 //!    `backend/environment.rs`: add the variables with which this CLI marks the programs that it starts.
-//! 4. Recordings: for each case a folder `tests/fixtures/NAME/CASE/` with `stream.jsonl` (what the CLI printed) and
-//!    `case.json` (how it ended, and why the case exists). Add the name to the lists in `tests/backend_streams.rs` and
-//!    `tests/backend_hostile_output.rs`. `UPDATE_FIXTURES=1 cargo test --test backend_streams` writes the expected
-//!    events: read them.
-//! 5. `INSTA_UPDATE=always cargo test --test backend_plans` records how it is started. Read the snapshot.
-//!    `tests/support/real_cli.rs` and `tests/real/package.json` add the real CLI to `tests/real/`.
-//! 6. Texts that list the backends: the doc comment of `backend` in `mcp/tools/mission.rs`, the table in
-//!    `skills/orchestrator-boss/SKILL.md`, the README. Then
-//!    `ORCHESTRATOR_BLESS=1 cargo test --test mcp --test documents`.
-//! 7. If it can also be a boss: `cli/setup/client.rs` and a file beside it, `mcp/client.rs` (its limits),
-//!    `orchestrator/registrations.rs` (so that its workers do not start this server), and a row in `tests/README.md`.
+//! 4. Recordings, at least ten: for each case a folder `tests/fixtures/NAME/CASE/` with `stream.jsonl` (what the CLI
+//!    printed) and `case.json` (how it ended, and why the case exists). Add the name to the lists in
+//!    `tests/backend_streams.rs`, `tests/backend_hostile_output.rs` and `tests/fuzz/main.rs`.
+//!    `UPDATE_FIXTURES=1 cargo test --test backend_streams` writes the expected events: read them.
+//! 5. `tests/backend_plans.rs`: add a mission for it. `INSTA_UPDATE=always cargo test --test backend_plans` records how
+//!    it is started. Read the snapshot. If npm can install the CLI, add it to `tests/support/real_cli.rs` and
+//!    `tests/real/package.json`; a missing one skips all of `tests/real/`.
+//! 6. Texts that list the backends: `git grep -niw opencode -- src skills README.md .github .npm tests` finds them, among
+//!    them tool descriptions, error texts in tests, the table in `skills/orchestrator-boss/SKILL.md`, and a column of
+//!    the table of clients in `tests/README.md`. Then `ORCHESTRATOR_BLESS=1 cargo test --test mcp --test documents`.
+//! 7. If it can also be a boss: `cli/setup/client.rs` and a file beside it, `mcp/client.rs` (its limits, and whether it
+//!    shows structured answers), `orchestrator/registrations.rs` (so that its workers do not start this server), and
+//!    `src/docs/clients.md`.
 //!
 //! **Add a parameter to a tool**, here a field of a mission. A parameter of another tool is a field of the `Arguments` in
 //! its file in `mcp/tools/`, and goes to the method of `orchestrator/handle.rs` that the tool calls.
@@ -101,19 +105,23 @@
 //!    `draft`, with the helpers of `mcp/arguments.rs`.
 //! 2. `mission/create.rs` and `mission/spec.rs`: the field of `Draft` and of `Mission`. `Mission` is stored: give the
 //!    field `#[serde(default)]`, so that older journals can be read. `cargo check --all-targets` names every literal.
-//! 3. The room that acts on it. A value that a supervisor needs is in the assignment, with the mission.
-//! 4. `mcp/wire/worker.rs` and `mcp/wire/outcome.rs`, if answers show it.
+//! 3. The room that acts on it. The supervisor has the whole mission in its assignment, and a backend has it in
+//!    `Turn::mission`. `supervisor/limits.rs` enforces limits.
+//! 4. `mcp/wire/worker.rs` (every answer with a worker) and `mcp/wire/outcome.rs`, if answers show it. Set it to its
+//!    longest value in `mcp/wire/testing.rs`. Limits are named in the text of `budget_of` in `orchestrator/views.rs`.
 //! 5. Tests: a range in `tests/input/table.rs`, the effect in `tests/workers/`. Then
-//!    `ORCHESTRATOR_BLESS=1 cargo test --test mcp` writes `tests/snapshots/tools.json` and `src/docs/tools.md`.
-//!    `skills/orchestrator-boss/SKILL.md` lists the fields of a mission.
+//!    `ORCHESTRATOR_BLESS=1 cargo test --test mcp` writes `tests/snapshots/tools.json` and the table in
+//!    `src/docs/tools.md`. By hand: the section on missions there, and the fields of a mission in
+//!    `skills/orchestrator-boss/SKILL.md`.
 //!
 //! **Change a limit.**
 //!
-//! 1. Find it. Limits are named constants beside the code that enforces them: the ranges of arguments in
-//!    `mcp/tools/mission.rs` and `mcp/arguments.rs`, the default time limit in `mission/spec.rs`, sizes of answers in
-//!    `mcp/size.rs`, the waits of each client in `mcp/client.rs`. Limits that a user can set are in `config.rs`.
-//! 2. Search for its number in the doc comments of `mcp/tools/`, in `skills/`, `src/docs/` and the README: texts repeat
-//!    limits.
+//! 1. Find it. Limits are named constants beside the code that enforces them: the ranges of a tool's arguments in its
+//!    file in `mcp/tools/` or in `mcp/arguments.rs`, the default time limit in `mission/spec.rs`, sizes of answers in
+//!    `mcp/size.rs`, the size of one call in `mcp/transport.rs` (a batch has no limit of its own), the waits of each
+//!    client in `mcp/client.rs`. Limits that a user can set are in `config.rs`.
+//! 2. Search for its number and its name in the doc comments of `mcp/tools/`, in `skills/`, `src/docs/`, `tests/` and the
+//!    README: texts repeat limits. A constant may be a product.
 //! 3. Tests: `cargo test --test input --test mcp`, and `tests/limits/` for limits on workers. Generated texts:
 //!    `ORCHESTRATOR_BLESS=1 cargo test --test mcp --test documents`.
 #![deny(clippy::print_stdout)]

@@ -1,5 +1,5 @@
-//! Secrets in the user's settings (`env` of a custom backend). No file may hold them, since a worker can read the files of
-//! all attempts. The server passes them to the supervisor in an environment variable, which no worker inherits.
+//! Secrets in the user's settings (`env` of a custom backend). No file may hold them, since a worker can read the files
+//! of all attempts. The server passes them to the supervisor in an environment variable, which no worker inherits.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -1,5 +1,5 @@
-//! Folders for the sockets of a worker's programs, beside the socket of its supervisor. The supervisor makes and removes
-//! them; a server removes those that a killed supervisor left.
+//! Folders for the sockets of a worker's programs, beside the socket of its supervisor. The supervisor makes and
+//! removes them; a server removes those that a killed supervisor left.
 
 use std::path::{Path, PathBuf};
 

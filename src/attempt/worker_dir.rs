@@ -223,8 +223,8 @@ impl AttemptDir {
         files::replace_json(&self.assignment(), assignment, true)
     }
 
-    /// Creates missing parts of the folder. The existing parts may have been put there by the repository, so links in them
-    /// are refused.
+    /// Creates missing parts of the folder. The existing parts may have been put there by the repository, so links in
+    /// them are refused.
     pub fn make(&self) -> Result<(), FileError> {
         for folder in self.root.ancestors().take(3).collect::<Vec<_>>().into_iter().rev() {
             files::refuse_links_in(folder)?;

@@ -1,8 +1,8 @@
 //! The adapters of the CLIs: their command lines, and the meaning of their output.
 //!
 //! Backends are pure. A backend turns a [`Turn`] into a [`LaunchPlan`] and lines of output into [`AgentEvent`]s; it
-//! never spawns, reads a file or reads a clock. A new CLI is one file, one folder of recordings and one line in
-//! [`Backends::with_custom`].
+//! never spawns, reads a file or reads a clock. The header of `src/lib.rs` lists
+//! the steps for a new CLI.
 
 mod catalog;
 mod claude_code;

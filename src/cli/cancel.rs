@@ -71,7 +71,8 @@ struct CancelResult {
     status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     survivors: Option<u32>,
-    /// Containment level. `full`: all possible processes of the worker were checked. `best_effort`: the system hides some.
+    /// Containment level. `full`: all possible processes of the worker were checked. `best_effort`: the system hides
+    /// some.
     #[serde(skip_serializing_if = "Option::is_none")]
     proof: Option<&'static str>,
     already_settled: bool,

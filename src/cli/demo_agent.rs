@@ -1,6 +1,6 @@
-//! The agent of the demo's workers: a small deterministic program in place of a model, so that the demo needs no key and
-//! no network. It prints the JSONL of custom backends and executes the lines `DEMO: …` of its prompt. Like any agent, it
-//! gets a prompt, a directory and git, and does not depend on the orchestrator.
+//! The agent of the demo's workers: a small deterministic program in place of a model, so that the demo needs no key
+//! and no network. It prints the JSONL of custom backends and executes the lines `DEMO: …` of its prompt. Like any
+//! agent, it gets a prompt, a directory and git, and does not depend on the orchestrator.
 // Its stdout is its protocol.
 #![allow(clippy::print_stdout)]
 

@@ -1,5 +1,5 @@
-//! Wakes a command when files in a folder change. The system reports changes (inotify, kqueue); a poll every two seconds
-//! covers lost reports. If nothing can be watched, it polls twice a second.
+//! Wakes a command when files in a folder change. The system reports changes (inotify, kqueue); a poll every two
+//! seconds covers lost reports. If nothing can be watched, it polls twice a second.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The log on stderr, for users and for clients that keep it. Each event is one line, even if texts of models and workers
-//! in it hold line breaks.
+//! The log on stderr, for users and for clients that keep it. Each event is one line, even if texts of models and
+//! workers in it hold line breaks.
 
 use std::io::{self, Write};
 

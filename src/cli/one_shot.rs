@@ -20,7 +20,8 @@ use crate::orchestrator::{
 };
 use crate::process;
 
-/// Time limit for a queued worker to start before it is reported as queued. A slot may be left to others for five seconds.
+/// Time limit for a queued worker to start before it is reported as queued. A slot may be left to others for five
+/// seconds.
 const START_LIMIT: Duration = Duration::from_secs(8);
 /// Time limit if a server of the boss runs, which notices the worker at once.
 const START_LIMIT_ELSEWHERE: Duration = Duration::from_secs(4);
@@ -97,7 +98,8 @@ impl OneShotClient {
         Ok(answer)
     }
 
-    /// Cancels a worker and returns when its processes have ended. Dropping the future does not revoke the cancellation.
+    /// Cancels a worker and returns when its processes have ended. Dropping the future does not revoke the
+    /// cancellation.
     pub async fn cancel(&self, name: &str, reason: &str) -> Result<CancelAnswer, CliError> {
         let worker = self.find(name).await?.worker;
         self.orchestrator.cancel(&worker.boss, name, reason).await.map_err(CliError::from)

@@ -22,7 +22,8 @@ pub(super) fn of(workspace: &Workspace, names: &[String]) -> Settings {
     }
 }
 
-/// Returns whether the file is in the repository or the state directory. Such a file must not decide which programs run.
+/// Returns whether the file is in the repository or the state directory. Such a file must not decide which programs
+/// run.
 fn is_within_reach_of_workers(workspace: &Workspace, path: &Path) -> bool {
     [Some(&workspace.state_root), workspace.repository.as_ref()]
         .into_iter()
@@ -40,7 +41,8 @@ fn with_backends_of(mut own: Settings, recorded: Settings) -> Settings {
     own
 }
 
-/// Returns the record of the worker's newest attempt; for a worker that never started, of any worker of the same backend.
+/// Returns the record of the worker's newest attempt; for a worker that never started, of any worker of the same
+/// backend.
 fn assignment(workspace: &Workspace, name: &str) -> Option<Assignment> {
     let mut observer = workspace.try_observer().ok()??;
     let worker = observer.find(name).ok()?.worker;

@@ -57,7 +57,8 @@ pub(super) fn width() -> usize {
     asked().or(named).filter(|columns| *columns > 0).unwrap_or(80)
 }
 
-/// Returns whether output is coloured. See <https://no-color.org>, and <https://bixense.com/clicolors> for the variable that asks for colours in a pipe.
+/// Returns whether output is coloured. See <https://no-color.org>, and <https://bixense.com/clicolors> for the variable
+/// that asks for colours in a pipe.
 pub(super) fn wants_colours() -> bool {
     let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
     if is_set("NO_COLOR") {

@@ -32,8 +32,8 @@ pub fn take(path: &Path) -> Result<Option<Lease>, FileError> {
     }
 }
 
-/// Returns whether a living process holds the lock. A missing file means that its process shut down or never ran. If the
-/// file cannot be checked, the process counts as alive, since a worker that counts as dead loses its work.
+/// Returns whether a living process holds the lock. A missing file means that its process shut down or never ran. If
+/// the file cannot be checked, the process counts as alive, since a worker that counts as dead loses its work.
 pub fn is_held(path: &Path) -> bool {
     match File::open(path) {
         Ok(file) => match file.try_lock_shared() {

@@ -1,6 +1,7 @@
 //! The repository's own settings, hooks and attributes, as data. A worker can write all of them, and git would run what
-//! they name. The state before the first worker is therefore recorded ([`Configuration`]). A difference stops integration
-//! ([`Configuration::changes`]). Until then, the calls of this program run nothing that is new (see [`super::trust`]).
+//! they name. The state before the first worker is therefore recorded ([`Configuration`]). A difference stops
+//! integration ([`Configuration::changes`]). Until then, the calls of this program run nothing that is new (see
+//! [`super::trust`]).
 //!
 //! The user's and the system's settings are not the repository's: they are always used unchanged. The record holds
 //! names and hashes, since a setting may be a secret. Only the commands of filters and merge drivers are kept verbatim,
@@ -126,8 +127,8 @@ pub(super) fn counts(name: &str) -> bool {
     !harmless
 }
 
-/// Parses `git config --list --show-scope -z`, without the user's and the system's settings. Git writes all but the middle
-/// part of a name in lower case.
+/// Parses `git config --list --show-scope -z`, without the user's and the system's settings. Git writes all but the
+/// middle part of a name in lower case.
 pub(super) fn parse_own(listed: &[u8]) -> Vec<(String, String)> {
     let listed = String::from_utf8_lossy(listed);
     let mut records = listed.split('\0');

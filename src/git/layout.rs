@@ -1,5 +1,5 @@
-//! The layout of git's files: the folders of a repository and of its linked worktrees, and the names that this program adds
-//! to them.
+//! The layout of git's files: the folders of a repository and of its linked worktrees, and the names that this program
+//! adds to them.
 //!
 //! This file only reads files and never starts git: the rest of this room builds on it.
 

@@ -12,8 +12,8 @@ use super::repository::Repository;
 const MOST_NEIGHBOURS: usize = 1_000;
 
 /// Returns the new path of a worktree that is no longer at `path`. The search covers the repository, its parent folder,
-/// and the folders beside it. A folder matches if its `.git` file names git's record of the worktree, or the former path
-/// of that record.
+/// and the folders beside it. A folder matches if its `.git` file names git's record of the worktree, or the former
+/// path of that record.
 pub(super) fn moved_to(repo: &Repository, path: &Path) -> Option<PathBuf> {
     let record = own_git_dir(&repo.common_dir, path)?;
     let known = list(repo).ok()?;

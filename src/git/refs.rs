@@ -2,8 +2,8 @@
 //! is done with the answer.
 //!
 //! An answer is given only if it is certain. In all other cases (sha256, reftable, partial clones, a partly created
-//! worktree, names that only git understands) it is `None` or [`RefLookup::AskGit`], and the caller runs the git program.
-//! Nothing is changed here.
+//! worktree, names that only git understands) it is `None` or [`RefLookup::AskGit`], and the caller runs the git
+//! program. Nothing is changed here.
 
 use std::collections::HashMap;
 use std::fs;

@@ -156,7 +156,8 @@ impl Repository {
         Repository { trust, ..self }
     }
 
-    /// Returns a folder of this repository, or of one inside it, in which git may run. A relative path is below the root.
+    /// Returns a folder of this repository, or of one inside it, in which git may run. A relative path is below the
+    /// root.
     pub fn at(&self, path: impl AsRef<Path>) -> Checkout {
         Checkout::new(self.root().join(path), &self.trust)
     }

@@ -1,5 +1,5 @@
-//! Which of a repository's settings a call of git may use. A worker can change all of them, so a call gets only what was
-//! configured before the first worker.
+//! Which of a repository's settings a call of git may use. A worker can change all of them, so a call gets only what
+//! was configured before the first worker.
 //!
 //! Trust is a value: a [`Repository`](super::Repository) and a [`Checkout`] carry it, and [`Git`](super::Git) reads and
 //! writes only with it. There is no default, and nothing is remembered for the whole process.

@@ -1,6 +1,6 @@
 //! Admission: the queued workers that may start now, and the reasons why the others wait. Limits apply in total and per
-//! backend; backoffs, budgets and the machine's free resources apply too. Bosses take turns, and each one's workers start
-//! in the order of their creation. Pure: free resources and time come in as arguments.
+//! backend; backoffs, budgets and the machine's free resources apply too. Bosses take turns, and each one's workers
+//! start in the order of their creation. Pure: free resources and time come in as arguments.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
@@ -191,8 +191,9 @@ pub fn queue<'a>(registry: &'a Registry, server: &'a ServerId) -> impl Iterator<
     registry.workers().filter(waits)
 }
 
-/// Returns the queued workers of this server that can start now, in order, and the resources that are then free. Workers
-/// of other servers get their turn if this server `leaves` them a place. Otherwise, the quickest server would take all.
+/// Returns the queued workers of this server that can start now, in order, and the resources that are then free.
+/// Workers of other servers get their turn if this server `leaves` them a place. Otherwise, the quickest server would
+/// take all.
 pub fn admit(
     registry: &Registry,
     limits: &Limits,
@@ -253,8 +254,8 @@ impl<'a> Turns<'a> {
     }
 }
 
-/// Returns why a queued worker does not start. `None` if it is not queued, or is about to start. `lacks` returns what this
-/// server lacks to start it.
+/// Returns why a queued worker does not start. `None` if it is not queued, or is about to start. `lacks` returns what
+/// this server lacks to start it.
 pub fn wait_reason(
     registry: &Registry,
     load: &Load<'_>,

@@ -1,8 +1,8 @@
 //! Backoff of backends that accept no work: after a lost login, at a rate limit, or at a usage limit. Pure, and derived
 //! from the settled attempts, so that every server of a state directory agrees and a restart loses nothing.
 //!
-//! Like a circuit breaker: one refusal stops all queued workers of the backend. When the backoff ends, one worker probes
-//! the backend. If it is refused too, the next backoff is longer; if its model answers, the others start.
+//! Like a circuit breaker: one refusal stops all queued workers of the backend. When the backoff ends, one worker
+//! probes the backend. If it is refused too, the next backoff is longer; if its model answers, the others start.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -61,8 +61,8 @@ impl fmt::Display for Backoff {
     }
 }
 
-/// Returns the backoffs by backend. One ends for good when a worker that was started after the refusal made progress, or
-/// when the backend answered ([`Registry::answered`]).
+/// Returns the backoffs by backend. One ends for good when a worker that was started after the refusal made progress,
+/// or when the backend answered ([`Registry::answered`]).
 pub fn backoffs(registry: &Registry) -> HashMap<BackendName, Backoff> {
     let briefs = || registry.workers().flat_map(|worker| worker.settled.iter().map(move |brief| (worker, brief)));
     if !briefs().any(|(_, brief)| is_refusal(brief)) {
@@ -135,8 +135,8 @@ fn doubled(count: u32) -> SignedDuration {
     SignedDuration::from_secs(seconds).min(LONGEST)
 }
 
-/// Returns up to a quarter less, so that installations which were refused together do not retry together. All readers of
-/// a journal get the same result.
+/// Returns up to a quarter less, so that installations which were refused together do not retry together. All readers
+/// of a journal get the same result.
 fn with_jitter(wait: SignedDuration, seed: &str) -> SignedDuration {
     let millis = wait.as_millis() as i64;
     SignedDuration::from_millis(millis - (fnv(seed) % 1_000) as i64 * millis / 4_000)

@@ -1,5 +1,5 @@
-//! BatchRegistration of a batch: which drafts become workers, and why the others are refused. Each draft is decided by itself,
-//! so that a bad one fails alone. Pure.
+//! Registration of a batch: which drafts become workers, and why the others are refused. Each draft is decided by
+//! itself, so that a bad one fails alone. Pure.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -221,7 +221,8 @@ fn check_race(drafts: &[Draft]) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Returns a request id of an existing worker, unless all of them are those of one race, which is then a repeated request.
+/// Returns a request id of an existing worker, unless all of them are those of one race, which is then a repeated
+/// request.
 fn known_request(registry: &Registry, drafts: &[Draft], made: &[Result<Registered, Rejection>]) -> Option<String> {
     let existing = |it: &Result<Registered, Rejection>| match it {
         Ok(Registered::Existing(id)) => Some(id.clone()),
@@ -425,8 +426,8 @@ impl<'a> BatchRegistration<'a> {
         acyclic
     }
 
-    /// Searches the dependencies of this draft, in the batch and the registry, for the draft itself. Accepted drafts of this
-    /// batch are skipped, since they are in no cycle.
+    /// Searches the dependencies of this draft, in the batch and the registry, for the draft itself. Accepted drafts of
+    /// this batch are skipped, since they are in no cycle.
     fn check_cycle(&self, task: &TaskId, draft: &Draft) -> Result<(), Rejection> {
         let is_named = self.named.get(task).is_some_and(|named| std::ptr::eq(*named, draft));
         if draft.task_id.is_none() || is_named && self.acyclic.contains(task) {

@@ -1,7 +1,7 @@
 //! The entries of the journal, one per change. The registry is their fold.
 //!
-//! Servers of different builds may share this on-disk form. Fields are added with a default, and never renamed or given a
-//! new meaning. A change that an older reader would misread raises [`FORMAT`].
+//! Servers of different builds may share this on-disk form. Fields are added with a default, and never renamed or given
+//! a new meaning. A change that an older reader would misread raises [`FORMAT`].
 
 use std::path::PathBuf;
 use std::sync::Arc;

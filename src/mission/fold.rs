@@ -167,7 +167,8 @@ impl Registry {
         self.reset_ended_blocks();
     }
 
-    /// Records the winner with all racers if this worker has just won its race, and cancels the others. This happens once.
+    /// Records the winner with all racers if this worker has just won its race, and cancels the others. This happens
+    /// once.
     fn decide_race(&mut self, winner: &WorkerId) {
         let Some(decision) = self.get(winner).and_then(|worker| race::decide(self, worker)) else { return };
         for id in decision.racers {

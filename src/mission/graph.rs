@@ -87,8 +87,8 @@ fn is_broken_below(registry: &Registry, worker: &Worker) -> bool {
     !broken.is_empty() && worker.number().is_some_and(|number| broken.contains(&number))
 }
 
-/// Returns the numbers of all queued workers with a failed direct or indirect dependency. Each dependency is visited once,
-/// since the number of paths can be exponential.
+/// Returns the numbers of all queued workers with a failed direct or indirect dependency. Each dependency is visited
+/// once, since the number of paths can be exponential.
 fn broken_below(registry: &Registry) -> HashSet<u64> {
     let number = |worker: &Worker| WorkerId::number_in(worker.id.as_str());
     let mut waiting_for: HashMap<u64, Vec<u64>> = HashMap::new();

@@ -48,7 +48,8 @@ text_id! {
     RaceId
 }
 text_id! {
-    /// An agent that calls the tools: `claude:<session>`, `codex:<session>`, or `anon:<server>` for a client that names no session.
+    /// An agent that calls the tools: `claude:<session>`, `codex:<session>`, or `anon:<server>` for a client that names
+    /// no session.
     BossId
 }
 impl BossId {

@@ -1,7 +1,7 @@
 //! The pure core: missions, workers, the journal's entries and their fold, and the decisions on them.
 //!
-//! This room does no I/O and reads no clock. Time and ids come in as arguments, so that every rule can be tested by a table
-//! or a property. The rooms above carry out its decisions.
+//! This room does no I/O and reads no clock. Time and ids come in as arguments, so that every rule can be tested by a
+//! table or a property. The rooms above carry out its decisions.
 
 pub mod admission;
 pub mod archive;

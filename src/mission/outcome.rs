@@ -66,7 +66,8 @@ pub struct Run {
     /// Duration from its beginning to the end of its last turn, by a monotonic clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
-    /// Duration from its beginning to its record, including verification: see [`super::summary::AttemptSummary::elapsed`].
+    /// Duration from its beginning to its record, including verification: see
+    /// [`super::summary::AttemptSummary::elapsed`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_seconds: Option<u64>,
     /// It could not start because of the repository or its place in it, not because of the backend.

@@ -27,8 +27,8 @@ pub enum Standing {
     Lost(String),
 }
 
-/// Returns whether this outcome wins an undecided race. Without a verification, it must have changed something, if it was
-/// allowed to.
+/// Returns whether this outcome wins an undecided race. Without a verification, it must have changed something, if it
+/// was allowed to.
 pub fn qualifies(mission: &Mission, brief: &AttemptSummary) -> bool {
     let may_change = mission.permissions != Permissions::ReadOnly;
     let has_result = mission.verify_command.is_some() || !may_change || is_change(&brief.changes);
@@ -87,8 +87,8 @@ pub fn note_on_loser(worker: &Worker) -> Option<String> {
     ))
 }
 
-/// Returns whether its end alone notifies no boss, since other racers still run or have won. It is reported together with
-/// the next notification.
+/// Returns whether its end alone notifies no boss, since other racers still run or have won. It is reported together
+/// with the next notification.
 pub fn ends_quietly(registry: &Registry, worker: &Worker) -> bool {
     has_lost(worker) || (is_undecided(worker) && standing(registry, worker) == Some(Standing::On))
 }
@@ -129,7 +129,8 @@ impl Registry {
     }
 }
 
-/// Returns the worker that represents a task with racers: the winner, or else one that shows whether the race can go on.
+/// Returns the worker that represents a task with racers: the winner, or else one that shows whether the race can go
+/// on.
 fn representative<'a>(registry: &'a Registry, newest: &'a Arc<Worker>) -> &'a Arc<Worker> {
     let Some(race) = &newest.race else { return newest };
     if let Some(winner) = &race.winner {
@@ -173,8 +174,8 @@ pub(super) fn winners_by_time(registry: &Registry) -> Vec<WorkerId> {
     registry.workers().filter(|it| is_undecided(it)).filter(is_first).map(|worker| worker.id.clone()).collect()
 }
 
-/// Returns the usage of all attempts of a worker, as the CLIs reported it. `live` is that of the running attempt. `None`
-/// if no CLI reported any.
+/// Returns the usage of all attempts of a worker, as the CLIs reported it. `live` is that of the running attempt.
+/// `None` if no CLI reported any.
 pub fn spent(worker: &Worker, live: Option<Usage>) -> Option<Usage> {
     let never_ran = worker.status.is_settled() && worker.started_at.is_none() && worker.settled.len() <= 1;
     let known = |usage: &Usage| usage.cost_usd.is_some() || usage.input_tokens + usage.output_tokens > 0;

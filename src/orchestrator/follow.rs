@@ -111,8 +111,8 @@ enum Holder {
     Lives,
 }
 
-/// Returns the holder of an attempt whose lock was free. A supervisor takes the lock before the claim and keeps it to its
-/// end, so a claim with a free lock belongs to a dead supervisor.
+/// Returns the holder of an attempt whose lock was free. A supervisor takes the lock before the claim and keeps it to
+/// its end, so a claim with a free lock belongs to a dead supervisor.
 fn holder_of(attempt: &AttemptDir) -> Result<Holder, FileError> {
     if attempt.fence()? {
         return Ok(Holder::None(attempt.close_inbox_unread()?));

@@ -36,7 +36,8 @@ struct Disk {
 }
 
 impl Machine {
-    /// Reads the resources, unless they were just read. `ask` queries a folder elsewhere and calls [`Machine::note_disk`].
+    /// Reads the resources, unless they were just read. `ask` queries a folder elsewhere and calls
+    /// [`Machine::note_disk`].
     pub fn survey<'a>(
         &mut self,
         now: Instant,

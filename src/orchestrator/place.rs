@@ -7,8 +7,8 @@ use super::error::OrchestratorError;
 use crate::attempt::state_dir;
 use crate::git::Repository;
 
-/// Returns the directory that the settings name (relative to `directory`), or else `.orchestrator` in the repository, or
-/// else in the folder itself.
+/// Returns the directory that the settings name (relative to `directory`), or else `.orchestrator` in the repository,
+/// or else in the folder itself.
 pub fn state_root(named: Option<&Path>, repository: Option<&Repository>, directory: &Path) -> PathBuf {
     match (named, repository) {
         (Some(folder), _) => directory.join(folder),

@@ -1,6 +1,6 @@
-//! The scan for collisions: which workers' branches do not merge cleanly into the integration branch, or with each other, as
-//! they are now. It runs in the background, one scan at a time, and only when a branch has moved. Its results are
-//! hints for the boss. No decision depends on them.
+//! The scan for collisions: which workers' branches do not merge cleanly into the integration branch, or with each
+//! other, as they are now. It runs in the background, one scan at a time, and only when a branch has moved. Its results
+//! are hints for the boss. No decision depends on them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -61,13 +61,13 @@ impl Scans {
         let Some(cache) = &self.cache else { return Vec::new() };
         let set = context.settings.integration_branch.as_deref();
         let target_of = |worker: &Arc<Worker>| integration_branch::of_worker(set, Some(worker));
-        // A scan has one target: that of the first watched worker that this server checks. Work for other branches stays
-        // unchecked.
+        // A scan has one target: that of the first watched worker that this server checks. Work for other branches
+        // stays unchecked.
         let Some(target) = watched.iter().find(|worker| is_ours(worker)).and_then(target_of) else {
             return Vec::new();
         };
-        // The stamp is read here, and before the branches are. An idle server then starts no thread for this, and a branch
-        // that moves during a scan is noticed at the next.
+        // The stamp is read here, and before the branches are. An idle server then starts no thread for this, and a
+        // branch that moves during a scan is noticed at the next.
         let scene = scene(&repository, watched, target, target_of);
         if cache.last.as_ref().is_some_and(|last| last.is_like(&scene)) {
             return Vec::new();

@@ -166,8 +166,8 @@ impl<'a> Views<'a> {
         Some(backend.enforcement(worker.mission.permissions))
     }
 
-    /// Returns the limits and how they are enforced. Claude Code enforces a cost itself; the supervisor enforces the rest
-    /// if the CLI reports its usage while it works.
+    /// Returns the limits and how they are enforced. Claude Code enforces a cost itself; the supervisor enforces the
+    /// rest if the CLI reports its usage while it works.
     fn budget_of(&self, worker: &Worker) -> Option<String> {
         let backend = self.context.backends.get(worker.next.backend.as_str()).ok()?;
         let how = if backend.reports_usage_in_time() {

@@ -128,8 +128,8 @@ fn short_id(around: Around<'_>) -> String {
     git::short_hash(real(around.state_root).as_os_str().as_encoded_bytes())
 }
 
-/// Returns whether a folder belongs to this user, and not everybody can replace what is in it. Its group may write: many
-/// systems give each user a group of their own, and let it write to new folders.
+/// Returns whether a folder belongs to this user, and not everybody can replace what is in it. Its group may write:
+/// many systems give each user a group of their own, and let it write to new folders.
 fn is_ours(folder: &Path) -> bool {
     let (others_write, sticky) = (0o002, 0o1000);
     folder.metadata().is_ok_and(|found| {

@@ -25,7 +25,7 @@ const CHUNK: usize = 64 * 1024;
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Interval of reading while the file keeps growing. To be woken for each line of a busy CLI costs more than to handle
 /// the line.
-const BUSY_INTERVAL: Duration = Duration::from_millis(100);
+const BUSY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// One line, without its end (`\n` or `\r\n`).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -42,8 +42,8 @@ pub fn refuse(dir: &StateDir) -> Result<(), JournalError> {
     }
 }
 
-/// Sets state of a former format aside and begins the journal anew, with a notice of it. Worker ids continue above every
-/// number that the former workers or `remains` carry. Returns whether there was any such state.
+/// Sets state of a former format aside and begins the journal anew, with a notice of it. Worker ids continue above
+/// every number that the former workers or `remains` carry. Returns whether there was any such state.
 pub fn set_aside(dir: &StateDir, remains: impl FnOnce() -> Remains) -> Result<bool, JournalError> {
     if refuse(dir).is_ok() {
         return Ok(false);

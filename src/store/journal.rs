@@ -6,8 +6,8 @@
 //! new snapshot under the same lock.
 //!
 //! Damage is repaired under that lock too, from the remaining lines, this server's registry and the workers' folders. A
-//! damaged file is kept under another name. A journal that is missing at the start is rebuilt. One that is removed while
-//! a server runs is refused by that server until it is restarted.
+//! damaged file is kept under another name. A journal that is missing at the start is rebuilt. One that is removed
+//! while a server runs is refused by that server until it is restarted.
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};

@@ -35,8 +35,9 @@
 //! folder above it has `.git`, `package.json`, `Cargo.toml` or `go.work`), or if that folder cannot be created. The
 //! folder is removed with its last worktree.
 //!
-//! The removal of a worktree keeps its branch. A worktree with uncommitted work is removed only with `force`; its content
-//! is then kept under `refs/orchestrator/salvage/`. Ignored files that an outcome named are kept there in any case.
+//! The removal of a worktree keeps its branch. A worktree with uncommitted work is removed only with `force`; its
+//! content is then kept under `refs/orchestrator/salvage/`. Ignored files that an outcome named are kept there in any
+//! case.
 
 pub mod error;
 pub mod former_format;

@@ -1,5 +1,5 @@
-//! Rebuilds a damaged or lost registry from the workers' folders and the state file: workers and attempts that it lacks,
-//! and the highest number that was given. Changes no file.
+//! Rebuilds a damaged or lost registry from the workers' folders and the state file: workers and attempts that it
+//! lacks, and the highest number that was given. Changes no file.
 
 use std::collections::BTreeSet;
 use std::fs;

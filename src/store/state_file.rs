@@ -270,8 +270,9 @@ struct VersionOnly {
     version: u64,
 }
 
-/// Checks the file before it is overwritten for the first time. A damaged file, or anything but a file, is set aside, and
-/// its new path is returned. A symbolic link is not followed, since its target may be the user's, and a pipe is not read.
+/// Checks the file before it is overwritten for the first time. A damaged file, or anything but a file, is set aside,
+/// and its new path is returned. A symbolic link is not followed, since its target may be the user's, and a pipe is not
+/// read.
 pub fn make_way(path: &Path, now: Timestamp) -> Result<Option<PathBuf>, StateFileError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,

@@ -116,7 +116,7 @@ impl Registry {
         drop(free);
         let settings = format!(
             "storage: {storage:?}\nauth: {{ htpasswd: {{ file: {users:?} }} }}\nuplinks: {{}}\n\
-             packages: {{ '**': {{ access: $all, publish: $all }} }}\nlog: {{ type: stdout, level: fatal }}\n",
+             max_body_size: 100mb\npackages: {{ '**': {{ access: $all, publish: $all }} }}\nlog: {{ type: stdout, level: fatal }}\n",
             storage = world.path("registry"),
             users = world.path("registry-users"),
         );

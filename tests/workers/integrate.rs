@@ -132,7 +132,7 @@ async fn verification_precedes_the_merge_in_its_own_worktree() {
         if command == fails {
             let note = answer.verification.unwrap().note().unwrap();
             assert!(note.contains("status 7") && note.contains("it is broken"), "{note}");
-            let (_, log) = answer.notes[0].split_once("said: ").expect("the path of the whole log");
+            let (_, log) = answer.notes[0].split_once("failed verification: ").expect("the path of the whole log");
             assert_eq!(std::fs::read_to_string(log).unwrap(), "it is broken\n");
         }
     }

@@ -211,7 +211,7 @@ async fn work_in_a_second_repository_is_merged_there() {
     let by_name = RemovalTarget::Worker(id.clone());
     let request = RemovalRequest { target: by_name, repo_path: None, force: false, delete_branch: false };
     let kept = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap().kept;
-    assert!(kept[0].why.to_string().contains("was not made for this worker"), "{kept:?}");
+    assert!(kept[0].why.to_string().contains("was not created for this worker"), "{kept:?}");
     assert_eq!(world.git(&["rev-parse", "main"]), main);
 
     let here = server.create_one(mission("here", "write here.txt x\ncommit here")).await;

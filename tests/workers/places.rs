@@ -240,7 +240,7 @@ async fn worker_runs_in_a_worktree_created_before() {
     let target = RemovalTarget::Path(made.path.clone());
     let request = RemovalRequest { target, repo_path: None, force: false, delete_branch: false };
     let by_worker = remove(&server, &id, true, false).await;
-    assert!(by_worker.kept[0].why.to_string().contains("was not made for this worker"), "{by_worker:?}");
+    assert!(by_worker.kept[0].why.to_string().contains("was not created for this worker"), "{by_worker:?}");
     std::fs::write(made.path.join(".env"), "A=2\n").unwrap();
     let answer = server.orchestrator.remove_worktree(&server.boss, request.clone()).await.unwrap();
     assert!(answer.kept[0].why.to_string().contains(".env"), "a changed copy is work: {answer:?}");

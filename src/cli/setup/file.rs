@@ -41,8 +41,8 @@ pub fn read(path: &Path) -> Result<Option<String>, SetupError> {
     Ok(Some(text))
 }
 
-/// Replaces the file at once and whole, and returns the folders that had to be created, the outermost first. `shared`: a new
-/// file is for other_entries too; the user's own settings hold secrets.
+/// Replaces the file at once and whole, and returns the folders that had to be created, the outermost first. `shared`:
+/// a new file is for other_entries too; the user's own settings hold secrets.
 pub fn write(path: &Path, content: &str, shared: bool) -> Result<Vec<PathBuf>, SetupError> {
     let path = real(path);
     let fail = |source| SetupError::Write { path: path.clone(), source };

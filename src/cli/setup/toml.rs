@@ -1,5 +1,5 @@
-//! Edits TOML files in place. The library keeps comments and order, but writes every line end as `\n` and adds one to the
-//! last line: `document.rs` restores those of the file.
+//! Edits TOML files in place. The library keeps comments and order, but writes every line end as `\n` and adds one to
+//! the last line: `document.rs` restores those of the file.
 
 use std::ops::Range;
 

@@ -1,4 +1,5 @@
-//! Lays out the screen of `status`: counts first, then the bosses with their workers. Pure: the caller colours the spans.
+//! Lays out the screen of `status`: counts first, then the bosses with their workers. Pure: the caller colours the
+//! spans.
 
 use std::path::Path;
 

@@ -43,8 +43,8 @@ pub fn still_ignored(worktree: &Path, now: &[PathBuf], recorded: Option<&[String
     ignored(worktree, &still_there(worktree, now, recorded), &[])
 }
 
-/// Returns the files and folders of a recorded [`PartFiles::Ignored`] that are still there. Those that were added later are
-/// not the worker's. If there were too many to record, all ignored ones count that tools do not regenerate.
+/// Returns the files and folders of a recorded [`PartFiles::Ignored`] that are still there. Those that were added later
+/// are not the worker's. If there were too many to record, all ignored ones count that tools do not regenerate.
 pub fn still_there(worktree: &Path, now: &[PathBuf], recorded: Option<&[String]>) -> Vec<PathBuf> {
     let is_recorded = |path: &&PathBuf| recorded.is_none_or(|paths| paths.contains(&shown(path)));
     now.iter().filter(is_recorded).filter(|path| !is_regenerable(worktree, path)).cloned().collect()

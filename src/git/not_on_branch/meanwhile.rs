@@ -21,8 +21,8 @@ use crate::git::status::{Untracked, status};
 use crate::mission::outcome::NotOnBranch;
 use crate::mission::words::count;
 
-/// Returns what appeared since the worker's worktree was made. Branches whose names begin with `prefix` are those of other
-/// workers.
+/// Returns what appeared since the worker's worktree was made. Branches whose names begin with `prefix` are those of
+/// other workers.
 pub fn appeared(examined: &Examined, prefix: &str) -> Result<Vec<NotOnBranch>, CommandError> {
     let Some(before) = examined.before else { return Ok(Vec::new()) };
     let own = git_dir(&examined.checkout())?;

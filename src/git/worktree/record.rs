@@ -63,8 +63,8 @@ impl Usual {
         (!extended && !unusual && !sparse).then_some(Usual { opened, common_dir })
     }
 
-    /// Makes the branch, which is not there yet, and has git know a worktree at `path` on it, with none of its files there
-    /// yet. The caller holds the repository's lock.
+    /// Makes the branch, which is not there yet, and has git know a worktree at `path` on it, with none of its files
+    /// there yet. The caller holds the repository's lock.
     pub(super) fn make(&self, path: &Path, branch: &NewBranch, lock_reason: Option<&str>) -> Made {
         let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| is_plain(name)) else {
             return Made::Nothing;
@@ -110,8 +110,8 @@ impl Usual {
         self.common_dir.join("refs/heads").join(format!("{branch}.lock"))
     }
 
-    /// What a server left that was killed while it made a worktree, the lock of a ref among it. Whoever made it is dead:
-    /// we hold the repository's lock.
+    /// What a server left that was killed while it made a worktree, the lock of a ref among it. Whoever made it is
+    /// dead: we hold the repository's lock.
     fn clear_away(&self, unfinished: &Path) {
         let head = unfinished.join("HEAD");
         if let Ok(text) = fs::read_to_string(&head)

@@ -84,8 +84,8 @@ impl Actor {
         }
     }
 
-    /// Settles what ended while no server was alive, for a one-shot client. The leases stay, and the next server does the
-    /// rest.
+    /// Settles what ended while no server was alive, for a one-shot client. The leases stay, and the next server does
+    /// the rest.
     fn settle_unowned(&mut self) {
         let Some(dir) = self.state.records.dir() else { return };
         let (registry, me) = (self.registry(), &self.state.context.server);

@@ -69,7 +69,7 @@ pub fn collisions() -> Vec<Line> {
         }
     }
     let what = format!("radar: {BRANCHES} branches, all pairs, after one has changed");
-    vec![sides.times(&what, &format!("{BRANCHES} times `git merge-tree`, with its objects in a new folder too"), 0.5)]
+    vec![sides.times(&what, &format!("{BRANCHES} times `git merge-tree`, with its objects in a new folder too"), 1.0)]
 }
 
 pub fn salvage() -> Vec<Line> {

@@ -69,7 +69,7 @@ pub fn follow() -> Vec<Line> {
     let times = format!("{:.2} ×", share / floor);
     let cpu = Line::alone(what, of_a_core(share), times, "2.5 ×", share <= 2.5 * floor);
     let cpu = cpu.beside(format!("64 programs that only copy what was printed: {}", of_a_core(floor)));
-    vec![cpu, Line::at_most("the same: from the print of a line to its event in the log", &delays, 150.0)]
+    vec![cpu, Line::at_most("the same: from the print of a line to its event in the log", &delays, 250.0)]
 }
 
 const FOLLOWED: usize = 64;

@@ -1,5 +1,5 @@
-//! Watches the state directory, and the log and changes of the selected worker, on its own thread. Only reads. A directory
-//! that does not exist yet, or is replaced, is checked every second.
+//! Watches the state directory, and the log and changes of the selected worker, on its own thread. Only reads. A
+//! directory that does not exist yet, or is replaced, is checked every second.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -103,8 +103,8 @@ impl StateWatcher {
         }
     }
 
-    /// Waits for the next update: at once after a new selection, a little later after changes of files. Returns false if the
-    /// screen has ended.
+    /// Waits for the next update: at once after a new selection, a little later after changes of files. Returns false
+    /// if the screen has ended.
     fn wait(&mut self, messages: &Receiver<WatcherMessage>, last_read: Instant, patience: Duration) -> bool {
         let mut until = last_read + patience;
         loop {
