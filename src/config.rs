@@ -4,6 +4,7 @@
 mod error;
 #[cfg(test)]
 mod messages;
+mod repositories;
 mod spelling;
 
 use std::collections::BTreeMap;
@@ -67,6 +68,12 @@ pub struct Settings {
     /// Daemons that you share with workers: they keep running when a worker ends. Each is a name from the default list,
     /// or the name of a program or of a Java main class.
     pub shared_daemons: Vec<String>,
+    /// Shell command that prepares a new worktree before the CLI of its worker starts, such as `npm ci`. It runs once for
+    /// each worktree, in the folder in which the worker runs. It gets no variables with keys. A mission may name another
+    /// one. If it fails, the CLI is not started.
+    pub setup_command: Option<String>,
+    /// Time limit of one run of a `setup_command`. It does not count against the time limit of the mission.
+    pub setup_timeout_minutes: f64,
     /// Time limit of one run of a `verify_command`.
     pub verify_timeout_minutes: u32,
     /// Time without events, output or CPU time of any of its processes after which a worker counts as stalled and its
@@ -85,6 +92,8 @@ pub struct Settings {
     pub min_free_disk_mib: u64,
     /// The same for processes and threads that the system still allows you to start.
     pub min_free_processes: u64,
+    /// Settings of one repository, by its path or by the URL of one of its remotes.
+    pub repositories: BTreeMap<String, RepositorySettings>,
     /// Settings of one backend.
     pub backends: BTreeMap<String, BackendSettings>,
     /// Backends of your own.
@@ -119,6 +128,23 @@ pub enum OnStall {
     End,
 }
 
+/// Settings of one repository, which win over the general ones.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RepositorySettings {
+    /// Shell command that prepares a new worktree of this repository. An empty text: none. Default: the general setting.
+    pub setup_command: Option<String>,
+    /// Time limit of one run of it. Default: the general setting.
+    pub setup_timeout_minutes: Option<f64>,
+}
+
+/// The setup of new worktrees of one repository.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SetupSettings {
+    pub command: Option<String>,
+    pub timeout_minutes: f64,
+}
+
 /// Settings of one backend.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -149,6 +175,8 @@ impl Default for Settings {
             commit_name: None,
             commit_email: None,
             shared_daemons: SHARED_DAEMONS.map(str::to_owned).to_vec(),
+            setup_command: None,
+            setup_timeout_minutes: 10.0,
             verify_timeout_minutes: 30,
             stall_minutes: 15.0,
             on_stall: OnStall::Tell,
@@ -157,6 +185,7 @@ impl Default for Settings {
             min_free_memory_mib: 512,
             min_free_disk_mib: 512,
             min_free_processes: 128,
+            repositories: BTreeMap::new(),
             backends: BTreeMap::new(),
             custom: Vec::new(),
             file: None,
@@ -329,6 +358,11 @@ impl Settings {
         if !self.stall_minutes.is_finite() || self.stall_minutes < 0.0 {
             return Err(InvalidSettings::StallMinutes(self.stall_minutes));
         }
+        let of_repositories = self.repositories.values().filter_map(|it| it.setup_timeout_minutes);
+        let mut limits = of_repositories.chain([self.setup_timeout_minutes]);
+        if let Some(limit) = limits.find(|limit| !limit.is_finite() || *limit < 0.0) {
+            return Err(InvalidSettings::SetupTimeout(limit));
+        }
         if self.integration_branch.as_deref() == Some("") {
             return Err(InvalidSettings::EmptyBranch);
         }
@@ -358,6 +392,17 @@ impl Settings {
     /// `None`: never.
     pub fn stall_after(&self) -> Option<Duration> {
         Duration::try_from_secs_f64(self.stall_minutes * 60.0).ok().filter(|after| !after.is_zero())
+    }
+
+    /// Returns the setup of new worktrees of the repository with this root. `remotes` returns the URLs of its remotes,
+    /// and is called only if the settings may name one.
+    pub fn setup(&self, root: &Path, remotes: impl FnOnce() -> Vec<String>) -> SetupSettings {
+        let own = repositories::find(&self.repositories, root, remotes).cloned().unwrap_or_default();
+        let command = own.setup_command.or_else(|| self.setup_command.clone());
+        SetupSettings {
+            command: command.filter(|command| !command.trim().is_empty()),
+            timeout_minutes: own.setup_timeout_minutes.unwrap_or(self.setup_timeout_minutes),
+        }
     }
 
     pub fn backend(&self, name: &str) -> BackendSettings {
@@ -408,6 +453,9 @@ mod tests {
         for (text, said) in [
             ("stall_minutes = -1", "0 for never"),
             ("stall_minutes = nan", "0 for never"),
+            ("setup_timeout_minutes = -1", "number of minutes"),
+            ("[repositories.\"/r\"]\nsetup_timeout_minutes = nan", "number of minutes"),
+            ("[repositories.\"/r\"]\nsetup_cmd = 'x'", "did you mean setup_command?"),
             ("integration_branch = ''", "name a branch, or leave it out"),
             ("integration_branch = 'refs/heads/'", "name a branch, or leave it out"),
             ("commit_name = \"A\"", "give both"),
@@ -494,6 +542,21 @@ mod tests {
             assert_eq!(check(other), Ok(()));
         }
         assert!(check("ORCHESTRATOR_CRASH_LOG").is_ok() && check("ORCHESTRATOR_NOTE").is_ok());
+    }
+
+    #[test]
+    fn repository_settings_win_field_by_field() {
+        let text = "setup_command = 'make'\n[repositories.\"https://example.org/a/b\"]\nsetup_timeout_minutes = 2\n\
+                    [repositories.\"https://example.org/a/c\"]\nsetup_command = ''";
+        let settings = Settings::parse(text).unwrap();
+        let setup = |remote: &str| settings.setup(Path::new("/nowhere"), || vec![remote.to_owned()]);
+        let expected = |command: Option<&str>, timeout_minutes| SetupSettings {
+            command: command.map(str::to_owned),
+            timeout_minutes,
+        };
+        assert_eq!(setup("git@example.org:a/b.git"), expected(Some("make"), 2.0));
+        assert_eq!(setup("git@example.org:a/c.git"), expected(None, 10.0));
+        assert_eq!(setup("git@example.org:a/d.git"), expected(Some("make"), 10.0));
     }
 
     #[test]

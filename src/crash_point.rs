@@ -43,7 +43,7 @@ pub enum Moment {
 
 /// Kinds of files, by name, by folder or by ending.
 #[cfg(feature = "crash-points")]
-const FILES: [&str; 17] = [
+const FILES: [&str; 18] = [
     ".gitignore",
     "bases",
     "git-configuration.json",
@@ -53,6 +53,7 @@ const FILES: [&str; 17] = [
     "status.json",
     "assignment.json",
     "worktree.json",
+    "setup.json",
     "claim",
     "verification.json",
     "result.json",

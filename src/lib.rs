@@ -37,7 +37,7 @@
 //!    `mission/graph.rs` (dependencies) allow.
 //! 5. `orchestrator/start.rs` creates the worktree (`git/worktree.rs`) and the folder of the attempt, and starts a
 //!    supervisor (`launcher/local.rs`). From here on `orchestrator/follow.rs` follows it.
-//! 6. The supervisor (`supervisor/run.rs`) claims the attempt. For each turn (`supervisor/turn.rs`) it asks the backend
+//! 6. The supervisor (`supervisor/run.rs`) claims the attempt and sets up the worktree (`supervisor/setup.rs`). For each turn (`supervisor/turn.rs`) it asks the backend
 //!    for a launch plan, starts the CLI (`process/spawn.rs`), and turns its output into events (`backend/codex.rs`, …).
 //! 7. `supervisor/finish.rs` ends the attempt: commit what is uncommitted (`supervisor/uncommitted.rs`), verify that commit
 //!    (`supervisor/verify.rs`), end all processes (`process/sweep.rs`), read the changes (`attempt/facts.rs`), write
@@ -54,6 +54,7 @@
 //! | mission | a request: prompt, backend, place, limits |
 //! | worker | one mission that is carried out by one backend |
 //! | attempt | one run of a worker; a retry is the next one |
+//! | setup | the run of `setup_command` in a worktree, before its CLI starts |
 //! | turn | one prompt and the CLI's work on it; an attempt has one or more. A CLI's own turn limit counts its steps |
 //! | backend | the adapter of one CLI |
 //! | boss | the agent that calls the tools |

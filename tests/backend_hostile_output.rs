@@ -197,6 +197,7 @@ fn mission(backend: &str) -> Mission {
         model: None,
         effort: None,
         place: Place::Directory { path: PathBuf::from("/srv/tree") },
+        setup_command: None,
         verify_command: None,
         task_id: TaskId::from("t"),
         depends_on: Vec::new(),

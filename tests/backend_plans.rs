@@ -188,6 +188,7 @@ fn mission(backend: &str, permissions: Permissions) -> Mission {
         model: Some(model.into()),
         effort: effort.map(str::to_owned),
         place: Place::Directory { path: PathBuf::from("/srv/tree") },
+        setup_command: None,
         verify_command: None,
         task_id: TaskId::from("t"),
         depends_on: Vec::new(),

@@ -83,6 +83,7 @@ fn mission(backend: &str) -> Mission {
         model: None,
         effort: None,
         place: Place::Directory { path: PathBuf::from("/home/dev/project") },
+        setup_command: None,
         verify_command: None,
         task_id: TaskId::from("t"),
         depends_on: Vec::new(),

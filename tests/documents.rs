@@ -115,6 +115,7 @@ fn settings_reference_is_current() {
     for (heading, pointer) in [
         ("## General settings", ""),
         ("## Limits of a boss: `[boss]`", "/$defs/BossSettings"),
+        ("## Settings of a repository: `[repositories.\"PATH or URL\"]`", "/$defs/RepositorySettings"),
         ("## Settings of a backend: `[backends.NAME]`", "/$defs/BackendSettings"),
         ("## A backend of your own: `[[custom]]`", "/$defs/CustomBackend"),
     ] {
@@ -140,7 +141,7 @@ fn settings_of(object: &Value, definitions: &Value) -> String {
     let properties = object["properties"].as_object().expect("a section has properties");
     let mut list = Vec::new();
     for (name, setting) in
-        properties.iter().filter(|(name, _)| !["boss", "backends", "custom"].contains(&name.as_str()))
+        properties.iter().filter(|(name, _)| !["boss", "repositories", "backends", "custom"].contains(&name.as_str()))
     {
         let definition = setting["$ref"].as_str().and_then(|path| definitions.get(path.rsplit('/').next()?));
         let text = setting["description"].as_str().unwrap_or_else(|| panic!("{name} has no doc comment"));

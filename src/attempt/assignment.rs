@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
@@ -42,6 +43,12 @@ pub struct Assignment {
     pub repository: Option<Repository>,
     /// Files that were copied into the worktree for `.worktreeinclude`, and that must never be committed.
     pub copies: Vec<Copied>,
+    /// The setup to run before the CLI. `None` if there is none, or if it succeeded in this worktree before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<SetupTask>,
+    /// The end of the setup. Ignored files that did not change since then are not work of the worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared_at: Option<Timestamp>,
     /// The program of the CLI, as found on the server's PATH.
     pub program: PathBuf,
     pub own_registrations: Vec<String>,
@@ -51,6 +58,13 @@ pub struct Assignment {
     /// contain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings_file: Option<PathBuf>,
+}
+
+/// A command that prepares a worktree, and its time limit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SetupTask {
+    pub command: String,
+    pub timeout_minutes: f64,
 }
 
 /// Returns a folder of a worktree if it exists and no symlink leads out of the worktree.

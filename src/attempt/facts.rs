@@ -46,6 +46,8 @@ struct Ours {
     repository: Repository,
     branch: String,
     copies: Vec<Copied>,
+    /// See [`Assignment::prepared_at`].
+    prepared_at: Option<SystemTime>,
 }
 
 /// Returns the worktree of an attempt. `None` for a user's own directory, in which the author of uncommitted files is
@@ -53,10 +55,11 @@ struct Ours {
 fn worktree(assignment: &Assignment) -> Option<Ours> {
     let repository = assignment.repository.clone()?;
     if let Some(branch) = assignment.mission.place.branch().filter(|_| assignment.ours) {
-        return Some(Ours { repository, branch: branch.to_owned(), copies: assignment.copies.clone() });
+        let (branch, copies) = (branch.to_owned(), assignment.copies.clone());
+        return Some(Ours { repository, branch, copies, prepared_at: assignment.prepared_at.map(SystemTime::from) });
     }
     let made = git::made_by_us(&repository, &assignment.directory)?;
-    Some(Ours { repository, branch: made.branch, copies: made.copies })
+    Some(Ours { repository, branch: made.branch, copies: made.copies, prepared_at: None })
 }
 
 fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: KnownFacts) -> Changes {
@@ -112,7 +115,7 @@ fn asked<'a>(
     before: Option<&'a Fingerprint>,
     why: Option<&'a str>,
 ) -> git::Examined<'a> {
-    let Ours { repository, branch, copies } = ours;
+    let Ours { repository, branch, copies, .. } = ours;
     git::Examined { repo: repository, worktree, branch, base, copies, before, why }
 }
 
@@ -126,7 +129,7 @@ fn parts(
     status: &git::Status,
 ) -> Vec<NotOnBranch> {
     let asked = asked(directory, ours, base, before, why);
-    let ignored = git::not_on_branch::ignored(directory, &status.ignored, &ours.copies);
+    let ignored = git::not_on_branch::ignored(directory, &status.ignored, &ours.copies, ours.prepared_at);
     git::not_on_branch(&asked, status).into_iter().chain(ignored).collect()
 }
 
@@ -160,7 +163,7 @@ pub fn not_on_branch_now(
 /// Lists the same parts for a worktree that was made at a boss's request.
 pub fn not_on_branch_of(repository: &Repository, made: &git::Worktree) -> Vec<NotOnBranch> {
     let (branch, copies) = (made.branch.clone(), made.copies.clone());
-    let ours = Ours { repository: repository.clone(), branch, copies };
+    let ours = Ours { repository: repository.clone(), branch, copies, prepared_at: None };
     parts_now(&made.path, &ours, &made.base_commit, None, None, &[])
 }
 

@@ -24,6 +24,8 @@ impl Secrets {
     pub fn without(settings: &Settings) -> Settings {
         let mut settings = settings.clone();
         settings.custom.iter_mut().for_each(|backend| backend.env.clear());
+        // The URL of a remote may contain a password, and supervisors do not need these settings.
+        settings.repositories.clear();
         settings
     }
 

@@ -42,6 +42,8 @@ pub struct LiveStatus {
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     Starting,
+    /// `setup_command` runs.
+    SettingUp,
     Running,
     Verifying,
 }

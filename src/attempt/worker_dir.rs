@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::files::{self, FileError};
 use crate::mission::message::{Author, Cancelled};
-use crate::mission::outcome::Outcome;
+use crate::mission::outcome::{Outcome, WorktreeSetup};
 use crate::mission::registry::Worker;
 
 /// Bytes reserved for an outcome record. A larger record is cut to fit when the disk is full.
@@ -48,6 +48,30 @@ impl WorkerDir {
 
     pub fn worktree<T: DeserializeOwned>(&self) -> Result<Option<T>, FileError> {
         files::read_json(&self.root.join("worktree.json"))
+    }
+
+    /// Records that the setup of the worktree succeeded, so that no later attempt repeats it.
+    pub fn record_setup(&self, setup: &WorktreeSetup) -> Result<(), FileError> {
+        files::replace_json(&self.setup_path(), setup, true)
+    }
+
+    /// Returns the setup that succeeded in the worktree.
+    pub fn setup(&self) -> Result<Option<WorktreeSetup>, FileError> {
+        files::read_json(&self.setup_path())
+    }
+
+    /// Removes the record of the setup. To be called before a worktree is created, so that a crash leaves no record of
+    /// an earlier one.
+    pub fn forget_setup(&self) -> Result<(), FileError> {
+        let path = self.setup_path();
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FileError::write(&path, source)),
+            _ => Ok(()),
+        }
+    }
+
+    fn setup_path(&self) -> PathBuf {
+        self.root.join("setup.json")
     }
 
     /// Records the worker at the beginning of an attempt, so that a lost registry can be rebuilt.
@@ -153,6 +177,11 @@ impl AttemptDir {
         &self.root
     }
 
+    /// Returns the folder of the worker.
+    pub fn worker(&self) -> WorkerDir {
+        WorkerDir::new(self.root.ancestors().nth(2).unwrap_or(&self.root).to_owned())
+    }
+
     pub fn assignment(&self) -> PathBuf {
         self.root.join("assignment.json")
     }
@@ -187,6 +216,10 @@ impl AttemptDir {
 
     pub fn stderr(&self) -> PathBuf {
         self.root.join("stderr.log")
+    }
+
+    pub fn setup_log(&self) -> PathBuf {
+        self.root.join("setup.log")
     }
 
     pub fn verify_log(&self) -> PathBuf {

@@ -330,6 +330,11 @@ pub enum AgentEvent {
     Warning {
         text: String,
     },
+    /// The supervisor has set up the worktree, before the CLI.
+    SetUp {
+        command: String,
+        seconds: f64,
+    },
     /// The end of a turn without background tasks: the process, if alive, only waits for more input. `Busy` may follow
     /// soon (a background task that has just ended wakes the agent), so wait a few seconds.
     Idle,

@@ -32,6 +32,7 @@ impl AgentEvent {
             AgentEvent::Received { text: None, .. } => "received a message".to_owned(),
             AgentEvent::Usage { usage } => format!("used {} tokens", usage.input_tokens + usage.output_tokens),
             AgentEvent::Warning { text } => format!("warning: {text}"),
+            AgentEvent::SetUp { command, seconds } => format!("setup passed ({seconds:.1} s): {command}"),
             AgentEvent::Idle => "turn over".to_owned(),
             AgentEvent::Busy => "another turn".to_owned(),
         }

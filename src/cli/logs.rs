@@ -50,7 +50,7 @@ pub(super) struct LogsArgs {
     /// Follow new output until the worker finishes
     #[arg(long, short)]
     follow: bool,
-    /// Print the raw output of its CLI
+    /// Print the raw output of its CLI, or of its setup
     #[arg(long, value_name = "STREAM", num_args = 0..=1, require_equals = true, default_missing_value = "stdout")]
     raw: Option<Stream>,
     /// Number of the attempt to print, or `all` [default: the newest]
@@ -68,6 +68,7 @@ pub(super) struct LogsArgs {
 enum Stream {
     Stdout,
     Stderr,
+    Setup,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +152,7 @@ impl LogReader<'_> {
             let path = match stream {
                 Stream::Stdout => attempt.stdout(),
                 Stream::Stderr => attempt.stderr(),
+                Stream::Setup => attempt.setup_log(),
             };
             return self.show_raw(raw::RawOutput::new(path), &attempt).await;
         }

@@ -34,6 +34,8 @@ pub enum InvalidSettings {
     UnknownBackend { name: String, instead: Hint },
     #[error("stall_minutes = {0} is not a time")]
     StallMinutes(f64),
+    #[error("setup_timeout_minutes = {0} is not a time")]
+    SetupTimeout(f64),
     #[error("integration_branch is empty")]
     EmptyBranch,
     #[error("only one of commit_name and commit_email is set")]
@@ -67,6 +69,7 @@ impl Hinted for InvalidSettings {
             Self::Malformed(_) | Self::Custom(_) => Vec::new(),
             Self::UnknownSetting { instead, .. } | Self::UnknownBackend { instead, .. } => vec![instead.clone()],
             Self::StallMinutes(_) => vec![Hint::to("give a number of minutes, or 0 for never")],
+            Self::SetupTimeout(_) => vec![Hint::to("give a number of minutes")],
             Self::EmptyBranch => vec![Hint::to("name a branch, or leave it out")],
             Self::HalfIdentity => vec![Hint::to("give both, or neither to use your git identity")],
             Self::UnknownPlaceholder { meant, .. } => vec![did_you_mean(&format!("{{{meant}}}"))],

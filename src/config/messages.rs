@@ -16,6 +16,7 @@ fn every_message_is_as_recorded() {
         "max_worker = 6",
         "[backends.codx]\nprogram = \"x\"",
         "stall_minutes = -1",
+        "setup_timeout_minutes = -1",
         "integration_branch = \"\"",
         "commit_name = \"A\"",
         "commit_message = \"{titel}\"",

@@ -87,7 +87,7 @@ pub use push::{PushResult, Pushed, push};
 pub use reattach::reattach;
 pub use relink::relink;
 pub use remove::{Remove, RemoveError, Removed, check_merged, remove};
-pub use repository::{Repository, RepositoryError, working_tree};
+pub use repository::{Repository, RepositoryError, remote_urls, working_tree};
 pub use salvage::{Keep, SalvageError, SalvageRef, keep_lost, salvage};
 pub use status::Status;
 pub use submodules::lacks_submodules;

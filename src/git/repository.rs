@@ -268,6 +268,13 @@ fn rev_parse_path(dir: &Path, question: &str) -> Result<PathBuf, CommandError> {
     Git::without_trust(dir).args(["rev-parse", "--path-format=absolute", question]).path()
 }
 
+/// Returns the URLs of all remotes, as they are configured.
+pub fn remote_urls(repository: &Repository) -> Result<Vec<String>, CommandError> {
+    let listed = repository.read().args(["config", "-z", "--get-regexp", r"^remote\..*\.url$"]).answer()?;
+    let listed = String::from_utf8_lossy(&listed.unwrap_or_default()).into_owned();
+    Ok(listed.split('\0').filter_map(|record| Some(record.split_once('\n')?.1.to_owned())).collect())
+}
+
 /// Returns the root of the main or linked working tree that contains a folder. `None` in a bare repository.
 pub fn working_tree(dir: &Path) -> Option<PathBuf> {
     refs::working_tree(dir).or_else(|| rev_parse_path(dir, "--show-toplevel").ok())

@@ -239,6 +239,7 @@ impl Worker {
             model: mission.model.clone(),
             effort: mission.effort.clone(),
             start: Start::Mission,
+            fresh: false,
             written: Vec::new(),
         };
         Self {

@@ -31,6 +31,9 @@ impl Outcome {
     pub fn cut_texts(&mut self) {
         const KEPT: usize = 500;
         self.run.final_message = tail(&self.run.final_message, KEPT).to_owned();
+        if let Some(setup) = &mut self.run.setup {
+            setup.log_tail.clear();
+        }
         self.verification = std::mem::take(&mut self.verification).cut(KEPT);
         self.changes.files.clear();
     }
@@ -43,6 +46,9 @@ pub struct Run {
     pub failure: Option<Failure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<Exit>,
+    /// The setup that ran before its CLI. `None` if there was none to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<WorktreeSetup>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
     /// The agent's final message, complete.
@@ -75,6 +81,28 @@ pub struct Run {
     pub place_failed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<Cancelled>,
+}
+
+/// A run of `setup_command`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorktreeSetup {
+    pub command: String,
+    pub passed: bool,
+    pub seconds: f64,
+    pub ended_at: Timestamp,
+    /// The end of its output.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub log_tail: String,
+    /// Number of tracked files that it changed. They are not work of the worker.
+    #[serde(default)]
+    pub changed_files: u32,
+}
+
+impl WorktreeSetup {
+    /// Returns its result and duration, such as `passed (3.2 s)`.
+    pub fn result(&self) -> String {
+        format!("{} ({:.1} s)", if self.passed { "passed" } else { "failed" }, self.seconds)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +160,8 @@ pub enum FailureKind {
     NoResult,
     /// The program, the worktree or the supervisor could not be started.
     CouldNotStart,
+    /// `setup_command` failed or took too long, so the CLI was not started.
+    SetupFailed,
     /// It wrote more than the limit on raw output.
     OutputLimit,
     /// It stalled twice, and the settings end such workers.
@@ -148,7 +178,11 @@ impl FailureKind {
     pub fn is_circumstance(self) -> bool {
         matches!(
             self,
-            FailureKind::Auth | FailureKind::RateLimit | FailureKind::UsageLimit | FailureKind::CouldNotStart
+            FailureKind::Auth
+                | FailureKind::RateLimit
+                | FailureKind::UsageLimit
+                | FailureKind::CouldNotStart
+                | FailureKind::SetupFailed
         )
     }
 
@@ -167,6 +201,7 @@ impl FailureKind {
             FailureKind::Permission => "permission",
             FailureKind::NoResult => "no_result",
             FailureKind::CouldNotStart => "could_not_start",
+            FailureKind::SetupFailed => "setup_failed",
             FailureKind::OutputLimit => "output_limit",
             FailureKind::Stalled => "stalled",
             FailureKind::Verification => "verification",

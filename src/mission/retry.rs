@@ -12,12 +12,13 @@ use super::worker::{NextAttempt, Start, Worker};
 ///
 /// It never uses a backend whose login or limits failed. There is none after a cancellation, even if the attempt failed
 /// before that arrived, and none while processes of the failed attempt survive. A lost attempt is not retried either:
-/// the boss has to judge its work.
+/// the boss has to judge its work. A setup that failed would fail on every backend.
 pub fn automatic(worker: &Worker) -> Option<NextAttempt> {
     let last = worker.last()?;
     let failed = matches!(worker.status, WorkerStatus::Settled(Ending::Failed | Ending::TimedOut));
     if !failed
         || last.survivors > 0
+        || last.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::SetupFailed)
         || worker.cancel.is_some()
         || worker.settled.len() as u32 >= worker.mission.max_attempts
     {
@@ -49,6 +50,7 @@ pub fn failover(worker: &Worker, in_backoff: impl Fn(&BackendName) -> bool) -> O
         model: None,
         effort: None,
         start,
+        fresh: worker.next.fresh,
         written,
     })
 }
@@ -62,6 +64,7 @@ pub fn again(worker: &Worker, backend: BackendName, feedback: &str) -> NextAttem
         model: worker.mission.model.clone().filter(|_| same),
         effort: worker.mission.effort.clone().filter(|_| same),
         start: Start::Prompt { text },
+        fresh: false,
         written: Vec::new(),
     }
 }

@@ -22,6 +22,9 @@ pub struct Mission {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effort: Option<String>,
     pub place: Place,
+    /// Wins over that of the settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_command: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_command: Option<String>,
     pub task_id: TaskId,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::id::BackendName;
 use super::lifecycle::Ending;
 use super::message::{Cancelled, describe_undelivered};
-use super::outcome::{Changes, Exit, FailureKind, LikelyCause, Outcome, Usage, Verification, tail};
+use super::outcome::{Changes, Exit, FailureKind, LikelyCause, Outcome, Usage, Verification, WorktreeSetup, tail};
 
 /// The part of an outcome record that lists and waits need.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub struct AttemptSummary {
     pub failure: Option<FailureSummary>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<Exit>,
+    /// The setup, without its log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<WorktreeSetup>,
     /// The verification, with only the end of its log.
     pub verification: Verification,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,6 +94,7 @@ impl AttemptSummary {
                 message: head(&failure.message, BRIEF_TEXT).to_owned(),
             }),
             exit: run.exit,
+            setup: run.setup.clone().map(|setup| WorktreeSetup { log_tail: String::new(), ..setup }),
             verification: outcome.verification.clone().cut(BRIEF_TEXT),
             likely_cause: outcome.likely_cause.clone(),
             changes,

@@ -26,6 +26,7 @@ pub fn draft(title: &str) -> Draft {
         model: None,
         effort: None,
         place: DraftPlace::Worktree { branch: None, base: None, path: None, directory: None },
+        setup_command: None,
         verify_command: None,
         task_id: Some(title.into()),
         depends_on: Vec::new(),
@@ -84,7 +85,7 @@ pub fn create_race(registry: &mut Registry, drafts: &[Draft]) -> Vec<Result<Work
 /// Returns the entry for another attempt at the mission.
 pub fn requeued(worker: &WorkerId) -> Entry {
     let (backend, start) = ("codex".into(), Start::Mission);
-    let next = NextAttempt { backend, model: None, effort: None, start, written: Vec::new() };
+    let next = NextAttempt { backend, model: None, effort: None, start, fresh: false, written: Vec::new() };
     Entry::Requeued { worker: worker.clone(), next: Box::new(next), lease: None }
 }
 
@@ -103,6 +104,7 @@ pub fn brief(attempt: u32, status: Ending) -> AttemptSummary {
         status,
         failure: None,
         exit: None,
+        setup: None,
         verification: Verification::NotRequested,
         likely_cause: None,
         changes: Changes::default(),

@@ -143,6 +143,9 @@ pub struct NextAttempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effort: Option<String>,
     pub start: Start,
+    /// The boss or the user asked to start anew, so the worktree is set up again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
     /// Messages that were written for this attempt. `start` contains their texts too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Message>,

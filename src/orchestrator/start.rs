@@ -13,7 +13,7 @@ use super::context::Context;
 use super::error::OrchestratorError;
 use super::mailbox::{Ask, Report};
 use super::{configuration, follow, outcomes, probe, registrations};
-use crate::attempt::assignment::{Assignment, folder_within};
+use crate::attempt::assignment::{Assignment, SetupTask, folder_within};
 use crate::attempt::secrets::Secrets;
 use crate::attempt::worker_dir::{AttemptDir, InboxEntry, WorkerDir};
 use crate::crash_point::{self, Point};
@@ -92,6 +92,8 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
     });
     let (directory, ours, base_commit) = placed?;
     let start = worker.mission.place.subfolder().map_or_else(|| directory.clone(), |inner| directory.join(inner));
+    let setup = setup(context, order, repository.as_ref())?;
+    let prepared_at = order.worker_dir.setup()?.map(|setup| setup.ended_at);
     let tag = format!("{}.{}.{}", worker.id, worker.attempt, Uuid::new_v4().simple());
     let tag = process::tag_at_depth(tag, context.depth + 1);
     let socket_name = format!("{}.sock", &Uuid::new_v4().simple().to_string()[..16]);
@@ -113,6 +115,8 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
         ours,
         base_commit,
         main_checkout,
+        setup,
+        prepared_at,
         program,
         socket: folder.join(socket_name),
         settings: Secrets::without(&context.settings),
@@ -132,6 +136,27 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
         remembered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     Ok(begins)
+}
+
+/// Returns the setup that the attempt has to run. `None` if there is none, or if it succeeded in this worktree before.
+/// A directory of the user is set up only if the mission names a command.
+fn setup(
+    context: &Context,
+    order: &StartOrder,
+    repository: Option<&Repository>,
+) -> Result<Option<SetupTask>, OrchestratorError> {
+    if order.worker.next.fresh {
+        order.worker_dir.forget_setup()?;
+    }
+    if order.worker_dir.setup()?.is_some() {
+        return Ok(None);
+    }
+    let mission = &order.worker.mission;
+    let remotes = || repository.and_then(|it| git::remote_urls(it).ok()).unwrap_or_default();
+    let settings = context.settings.setup(repository.map_or(Path::new(""), Repository::root), remotes);
+    let general = settings.command.filter(|_| matches!(mission.place, Place::Worktree { .. }));
+    let command = mission.setup_command.clone().or(general);
+    Ok(command.map(|command| SetupTask { command, timeout_minutes: settings.timeout_minutes }))
 }
 
 /// Returns the integration branch if it contains the commit at which the worker begins. An existing branch, or one from
@@ -211,7 +236,10 @@ fn worktree(
                 git::lock(repository, path, &lock_reason(&order.worker))?;
                 Ok((made, false))
             }
-            None if is_registered_for(repository, path, &order.worker)? => Ok((git::refill(repository, path)?, true)),
+            None if is_registered_for(repository, path, &order.worker)? => {
+                order.worker_dir.forget_setup()?;
+                Ok((git::refill(repository, path)?, true))
+            }
             _ => Err(OrchestratorError::WorktreeOfAnother { path: path.to_owned() }),
         };
     }
@@ -232,6 +260,7 @@ fn worktree(
         folder: path.parent().filter(|parent| *parent == context.worktrees()).map(Path::to_owned),
         allowed_roots: context.allowed_roots(repository),
     };
+    order.worker_dir.forget_setup()?;
     let made = git::create(repository, &request, Some(&lock_reason(&order.worker)))?;
     Ok((made, true))
 }

@@ -21,12 +21,13 @@
 //!   integrations/             running verifications of integrations, each removed at its end
 //!   verifications/            the complete output of the last ten failed verifications of integrations
 //!   workers/ID/
-//!     worker.json             the worker when its attempt began; worktree.json: its worktree
+//!     worker.json             the worker when its attempt began; worktree.json: its worktree;
+//!                             setup.json: that the setup of the worktree succeeded
 //!     attempts/N/
 //!       assignment.json       the input of the supervisor; claim and lock: which supervisor runs the attempt
 //!       status.json           the current status; events.jsonl: one event per line; processes.json: what runs below it
 //!       inbox/                messages to the supervisor, in order
-//!       stdout.log            raw output of the CLI; also stderr.log, verify.log and supervisor.log
+//!       stdout.log            raw output of the CLI; also stderr.log, setup.log, verify.log, supervisor.log
 //!       outcome.json          the outcome record, whose existence means settled
 //! ```
 //!

@@ -137,6 +137,14 @@ impl LiveAttempt {
         }
     }
 
+    /// Returns the input of the first turn, with the messages that arrived before it.
+    pub fn first_turn(&mut self) -> TurnInput {
+        let (text, session) = prompt::first(&self.assignment);
+        let messages = self.inbox.take_queue();
+        let texts = [text.as_str()].into_iter().chain(messages.iter().map(|message| message.text.as_str()));
+        TurnInput { text: texts.collect::<Vec<_>>().join("\n\n"), session, messages }
+    }
+
     /// Adds a turn to the record of the run.
     pub fn record_turn(&mut self, end: &TurnEnd) {
         let report = &end.report;
@@ -154,6 +162,11 @@ impl LiveAttempt {
             self.run.final_message.clone_from(&report.final_message);
             self.run.says_blocked = says_blocked(&report.final_message);
         }
+        self.record_end(end);
+    }
+
+    /// Records the end of a turn, or of an attempt that had none.
+    pub fn record_end(&mut self, end: &TurnEnd) {
         self.run.failure = end.failure();
         self.run.ended_at = Some(Timestamp::now());
         self.run.seconds = Some(self.began.elapsed().as_secs());
@@ -205,6 +218,20 @@ impl LiveAttempt {
 }
 
 impl TurnEnd {
+    /// Returns the end of an attempt whose CLI was not started.
+    pub fn not_started(failure: Failure, stop: Option<Stop>) -> Self {
+        let report = TurnReport {
+            end: Err(failure),
+            session_id: None,
+            final_message: String::new(),
+            usage: Usage::default(),
+            // Without effect, since the usage is zero.
+            usage_is_cumulative: false,
+            denials: 0,
+        };
+        Self { report, exit: None, stop }
+    }
+
     /// Returns whether a signal that the supervisor did not send ended the CLI.
     pub fn is_interrupted(&self) -> bool {
         let by_signal = matches!(self.exit, Some(Exit::Signal(_)));

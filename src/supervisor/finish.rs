@@ -11,14 +11,16 @@ use super::attempt::{LiveAttempt, Stop, TurnEnd, TurnInput};
 use super::blocking::{blocking, in_parallel};
 use super::main_checkout;
 
+use super::shell::ShellCommand;
 use super::uncommitted::{self, BranchState};
-use super::verify::{self, VerifyCommand};
+use super::verify;
 use crate::attempt::facts;
 use crate::attempt::status::Phase;
 use crate::crash_point::{self, Point};
 use crate::git::{self, CommandError, Repository, Trust};
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Failure, FailureKind, LikelyCause, Outcome, Verification};
+use crate::mission::words;
 
 pub(super) enum Finished {
     Settled(Box<Outcome>),
@@ -84,8 +86,8 @@ impl LiveAttempt {
             main_checkout_changes: None,
         };
         let command = self.assignment.mission.verify_command.clone();
-        // Nothing is ever committed in a user's own directory.
-        if self.assignment.ours && !check.worktree_is_gone {
+        // Nothing is ever committed in a user's own directory. Without a turn, nothing is work of this attempt.
+        if self.assignment.ours && !check.worktree_is_gone && self.run.turns > 0 {
             let (assignment, before) = (self.assignment.clone(), check.before.clone());
             let is_unverified = command.is_none();
             let both = move || {
@@ -139,16 +141,16 @@ impl LiveAttempt {
         let state = self.tree_state().await;
         let commit = if self.assignment.ours { self.head().await } else { None };
         let log = self.dir.verify_log();
-        let verify_command = VerifyCommand {
+        let directory = self.assignment.start_directory();
+        let verify_command = ShellCommand {
             command,
-            directory: &self.assignment.start_directory(),
+            directory: &directory,
             tag: &self.assignment.tag,
             log: &log,
             settings: &self.assignment.settings,
             sockets: &self.sockets,
-            commit,
         };
-        let result = verify::verify(verify_command, self.inbox.until_stopped()).await;
+        let result = verify::verify(&verify_command, commit, self.inbox.until_stopped()).await;
         crash_point::at(Point::Verified);
         // Processes that the command left running could still change the tree.
         self.sweep().await;
@@ -202,6 +204,10 @@ impl LiveAttempt {
         .await;
         changes.committed_by_us = check.branch.committed;
         changes.outside_worktree = self.outside_edits.paths();
+        let set_up = self.run.setup.as_ref().map_or(0, |setup| setup.changed_files);
+        if set_up > 0 {
+            changes.notes.push(format!("setup changed {}", words::count(set_up, "tracked file")));
+        }
         changes
     }
 
@@ -213,7 +219,7 @@ impl LiveAttempt {
         let undelivered = self.inbox.take_queue().into_iter().filter(|message| posted.contains(&message.id));
         run.undelivered = undelivered.map(|message| message.text).collect();
         let never_ran = run.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::CouldNotStart);
-        if never_ran && run.turns <= 1 {
+        if run.turns == 0 || (never_ran && run.turns == 1) {
             let written = self.assignment.written.iter().map(|message| message.text.clone());
             run.undelivered = written.chain(std::mem::take(&mut run.undelivered)).collect();
         }

@@ -75,6 +75,8 @@ impl LiveAttempt {
             Verification::TimedOut { .. } => BaseResult::Unknown,
             // The worker changed nothing, so the base itself was verified.
             _ if commit.as_ref() == Some(&base) => BaseResult::Fails,
+            // Without the setup, a fresh worktree may fail for lack of it.
+            _ if self.dir.worker().setup().is_ok_and(|setup| setup.is_some()) => BaseResult::Unknown,
             _ => {
                 let allowance = Duration::from_secs_f64(seconds * 3.0).saturating_add(LEAST).min(LONGEST);
                 self.status.set_phase(Phase::Verifying, "verifying the base");

@@ -90,6 +90,12 @@ impl WorkerLimits {
         Some(Exceeded::Budget(format!("max_cost_usd {most} was reached ({cost:.4} spent)")))
     }
 
+    /// Extends the deadline by a time that does not count, such as that of the setup.
+    pub fn extend(&mut self, time: Duration) {
+        self.deadline += time;
+        self.record_activity();
+    }
+
     pub fn record_activity(&mut self) {
         self.activity.at = Instant::now();
     }

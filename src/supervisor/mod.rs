@@ -20,6 +20,8 @@ mod outside_edits;
 mod process_record;
 mod run;
 mod self_edits;
+mod setup;
+mod shell;
 mod socket;
 mod startup;
 mod status_publisher;

@@ -1,5 +1,6 @@
-//! The supervisor of one attempt: it claims the attempt, runs one turn after another, and writes the outcome. See
-//! `turn` for one turn and `finish` for the steps at the end of an attempt, whose order makes the record correct.
+//! The supervisor of one attempt: it claims the attempt, sets up the worktree, runs one turn after another, and writes
+//! the outcome. See `setup` for the setup, `turn` for one turn, and `finish` for the steps at the end of an attempt,
+//! whose order makes the record correct.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use tokio::signal::unix::SignalKind;
 use tokio::time::Instant;
 
-use super::attempt::{LiveAttempt, TurnInput};
+use super::attempt::LiveAttempt;
 use super::finish::Finished;
 use super::isolation::SocketFolder;
 use super::process_record;
@@ -16,8 +17,8 @@ use super::socket::Socket;
 use super::startup::{SupervisorError, report_ready, run_process, separate_from_server, take_lease};
 use crate::attempt::assignment::Assignment;
 use crate::attempt::secrets::Secrets;
+use crate::attempt::sockets;
 use crate::attempt::worker_dir::AttemptDir;
-use crate::attempt::{prompt, sockets};
 use crate::backend::Backends;
 use crate::crash_point::{self, Point};
 use crate::files;
@@ -74,8 +75,13 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
 }
 
 async fn run_turns(attempt: &mut LiveAttempt) -> Outcome {
-    let (text, session) = prompt::first(&attempt.assignment);
-    let mut next = TurnInput { text, session, messages: Vec::new() };
+    let mut next = match attempt.set_up().await {
+        Ok(()) => attempt.first_turn(),
+        Err(end) => match attempt.finish(&end).await {
+            Finished::Settled(outcome) => return *outcome,
+            Finished::NextTurn(input) => input,
+        },
+    };
     loop {
         let end = attempt.turn(next).await;
         attempt.record_turn(&end);

@@ -15,11 +15,11 @@ use super::attempt::{LiveAttempt, TurnEnd, TurnInput};
 use super::isolation::reaches_boss_terminal;
 use super::self_edits::SelfEdits;
 use crate::attempt::status::Delivered;
-use crate::backend::{GitDirs, LaunchPlan, Session, Turn, TurnReport};
+use crate::backend::{GitDirs, LaunchPlan, Session, Turn};
 use crate::crash_point::{self, Point};
 use crate::files::{self, FileError};
 use crate::mission::hint::{Hint, Hinted, with_hints};
-use crate::mission::outcome::{Failure, FailureKind, Usage};
+use crate::mission::outcome::{Failure, FailureKind};
 use crate::process::{self, Launch, SpawnError, StdinSource, TAG_VARIABLE, Tail, TailError};
 
 /// An error before the CLI runs, or in opening its output.
@@ -50,7 +50,10 @@ impl LiveAttempt {
             Err(error) => {
                 // The CLI may run if only opening its output failed.
                 self.sweep().await;
-                return TurnEnd { report: not_started(&error), exit: None, stop: None };
+                // A text, since the failure is stored.
+                let message = with_hints(&error);
+                let failure = Failure { kind: FailureKind::CouldNotStart, message, resets_at: None };
+                return TurnEnd::not_started(failure, None);
             }
         };
         let exit = running.until_exit(self).await;
@@ -127,19 +130,5 @@ impl LiveAttempt {
             stdout: self.dir.stdout(),
             stderr: self.dir.stderr(),
         }
-    }
-}
-
-fn not_started(error: &TurnStartError) -> TurnReport {
-    // A text, since the failure is stored.
-    let message = with_hints(error);
-    TurnReport {
-        end: Err(Failure { kind: FailureKind::CouldNotStart, message, resets_at: None }),
-        session_id: None,
-        final_message: String::new(),
-        usage: Usage::default(),
-        // Without effect, since the usage is zero.
-        usage_is_cumulative: false,
-        denials: 0,
     }
 }

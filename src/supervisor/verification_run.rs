@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::blocking::blocking;
 use super::cleanup::SWEEP_GRACE;
 use super::isolation::SocketFolder;
+use super::shell::ShellCommand;
 use super::startup::{SupervisorError, report_ready, run_process, separate_from_server, take_lease};
-use super::verify::{VerifyCommand, passed_if_unchanged, verify};
+use super::verify::{passed_if_unchanged, verify};
 use super::{missing, process_record};
 use crate::attempt::assignment::folder_within;
 use crate::attempt::verification::{VerificationAssignment, VerificationResult};
@@ -78,16 +79,15 @@ pub(super) async fn verify_commit(
     let inner = run.directory.as_ref().and_then(|inner| folder_within(&tree, inner));
     let (start, log) = (inner.unwrap_or_else(|| tree.clone()), dir.log());
     let sockets = run.sockets.clone().map(SocketFolder::make).unwrap_or_default();
-    let command = VerifyCommand {
+    let command = ShellCommand {
         command: &run.command,
         directory: &start,
         tag: &run.tag,
         log: &log,
         settings: &run.settings,
         sockets: &sockets,
-        commit: Some(run.commit.clone()),
     };
-    let result = verify(command, cancelled.cancelled()).await;
+    let result = verify(&command, Some(run.commit.clone()), cancelled.cancelled()).await;
     let allowlist = run.settings.shared_daemons.clone();
     let places = [Some(tree.clone()), sockets.path().map(Path::to_owned)].into_iter().flatten().collect();
     let private = WorkerPlaces { places, since: Some(since) };

@@ -180,3 +180,21 @@ fn log_of_unknown_worker_lists_known_ones() {
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains("no attempt 3"), "{ran:?}");
 }
+
+#[test]
+fn setup_is_shown_by_logs_status_and_report() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, with(mission("setup", "say done"), "setup_command", "echo installed"));
+    until_status(&mut boss, &worker, "completed");
+    let said = world.run(&["logs", &worker]).ended(0);
+    assert!(said.contains("setup passed (") && said.contains("s): echo installed"), "{said}");
+    assert_eq!(world.run(&["logs", &worker, "--raw=setup"]).ended(0), "installed\n");
+    let said = world.run(&["status", &worker]).ended(0);
+    let line = said.lines().find(|line| line.starts_with("setup ")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains("passed (") && line.ends_with("echo installed"), "{line}");
+    let page = world.path("report.html");
+    world.run(&["report", "--output", &page.to_string_lossy()]).ended(0);
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("<dt>Setup</dt>") && page.contains("echo installed"), "{page}");
+}

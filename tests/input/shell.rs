@@ -1,4 +1,4 @@
-//! Only `verify_command` and commands of the user's settings run through a shell.
+//! Only `setup_command`, `verify_command` and commands of the user's settings run through a shell.
 
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::mission::id::TaskId;

@@ -27,6 +27,8 @@ fn refusals_name_what_is_accepted() {
         ("create_worker_mission", mission(json!({"timeout_minutes": 1e300})), "timeout_minutes"),
         ("create_worker_mission", mission(json!({"max_cost_usd": -1.0})), "max_cost_usd"),
         ("create_worker_mission", mission(json!({"max_tokens": 0})), "max_tokens"),
+        ("create_worker_mission", mission(json!({"setup_command": " "})), "setup_command is empty"),
+        ("create_worker_mission", mission(json!({"setup_command": "a\u{0}b"})), "setup_command contains a NUL"),
         ("create_worker_mission", mission(json!({"permissions": "root"})), "read_only"),
         ("create_worker_mission", mission(json!({"working_directory": "/no/such"})), "/no/such"),
         ("create_worker_mission", mission(json!({"working_directory": "README"})), "README"),

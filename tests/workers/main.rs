@@ -25,6 +25,7 @@ mod radar;
 mod repair;
 mod restart;
 mod retry;
+mod setup;
 mod share;
 mod stalls;
 mod starts;

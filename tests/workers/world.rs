@@ -165,6 +165,7 @@ pub fn mission(title: &str, script: &str) -> Draft {
         model: None,
         effort: None,
         place: DraftPlace::Worktree { branch: None, base: None, path: None, directory: None },
+        setup_command: None,
         verify_command: None,
         task_id: None,
         depends_on: Vec::new(),

@@ -221,7 +221,7 @@ pub(in crate::cli) fn tone(event: &AgentEvent) -> Option<Tone> {
         AgentEvent::ToolEnded { exit_code: Some(1..), .. } | AgentEvent::ToolEnded { ok: Some(false), .. } => {
             Some(Tone::Bad)
         }
-        AgentEvent::Edited { .. } => Some(Tone::Good),
+        AgentEvent::Edited { .. } | AgentEvent::SetUp { .. } => Some(Tone::Good),
         AgentEvent::Denied { .. } | AgentEvent::Retrying { .. } | AgentEvent::Warning { .. } => Some(Tone::Waiting),
         AgentEvent::Received { .. } => Some(Tone::Strong),
         _ => Some(Tone::Quiet),

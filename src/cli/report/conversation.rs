@@ -169,7 +169,9 @@ fn what(event: AgentEvent) -> Option<ItemKind> {
         AgentEvent::Denied { what } => ItemKind::Note(line(&format!("not permitted: {what}"))),
         AgentEvent::Retrying { failure, .. } => ItemKind::Note(line(&format!("retrying after: {}", failure.message))),
         AgentEvent::Warning { text } => ItemKind::Note(line(&text)),
-        AgentEvent::Session { .. }
+        // The setup is among the facts.
+        AgentEvent::SetUp { .. }
+        | AgentEvent::Session { .. }
         | AgentEvent::ToolEnded { .. }
         | AgentEvent::Received { .. }
         | AgentEvent::Usage { .. }

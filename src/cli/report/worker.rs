@@ -136,6 +136,7 @@ fn facts(report: &WorkerSection) -> Markup {
                 (fact("Depends on", plain(&tasks)))
             }
             @if let Some(race) = &report.view.race { (fact("Race", race_result(race, &worker.id))) }
+            (set_up(report))
             (verified(report))
             @match (&worker.mission.place, &worker.integrated) {
                 (_, Some(it)) => {
@@ -202,6 +203,14 @@ fn exceptions(changes: &Changes) -> Markup {
             (fact("Edited elsewhere", code(&changes.outside_worktree.join(", "))))
         }
     }
+}
+
+/// Renders the setup of the last attempt that had one.
+fn set_up(report: &WorkerSection) -> Markup {
+    let briefs = report.attempts.iter().rev().filter_map(|attempt| attempt.brief.as_ref());
+    let Some(setup) = briefs.filter_map(|brief| brief.setup.as_ref()).next() else { return html! {} };
+    let class = if setup.passed { "good" } else { "bad" };
+    fact("Setup", html! { span class=(class) { (setup.result()) } " " (code(&setup.command)) })
 }
 
 fn verified(report: &WorkerSection) -> Markup {

@@ -119,6 +119,12 @@ fn add_result(shown: &DashboardWorker, facts: &mut Facts) {
             facts.toned("merged", &format!("into {} as {}", integrated.into, integrated.commit), Tone::Good);
         }
     }
+    let setup = last.and_then(|last| last.setup.as_ref());
+    match (setup, &mission.setup_command) {
+        (Some(setup), _) => facts.add("setup", &format!("{}: {}", setup.result(), setup.command)),
+        (None, Some(command)) => facts.add("setup", command),
+        (None, None) => {}
+    }
     facts.add("check", mission.verify_command.as_deref().unwrap_or_default());
     facts.toned(if mission.verify_command.is_some() { "" } else { "check" }, &row.check, row.check_tone);
     facts.add("", tail(&last.and_then(|last| last.verification.note()).unwrap_or_default(), TEXT));

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use crate::attempt::status::Phase;
 use crate::cli::hint;
 use crate::cli::terminal::{self, Tone};
 use crate::cli::text;
@@ -59,10 +60,11 @@ pub(super) struct DisplayState {
 pub(super) const NEEDS_YOU: &str = "needs you";
 
 /// All states, in the order in which they are counted.
-const WORDS: [(&str, &str); 13] = [
+const WORDS: [(&str, &str); 14] = [
     (NEEDS_YOU, "◆"),
     ("running", "●"),
     ("verifying", "◐"),
+    ("setting up", "◌"),
     ("starting", "◌"),
     ("stalled", "!"),
     ("queued", "○"),
@@ -80,7 +82,9 @@ impl DisplayState {
     pub fn of(view: &WorkerView) -> Self {
         let status = view.worker.status;
         let stalled = status.is_live() && view.live.as_ref().is_some_and(|live| live.stalled.is_some());
+        let sets_up = status.is_live() && view.live.as_ref().is_some_and(|live| live.phase == Phase::SettingUp);
         let (word, tone) = match status {
+            _ if sets_up => ("setting up", terminal::tone(status)),
             _ if stalled => ("stalled", Tone::Bad),
             _ if view.worker.needs_you() => (NEEDS_YOU, Tone::Waiting),
             WorkerStatus::Queued if view.block.is_some() => ("blocked", Tone::Bad),

@@ -1,7 +1,9 @@
 //! Ignored files that only the worker can have created.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::{MOST_PARTS, names, part, shown};
 use crate::git::include::Copied;
@@ -13,8 +15,15 @@ use crate::mission::words::{self, count};
 const MOST_COUNTED: usize = 1_000;
 
 /// Returns the ignored files and folders that only the worker can have created. Files that tools regenerate are not
-/// work. `ignored` is git's current list for a worktree that was new when the work began.
-pub fn ignored(worktree: &Path, ignored: &[PathBuf], copies: &[Copied]) -> Option<NotOnBranch> {
+/// work. `ignored` is git's current list for a worktree that was new when the work began, or was prepared until
+/// `prepared_at`: older files are not work either.
+pub fn ignored(
+    worktree: &Path,
+    ignored: &[PathBuf],
+    copies: &[Copied],
+    prepared_at: Option<SystemTime>,
+) -> Option<NotOnBranch> {
+    let is_older = |path: &Path| prepared_at.is_some_and(|at| !changed_since(&worktree.join(path), at));
     // The path of each, and its description.
     let mut found: Vec<(String, String)> = Vec::new();
     for path in ignored {
@@ -22,7 +31,8 @@ pub fn ignored(worktree: &Path, ignored: &[PathBuf], copies: &[Copied]) -> Optio
             continue;
         }
         let described = match worktree.join(path).symlink_metadata() {
-            Ok(kind) if kind.is_dir() => ignored_folder(worktree, path),
+            Ok(kind) if kind.is_dir() => ignored_folder(worktree, path, is_older),
+            Ok(_) if is_older(path) => None,
             Ok(kind) if kind.is_file() || kind.is_symlink() => Some(shown(path)),
             _ => None,
         };
@@ -40,7 +50,7 @@ pub fn ignored(worktree: &Path, ignored: &[PathBuf], copies: &[Copied]) -> Optio
 
 /// Returns the files of a recorded [`PartFiles::Ignored`] that are still there, as one part.
 pub fn still_ignored(worktree: &Path, now: &[PathBuf], recorded: Option<&[String]>) -> Option<NotOnBranch> {
-    ignored(worktree, &still_there(worktree, now, recorded), &[])
+    ignored(worktree, &still_there(worktree, now, recorded), &[], None)
 }
 
 /// Returns the files and folders of a recorded [`PartFiles::Ignored`] that are still there. Those that were added later
@@ -51,13 +61,16 @@ pub fn still_there(worktree: &Path, now: &[PathBuf], recorded: Option<&[String]>
 }
 
 /// Describes the content of an ignored folder; `None` if there is no work in it.
-fn ignored_folder(worktree: &Path, path: &Path) -> Option<String> {
+fn ignored_folder(worktree: &Path, path: &Path, is_older: impl Fn(&Path) -> bool) -> Option<String> {
     let mut files = 0;
     let mut repositories = Vec::new();
     let mut folders = vec![path.to_owned()];
     while let Some(folder) = folders.pop() {
         if worktree.join(&folder).join(".git").symlink_metadata().is_ok() {
-            repositories.push(shown(&folder));
+            // Each command that changes a repository changes this folder.
+            if !is_older(&folder.join(".git")) {
+                repositories.push(shown(&folder));
+            }
             continue;
         }
         let Ok(entries) = fs::read_dir(worktree.join(&folder)) else {
@@ -68,6 +81,7 @@ fn ignored_folder(worktree: &Path, path: &Path) -> Option<String> {
             match entry.file_type() {
                 _ if is_regenerable(worktree, &inside) => {}
                 Ok(kind) if kind.is_dir() => folders.push(inside),
+                Ok(_) if is_older(&inside) => {}
                 Ok(_) => files += 1,
                 Err(_) => {}
             }
@@ -80,4 +94,11 @@ fn ignored_folder(worktree: &Path, path: &Path) -> Option<String> {
     let files = (files > 0).then(|| count(files, "file"));
     let content: Vec<String> = repositories.into_iter().chain(files).collect();
     (!content.is_empty()).then(|| format!("{}/ ({})", shown(path), content.join(", ")))
+}
+
+/// Returns whether the file was created, changed or moved after this time. A copy that keeps its time counts as new.
+fn changed_since(path: &Path, at: SystemTime) -> bool {
+    let Ok(found) = path.symlink_metadata() else { return true };
+    let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (found.ctime(), found.ctime_nsec()) > (at.as_secs() as i64, i64::from(at.subsec_nanos()))
 }

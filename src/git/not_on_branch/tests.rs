@@ -47,7 +47,7 @@ impl Work {
             why: None,
         };
         let status = uncommitted_and_ignored(&at(self.path())).unwrap();
-        let ignored = ignored(self.path(), &status.ignored, &self.made.copies);
+        let ignored = ignored(self.path(), &status.ignored, &self.made.copies, None);
         not_on_branch(&examined, &status).into_iter().chain(ignored).collect()
     }
 

@@ -37,6 +37,9 @@ pub(super) struct MissionArguments {
     working_directory: Option<String>,
     /// The worktree to create for this worker.
     worktree: Option<WorktreeArguments>,
+    /// A shell command that prepares a new worktree before the worker starts, such as npm ci. Default: from the user's
+    /// settings.
+    setup_command: Option<String>,
     /// A shell command that checks the work, such as cargo test. It runs in the worktree after the worker's turn; the
     /// mission is completed only if it exits with 0.
     verify_command: Option<String>,
@@ -92,6 +95,7 @@ impl MissionArguments {
             model: optional(self.model_override, |model| arguments::name("model_override", model))?,
             effort: optional(self.model_effort, |effort| arguments::name("model_effort", effort))?,
             place: place(self.working_directory, self.worktree)?,
+            setup_command: optional(self.setup_command, |command| arguments::text("setup_command", command, LINE))?,
             verify_command: optional(self.verify_command, |command| arguments::text("verify_command", command, LINE))?,
             task_id: optional(self.task_id, |key| arguments::line("task_id", key, KEY))?.map(TaskId::from),
             depends_on: lines("depends_on", self.depends_on, NAME)?,

@@ -106,6 +106,9 @@ fn after_failure(id: &str, last: &entry::AttemptSummary) -> String {
                 "fix the cause that its message names, in the repository or the worktree's directory; then retry_worker {id}"
             )
         }
+        Some(FailureKind::SetupFailed) => format!(
+            "have the cause that its message names fixed; then retry_worker {id}, or create the mission again with another setup_command"
+        ),
         Some(FailureKind::Auth | FailureKind::CouldNotStart) => {
             format!("get_backend_status {backend} shows the fix; or retry_worker {id} with another backend")
         }

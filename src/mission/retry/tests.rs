@@ -66,6 +66,17 @@ fn login_and_limit_failures_use_a_fallback() {
 }
 
 #[test]
+fn failed_setup_is_not_retried_and_blames_no_backend() {
+    let mut tried = Tried::new(&["other"], 5);
+    assert_eq!(tried.ends(FailureKind::SetupFailed), None);
+    assert_eq!(Tried::new(&["other"], 5).ends(FailureKind::CouldNotStart).unwrap().backend.as_str(), "other");
+    let next = Box::new(again(tried.worker(), "other".into(), ""));
+    apply(&mut tried.registry, "s", Entry::Requeued { worker: tried.id.clone(), next, lease: None });
+    tried.ends(FailureKind::SetupFailed);
+    assert_eq!(exhausted(tried.worker()), None);
+}
+
+#[test]
 fn survivors_and_lost_ends_prevent_retries() {
     let failed = Some(FailureKind::NoResult);
     for status in [Ending::Lost, Ending::Interrupted, Ending::Cancelled, Ending::Completed] {

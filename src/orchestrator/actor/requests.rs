@@ -385,6 +385,7 @@ fn next_attempt(worker: &Worker, request: &RetryRequest) -> NextAttempt {
         effort: request.effort.clone().or_else(|| kept(&worker.next.effort)),
         backend: BackendName::clone(&backend),
         start,
+        fresh: request.fresh,
         written: Vec::new(),
     }
 }

@@ -144,6 +144,17 @@ fn failed_worktree_does_not_blame_the_backend() {
 }
 
 #[test]
+fn failed_setup_asks_for_its_fix() {
+    let mut view = settled(3, Ending::Failed);
+    let last = &mut Arc::make_mut(&mut view.worker).settled[0];
+    last.failure = Some(FailureSummary { kind: FailureKind::SetupFailed, message: "no".to_owned() });
+    let report = WorkerReport::new(&view, 4_000);
+    assert!(report.next_step.contains("another setup_command"), "{}", report.next_step);
+    let report = serde_json::to_value(report).unwrap();
+    assert_eq!(report["outcome"]["run"]["reason"], "setup_failed");
+}
+
+#[test]
 fn processes_left_running_are_named() {
     let mut view = settled(3, Ending::Completed);
     Arc::make_mut(&mut view.worker).settled[0].daemons_left =
