@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::answers::Base;
 use super::context::Context;
 use super::error::OrchestratorError;
-use super::{blocking, integration_branch, probe, worktree_places};
+use super::{blocking, integration_branch, probe, setup_suggestion, worktree_places};
 use crate::git::{self, Repository};
 use crate::mission::create::{Draft, DraftPlace};
 use crate::mission::id::{BackendName, TaskId, WorkerId};
@@ -44,7 +44,12 @@ pub(super) async fn check_all(
         };
         let mut check = |draft: Draft| if was_there(&draft) { Ok(draft) } else { checks.check(draft) };
         let checked = drafts.into_iter().map(|draft| check(draft?)).collect::<Vec<Checked>>();
-        let base = checks.start.ok().filter(|_| !is_elsewhere(&inner, &checked));
+        let mut base = checks.start.ok().filter(|_| !is_elsewhere(&inner, &checked));
+        if let Some(base) = &mut base {
+            let suggestion = setup_suggestion::note(&inner, checked.iter().flatten());
+            let notes: Vec<String> = base.note.take().into_iter().chain(suggestion).collect();
+            base.note = (!notes.is_empty()).then(|| notes.join("; "));
+        }
         Ok((checked, base))
     });
     let (checked, base) = match checked.await {

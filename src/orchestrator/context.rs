@@ -75,6 +75,8 @@ pub(super) struct Caches {
     pub main_checkout: SingleFlight<Fingerprint>,
     /// True if git has found the identity of the committer.
     has_identity: AtomicBool,
+    /// True if it was checked whether to suggest a setup command.
+    pub suggested_setup: AtomicBool,
     pub merged: MergedCache,
 }
 

@@ -517,3 +517,25 @@ async fn leftovers_of_ended_bosses_are_named() {
     }
     server.orchestrator.shut_down().await;
 }
+
+#[test]
+fn missing_setup_command_is_suggested() {
+    let machine = Machine::new();
+    let project = machine.path("project");
+    fs::write(project.join(".gitignore"), "node_modules\n").unwrap();
+    fs::write(project.join("package-lock.json"), "{}\n").unwrap();
+    git(&project, &["add", "."]);
+    git(&project, &["commit", "-qm", "packages"]);
+    fs::create_dir_all(project.join("node_modules/x")).unwrap();
+    fs::write(project.join("node_modules/x/index.js"), "x").unwrap();
+    let (mark, says, _) = check(&machine.ask().0, "git", "setup");
+    let lines: Vec<&str> = says.lines().collect();
+    assert!(mark == "note" && lines[0].contains("lack node_modules"), "{says}");
+    let expected = [format!("[repositories.\"{}\"]", project.display()), "setup_command = \"npm ci\"".to_owned()];
+    assert_eq!(lines[1..], expected);
+    // These lines are what it asks for.
+    let settings = machine.path("home").join("settings.toml");
+    fs::write(&settings, expected.join("\n")).unwrap();
+    let output = machine.command().arg("--config").arg(&settings).arg("--json").output().unwrap();
+    assert!(!stdout(&output).contains("\"setup\""), "{}", stdout(&output));
+}

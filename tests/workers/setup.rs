@@ -10,7 +10,7 @@ use orchestrator_boss::mission::create::{Draft, DraftPlace};
 use orchestrator_boss::mission::entry::AttemptSummary;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::mission::outcome::FailureKind;
-use orchestrator_boss::orchestrator::{NewMessage, RemovalRequest, RemovalTarget, RetryRequest};
+use orchestrator_boss::orchestrator::{BatchKind, NewMessage, RemovalRequest, RemovalTarget, RetryRequest};
 
 use crate::support::wait::{CEILING, in_time};
 use crate::world::{Server, World, mission, until_exists};
@@ -243,4 +243,31 @@ async fn repository_has_its_own_command_in_the_subfolder() {
         let assignment = text(&world.attempt(&id, 1).join("assignment.json"));
         assert!(!assignment.contains("example.org/a/b"), "{assignment}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn missing_setup_is_suggested_once() {
+    let world = World::new();
+    fs::write(world.repo().join(".gitignore"), "node_modules\n").unwrap();
+    fs::write(world.repo().join("package-lock.json"), "{}\n").unwrap();
+    world.git(&["add", "."]);
+    world.git(&["commit", "-qm", "packages"]);
+    fs::create_dir_all(world.repo().join("node_modules/x")).unwrap();
+    fs::write(world.repo().join("node_modules/x/index.js"), "x").unwrap();
+    let note = async |server: &Server, draft: Draft| {
+        let created = server.orchestrator.create(&server.boss, vec![Ok(draft)], BatchKind::Single).await.unwrap();
+        created.base.unwrap().note
+    };
+    let server = world.server(Some("boss"));
+    let own = Draft { setup_command: Some("true".to_owned()), ..mission("own", "say done") };
+    assert_eq!(note(&server, own).await, None);
+    let said = note(&server, mission("one", "say done")).await.unwrap();
+    assert!(said.starts_with("new worktrees lack node_modules") && said.contains("setup_command \"npm ci\""), "{said}");
+    assert_eq!(note(&server, mission("two", "say done")).await, None);
+    for id in ["w-1", "w-2", "w-3"] {
+        server.until(id, "completed").await;
+    }
+    let server = world.server_with(Some("boss"), settings(&world, "true"));
+    assert_eq!(note(&server, mission("three", "say done")).await, None);
+    server.until("w-4", "completed").await;
 }

@@ -8,8 +8,8 @@ use crate::cli::hint;
 use crate::cli::shell::{quoted, word};
 use crate::config::Settings;
 use crate::files;
-use crate::git::{self, Checkout, CommitIdentity, Configuration, Git, Repository, Trust};
-use crate::orchestrator::{Around, check_folder, worktrees_folder};
+use crate::git::{self, Checkout, CommitIdentity, Configuration, Git, Repository, SetupSuggestion, Trust};
+use crate::orchestrator::{Around, check_folder, suggested_setup, worktrees_folder};
 
 pub fn check_all(context: &CheckContext) -> Vec<Finding> {
     let mut checks = vec![version(&context.directory)];
@@ -50,6 +50,7 @@ pub fn check_all(context: &CheckContext) -> Vec<Finding> {
                 identity(repository, &context.settings),
             ]);
             checks.extend(configuration(repository, &context.state_root));
+            checks.extend(setup(repository, &context.settings));
             if checks.iter().all(|check| !check.stops_all) {
                 checks.extend(super::checkout::check(repository, context));
             }
@@ -120,6 +121,21 @@ fn folder(repository: &Repository, context: &CheckContext) -> Finding {
                 .stops_all()
         }
     }
+}
+
+/// Notes that new worktrees lack what the main checkout has installed, with the setting that changes it.
+fn setup(repository: &Repository, settings: &Settings) -> Option<Finding> {
+    let SetupSuggestion { command, creates } = suggested_setup(repository, settings)?;
+    let text = |text: &str| toml_edit::Value::from(text).to_string();
+    let root = text(&repository.root().to_string_lossy());
+    let (creates, command) = (creates.join(", "), text(&command));
+    Some(Finding::note(
+        "setup",
+        format!(
+            "new worktrees lack {creates}, which the main checkout has; in the settings file, this creates it:\n\
+             [repositories.{root}]\nsetup_command = {command}"
+        ),
+    ))
 }
 
 /// Checks that branches with generated names can be created. Without one, missions that name no branch are refused.
