@@ -541,6 +541,7 @@ mod tests {
         for other in ["ORCHESTRATOR_WORKER_TAG", "ORCHESTRATOR_BACKEND_ENV", "ORCHESTRATOR_URL", "ORCHESTRATOR_LOG"] {
             assert_eq!(check(other), Ok(()));
         }
+        assert!(check("ORCHESTRATOR_PORT").is_ok() && check("ORCHESTRATOR_WORKER").is_ok());
         assert!(check("ORCHESTRATOR_CRASH_LOG").is_ok() && check("ORCHESTRATOR_NOTE").is_ok());
     }
 

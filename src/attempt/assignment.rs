@@ -1,5 +1,6 @@
 //! The assignment of a supervisor. The server that starts the supervisor writes it, once.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -49,6 +50,9 @@ pub struct Assignment {
     /// The end of the setup. Ignored files that did not change since then are not work of the worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared_at: Option<Timestamp>,
+    /// The first of ten ports for the processes of the worker. `None` without a worktree of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// The program of the CLI, as found on the server's PATH.
     pub program: PathBuf,
     pub own_registrations: Vec<String>,
@@ -74,7 +78,19 @@ pub fn folder_within(worktree: &Path, inner: &Path) -> Option<PathBuf> {
     real.starts_with(worktree.canonicalize().ok()?).then_some(place)
 }
 
+/// Variables in the environment of the CLI, the setup and the verification of a worker with a worktree.
+const WORKER_VARIABLE: &str = "ORCHESTRATOR_WORKER";
+const PORT_VARIABLE: &str = "ORCHESTRATOR_PORT";
+
 impl Assignment {
+    /// Returns the variables by which the worker's processes can keep apart from those of other workers: its id, and the
+    /// first of its ports. Empty in a directory of the user.
+    pub fn variables(&self) -> BTreeMap<String, String> {
+        let id = self.ours.then(|| (WORKER_VARIABLE, self.worker_id.to_string()));
+        let port = self.port.map(|port| (PORT_VARIABLE, port.to_string()));
+        [id, port].into_iter().flatten().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
     /// Returns the directory for calls of git. Outside a repository, no configuration is trusted.
     pub fn checkout(&self) -> Checkout {
         let trust = self.repository.as_ref().map_or_else(Trust::nothing, |repository| repository.trust.clone());

@@ -135,6 +135,15 @@ impl StateDir {
         self.root.join("verifications")
     }
 
+    /// Returns the record of the ports of workers, and the lock under which it changes.
+    pub fn ports(&self) -> PathBuf {
+        self.root.join("ports.json")
+    }
+
+    pub fn ports_lock(&self) -> PathBuf {
+        self.root.join("ports.lock")
+    }
+
     pub fn server_lock(&self, id: &ServerId) -> PathBuf {
         self.root.join("servers").join(format!("{id}.lock"))
     }

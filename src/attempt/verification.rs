@@ -1,6 +1,7 @@
 //! The assignment and the report of a verification run: a supervisor that verifies one commit in a worktree of its own,
 //! for an integration or for the base of a worker.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct VerificationAssignment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sockets: Option<PathBuf>,
     pub settings: Settings,
+    /// Further variables for the command.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

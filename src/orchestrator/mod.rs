@@ -38,6 +38,7 @@ mod observer;
 mod outcomes;
 mod own_repository;
 mod place;
+mod ports;
 mod probe;
 mod records;
 mod registrations;

@@ -12,7 +12,7 @@ use super::blocking::blocking;
 use super::context::Context;
 use super::error::OrchestratorError;
 use super::mailbox::{Ask, Report};
-use super::{configuration, follow, outcomes, probe, registrations};
+use super::{configuration, follow, outcomes, ports, probe, registrations};
 use crate::attempt::assignment::{Assignment, SetupTask, folder_within};
 use crate::attempt::secrets::Secrets;
 use crate::attempt::worker_dir::{AttemptDir, InboxEntry, WorkerDir};
@@ -117,6 +117,7 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
         main_checkout,
         setup,
         prepared_at,
+        port: ours.then(|| ports::block_of(&order.attempt_dir.state_dir(), &worker.id)).flatten(),
         program,
         socket: folder.join(socket_name),
         settings: Secrets::without(&context.settings),

@@ -1,6 +1,7 @@
 //! Verification of a commit in a worktree of its own, by a supervisor that ends with this server. Also the removal of
 //! what a killed supervisor has left.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -99,6 +100,7 @@ fn prepare(
         command,
         sockets: local::socket_folder().ok().map(|folder| sockets::new_folder_in(&folder)),
         settings: Secrets::without(&context.settings),
+        variables: BTreeMap::new(),
     };
     Ok(dir.create(&run)?)
 }

@@ -17,6 +17,7 @@ use super::mailbox::{Ask, Lookup};
 use super::merged;
 use super::message_views;
 use super::not_included;
+use super::ports;
 use crate::attempt::assignment::Assignment;
 use crate::attempt::state_dir::StateDir;
 use crate::attempt::worker_dir::{AttemptDir, WorkerDir};
@@ -238,6 +239,9 @@ fn remove_one(
         removed => removed,
     };
     let removed = removed?;
+    if let Some(worker) = &target.worker {
+        ports::release(&StateDir::at(&context.state_root), &worker.id);
+    }
     context.remove_empty_folder(&repository, &removed.path);
     Ok(RemovedWorktree {
         path: removed.path,

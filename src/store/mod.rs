@@ -16,6 +16,7 @@
 //!   history.jsonl             settled workers beyond the newest 500
 //!   git-configuration.json    the repository's git configuration before the first worker. While anything differs from
 //!                             it, nothing is integrated. Deleting it accepts the present configuration.
+//!   ports.json                the blocks of ports of the workers; ports.lock: the lock under which it changes
 //!   servers/                  a lock for each live server
 //!   bases/                    whether a `verify_command` passes on the base commit; checked when it fails on the work
 //!   integrations/             running verifications of integrations, each removed at its end

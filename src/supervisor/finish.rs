@@ -141,13 +141,14 @@ impl LiveAttempt {
         let state = self.tree_state().await;
         let commit = if self.assignment.ours { self.head().await } else { None };
         let log = self.dir.verify_log();
-        let directory = self.assignment.start_directory();
+        let (directory, variables) = (self.assignment.start_directory(), self.assignment.variables());
         let verify_command = ShellCommand {
             command,
             directory: &directory,
             tag: &self.assignment.tag,
             log: &log,
             settings: &self.assignment.settings,
+            variables: &variables,
             sockets: &self.sockets,
         };
         let result = verify::verify(&verify_command, commit, self.inbox.until_stopped()).await;

@@ -143,6 +143,7 @@ impl LiveAttempt {
             command: command.to_owned(),
             sockets: self.assignment.socket.parent().map(sockets::new_folder_in),
             settings: self.assignment.settings.clone(),
+            variables: self.assignment.variables(),
         };
         if let Err(error) = dir.create(&run) {
             tracing::warn!(%error, "cannot verify the base");

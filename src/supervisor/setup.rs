@@ -108,13 +108,15 @@ impl LiveAttempt {
     }
 
     async fn run_setup(&mut self, task: &SetupTask) -> ShellRun {
-        let (directory, log) = (self.assignment.start_directory(), self.dir.setup_log());
+        let (directory, log, variables) =
+            (self.assignment.start_directory(), self.dir.setup_log(), self.assignment.variables());
         let command = ShellCommand {
             command: &task.command,
             directory: &directory,
             tag: &self.assignment.tag,
             log: &log,
             settings: &self.assignment.settings,
+            variables: &variables,
             sockets: &self.sockets,
         };
         let limit = Duration::try_from_secs_f64(task.timeout_minutes * 60.0).unwrap_or(LONGEST).min(LONGEST);

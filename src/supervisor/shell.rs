@@ -2,6 +2,7 @@
 //!
 //! Such a command runs code that a worker may have written, so its environment holds no keys.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(super) struct ShellCommand<'a> {
     /// The log file, to which the output is appended.
     pub log: &'a Path,
     pub settings: &'a Settings,
+    /// Further variables of the worker.
+    pub variables: &'a BTreeMap<String, String>,
     pub sockets: &'a SocketFolder,
 }
 
@@ -105,6 +108,7 @@ async fn stop(started: &mut SpawnedProcess) {
 
 fn launch(run: &ShellCommand<'_>) -> Launch {
     let mut env_set = run.sockets.variables();
+    env_set.extend(run.variables.iter().map(|(name, value)| (name.clone(), value.into())));
     env_set.insert(TAG_VARIABLE.to_owned(), run.tag.into());
     Launch {
         program: "/bin/sh".into(),

@@ -116,6 +116,7 @@ impl LiveAttempt {
         let mut env_set: BTreeMap<String, OsString> =
             plan.env_set.iter().map(|(name, value)| (name.clone(), value.into())).collect();
         env_set.insert(TAG_VARIABLE.to_owned(), self.assignment.tag.clone().into());
+        env_set.extend(self.assignment.variables().into_iter().map(|(name, value)| (name, value.into())));
         for (name, value) in self.sockets.variables() {
             env_set.entry(name).or_insert(value);
         }

@@ -85,6 +85,7 @@ pub(super) async fn verify_commit(
         tag: &run.tag,
         log: &log,
         settings: &run.settings,
+        variables: &run.variables,
         sockets: &sockets,
     };
     let result = verify(&command, Some(run.commit.clone()), cancelled.cancelled()).await;

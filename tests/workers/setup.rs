@@ -271,3 +271,33 @@ async fn missing_setup_is_suggested_once() {
     assert_eq!(note(&server, mission("three", "say done")).await, None);
     server.until("w-4", "completed").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn worker_keeps_its_own_ports_until_its_worktree_is_removed() {
+    let world = World::new();
+    let print =
+        |name: &str| format!("echo set $ORCHESTRATOR_PORT $ORCHESTRATOR_WORKER > {}", world.path(name).display());
+    let server = world.server_with(Some("boss"), settings(&world, &print("setup")));
+    let cli = format!("run {}", print("cli"));
+    let verified = |title: &str| Draft { verify_command: Some(print("verify")), ..mission(title, &cli) };
+    let ports = async |title: &str| {
+        let id = server.create_one(verified(title)).await;
+        server.until(&id, "completed").await;
+        let said = text(&world.path("setup"));
+        assert_eq!([text(&world.path("cli")), text(&world.path("verify"))], [said.clone(), said.clone()]);
+        let words: Vec<&str> = said.split_whitespace().collect();
+        assert_eq!((words.len(), words[2]), (3, &*id), "{said}");
+        (id, said)
+    };
+    let ((one, first), (_, second)) = (ports("one").await, ports("two").await);
+    let port = |said: &str| said.split(' ').nth(1).unwrap().parse::<u16>().unwrap();
+    assert!(port(&first) != port(&second) && port(&first) % 10 == 0, "{first}{second}");
+    retry(&server, &one, &cli, false).await;
+    assert_eq!(text(&world.path("cli")), first, "it keeps them");
+
+    let target = RemovalTarget::Worker(one.clone());
+    let request = RemovalRequest { target, repo_path: None, force: true, delete_branch: false };
+    server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
+    let taken = text(&world.state_dir().join("ports.json"));
+    assert!(!taken.contains(&port(&first).to_string()) && taken.contains(&port(&second).to_string()), "{taken}");
+}
