@@ -10,7 +10,7 @@ mod spelling;
 use std::collections::BTreeMap;
 use std::env;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use etcetera::BaseStrategy;
@@ -74,6 +74,11 @@ pub struct Settings {
     pub setup_command: Option<String>,
     /// Time limit of one run of a `setup_command`. It does not count against the time limit of the mission.
     pub setup_timeout_minutes: f64,
+    /// Ignored files and folders of the main worktree that new worktrees get a copy of, by their paths in it, such as a
+    /// cache. Virtual environments and folders with links that lead outside are left out.
+    pub seed: Vec<String>,
+    /// Maximum size of such a folder where the file system cannot clone files, so that they are copied.
+    pub seed_limit_mib: u64,
     /// Time limit of one run of a `verify_command`.
     pub verify_timeout_minutes: u32,
     /// Time without events, output or CPU time of any of its processes after which a worker counts as stalled and its
@@ -136,6 +141,8 @@ pub struct RepositorySettings {
     pub setup_command: Option<String>,
     /// Time limit of one run of it. Default: the general setting.
     pub setup_timeout_minutes: Option<f64>,
+    /// Ignored files and folders that new worktrees get a copy of. Default: the general setting.
+    pub seed: Option<Vec<String>>,
 }
 
 /// The setup of new worktrees of one repository.
@@ -143,6 +150,8 @@ pub struct RepositorySettings {
 pub struct SetupSettings {
     pub command: Option<String>,
     pub timeout_minutes: f64,
+    /// Ignored paths to copy.
+    pub seed: Vec<String>,
 }
 
 /// Settings of one backend.
@@ -177,6 +186,8 @@ impl Default for Settings {
             shared_daemons: SHARED_DAEMONS.map(str::to_owned).to_vec(),
             setup_command: None,
             setup_timeout_minutes: 10.0,
+            seed: Vec::new(),
+            seed_limit_mib: 2_048,
             verify_timeout_minutes: 30,
             stall_minutes: 15.0,
             on_stall: OnStall::Tell,
@@ -363,6 +374,14 @@ impl Settings {
         if let Some(limit) = limits.find(|limit| !limit.is_finite() || *limit < 0.0) {
             return Err(InvalidSettings::SetupTimeout(limit));
         }
+        let mut seeds = self.repositories.values().filter_map(|it| it.seed.as_ref()).chain([&self.seed]).flatten();
+        let is_inside = |path: &&String| {
+            let mut parts = Path::new(path).components().peekable();
+            parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
+        };
+        if let Some(path) = seeds.find(|path| !is_inside(path)) {
+            return Err(InvalidSettings::Seed(path.clone()));
+        }
         if self.integration_branch.as_deref() == Some("") {
             return Err(InvalidSettings::EmptyBranch);
         }
@@ -402,6 +421,7 @@ impl Settings {
         SetupSettings {
             command: command.filter(|command| !command.trim().is_empty()),
             timeout_minutes: own.setup_timeout_minutes.unwrap_or(self.setup_timeout_minutes),
+            seed: own.seed.unwrap_or_else(|| self.seed.clone()),
         }
     }
 
@@ -454,6 +474,9 @@ mod tests {
             ("stall_minutes = -1", "0 for never"),
             ("stall_minutes = nan", "0 for never"),
             ("setup_timeout_minutes = -1", "number of minutes"),
+            ("seed = ['../cache']", "a path in the main worktree"),
+            ("seed = ['/cache']", "a path in the main worktree"),
+            ("[repositories.\"/r\"]\nseed = ['']", "a path in the main worktree"),
             ("[repositories.\"/r\"]\nsetup_timeout_minutes = nan", "number of minutes"),
             ("[repositories.\"/r\"]\nsetup_cmd = 'x'", "did you mean setup_command?"),
             ("integration_branch = ''", "name a branch, or leave it out"),
@@ -554,6 +577,7 @@ mod tests {
         let expected = |command: Option<&str>, timeout_minutes| SetupSettings {
             command: command.map(str::to_owned),
             timeout_minutes,
+            seed: Vec::new(),
         };
         assert_eq!(setup("git@example.org:a/b.git"), expected(Some("make"), 2.0));
         assert_eq!(setup("git@example.org:a/c.git"), expected(None, 10.0));

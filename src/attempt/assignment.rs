@@ -47,7 +47,7 @@ pub struct Assignment {
     /// The setup to run before the CLI. `None` if there is none, or if it succeeded in this worktree before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<SetupTask>,
-    /// The end of the setup. Ignored files that did not change since then are not work of the worker.
+    /// The end of the setup and of the copying of ignored folders. Ignored files that did not change since then are not work of the worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared_at: Option<Timestamp>,
     /// The first of ten ports for the processes of the worker. `None` without a worktree of its own.

@@ -36,6 +36,8 @@ pub enum InvalidSettings {
     StallMinutes(f64),
     #[error("setup_timeout_minutes = {0} is not a time")]
     SetupTimeout(f64),
+    #[error("seed names {0:?}, which is not in a worktree")]
+    Seed(String),
     #[error("integration_branch is empty")]
     EmptyBranch,
     #[error("only one of commit_name and commit_email is set")]
@@ -70,6 +72,7 @@ impl Hinted for InvalidSettings {
             Self::UnknownSetting { instead, .. } | Self::UnknownBackend { instead, .. } => vec![instead.clone()],
             Self::StallMinutes(_) => vec![Hint::to("give a number of minutes, or 0 for never")],
             Self::SetupTimeout(_) => vec![Hint::to("give a number of minutes")],
+            Self::Seed(_) => vec![Hint::to("give a path in the main worktree, relative to its root")],
             Self::EmptyBranch => vec![Hint::to("name a branch, or leave it out")],
             Self::HalfIdentity => vec![Hint::to("give both, or neither to use your git identity")],
             Self::UnknownPlaceholder { meant, .. } => vec![did_you_mean(&format!("{{{meant}}}"))],

@@ -17,6 +17,7 @@ fn every_message_is_as_recorded() {
         "[backends.codx]\nprogram = \"x\"",
         "stall_minutes = -1",
         "setup_timeout_minutes = -1",
+        "seed = [\"../cache\"]",
         "integration_branch = \"\"",
         "commit_name = \"A\"",
         "commit_message = \"{titel}\"",

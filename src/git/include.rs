@@ -129,7 +129,7 @@ fn copy_one(from: &Path, to: &Path, path: &Path) -> io::Result<Option<&'static s
 }
 
 /// Creates the parent folders. Returns `false` if one of them is a file or a symbolic link, which could lead outside.
-fn make_parents(root: &Path, path: &Path) -> io::Result<bool> {
+pub(super) fn make_parents(root: &Path, path: &Path) -> io::Result<bool> {
     let mut folder = root.to_owned();
     for component in path.parent().into_iter().flat_map(Path::components) {
         let Component::Normal(name) = component else {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::checkout::{branch_commit, git_dir};
@@ -53,6 +54,9 @@ pub struct Worktree {
     pub copies: Vec<Copied>,
     /// Submodules that stayed empty and `.worktreeinclude` files that were not copied, with the reasons.
     pub not_copied: Vec<String>,
+    /// When ignored folders of the main checkout were copied into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeded_at: Option<Timestamp>,
 }
 
 /// Creates a worktree and fills it. With `lock_reason`, it is locked against pruning and removal from the first moment.
@@ -69,6 +73,7 @@ pub fn create(repo: &Repository, request: &Request, lock_reason: Option<&str>) -
             repo_path: repo.root().to_owned(),
             copies: included.copied,
             not_copied: included.skipped,
+            seeded_at: None,
         };
         remember(repo, &made)?;
         Ok(made)
@@ -86,7 +91,8 @@ fn set_upstream(repo: &Repository, plan: &Plan) -> Result<(), WorktreeError> {
     Ok(names::track(repo, &plan.branch, &remote.full_name)?)
 }
 
-pub(super) fn remember(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError> {
+/// Records a worktree that this program made, with what it lacks.
+pub fn remember(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError> {
     let path = git_dir(&repo.at(&made.path))?.join(MADE_FILE);
     let text = serde_json::to_vec(made).expect("paths, names and ids are JSON");
     fs::write(&path, text).map_err(|source| WorktreeError::Remember { path, source })
@@ -134,6 +140,7 @@ pub fn refill(repo: &Repository, path: &Path) -> Result<Worktree, WorktreeError>
         repo_path: repo.root().to_owned(),
         copies: included.copied,
         not_copied: included.skipped,
+        seeded_at: None,
     };
     remember(repo, &made)?;
     Ok(made)

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ use super::{configuration, follow, outcomes, ports, probe, registrations};
 use crate::attempt::assignment::{Assignment, SetupTask, folder_within};
 use crate::attempt::secrets::Secrets;
 use crate::attempt::worker_dir::{AttemptDir, InboxEntry, WorkerDir};
+use crate::config::SetupSettings;
 use crate::crash_point::{self, Point};
 use crate::files::FileError;
 use crate::git::merged::Merged;
@@ -93,7 +95,9 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
     let (directory, ours, base_commit) = placed?;
     let start = worker.mission.place.subfolder().map_or_else(|| directory.clone(), |inner| directory.join(inner));
     let setup = setup(context, order, repository.as_ref())?;
+    let made: Option<git::Worktree> = order.worker_dir.worktree()?;
     let prepared_at = order.worker_dir.setup()?.map(|setup| setup.ended_at);
+    let prepared_at = prepared_at.max(made.as_ref().and_then(|made| made.seeded_at));
     let tag = format!("{}.{}.{}", worker.id, worker.attempt, Uuid::new_v4().simple());
     let tag = process::tag_at_depth(tag, context.depth + 1);
     let socket_name = format!("{}.sock", &Uuid::new_v4().simple().to_string()[..16]);
@@ -111,7 +115,7 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
         repository: repository.map(|it| configuration::for_supervisor(context, it)).transpose()?,
         own_registrations: registrations::own(&worker.next.backend, &start),
         directory,
-        copies: order.worker_dir.worktree()?.map(|made: git::Worktree| made.copies).unwrap_or_default(),
+        copies: made.map(|made| made.copies).unwrap_or_default(),
         ours,
         base_commit,
         main_checkout,
@@ -153,11 +157,29 @@ fn setup(
         return Ok(None);
     }
     let mission = &order.worker.mission;
-    let remotes = || repository.and_then(|it| git::remote_urls(it).ok()).unwrap_or_default();
-    let settings = context.settings.setup(repository.map_or(Path::new(""), Repository::root), remotes);
+    let settings = setup_settings(context, repository);
     let general = settings.command.filter(|_| matches!(mission.place, Place::Worktree { .. }));
     let command = mission.setup_command.clone().or(general);
     Ok(command.map(|command| SetupTask { command, timeout_minutes: settings.timeout_minutes }))
+}
+
+fn setup_settings(context: &Context, repository: Option<&Repository>) -> SetupSettings {
+    let remotes = || repository.and_then(|it| git::remote_urls(it).ok()).unwrap_or_default();
+    context.settings.setup(repository.map_or(Path::new(""), Repository::root), remotes)
+}
+
+/// Copies the ignored folders that the settings name into a new worktree. What is left out is named in the outcome.
+fn seed(context: &Context, made: &mut git::Worktree) -> Result<(), OrchestratorError> {
+    let repository = context.repository()?;
+    let paths = setup_settings(context, Some(repository)).seed;
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let limit = context.settings.seed_limit_mib.saturating_mul(1 << 20);
+    let left_out = git::seed(repository, &made.path, &paths, limit).map_err(git::WorktreeError::from)?;
+    made.not_copied.extend(left_out);
+    made.seeded_at = Some(Timestamp::now());
+    Ok(git::worktree::remember(repository, made)?)
 }
 
 /// Returns the integration branch if it contains the commit at which the worker begins. An existing branch, or one from
@@ -193,7 +215,10 @@ fn place(
             Ok((path.clone(), false, head))
         }
         Place::Worktree { path, branch, base, directory } => {
-            let (made, fresh) = worktree(context, order, path, branch, base.as_deref())?;
+            let (mut made, fresh) = worktree(context, order, path, branch, base.as_deref())?;
+            if fresh {
+                seed(context, &mut made)?;
+            }
             crash_point::at(Point::WorktreeMade);
             let base = order.worker.base_commit.clone().unwrap_or_else(|| made.base_commit.clone());
             if fresh {

@@ -301,3 +301,24 @@ async fn worker_keeps_its_own_ports_until_its_worktree_is_removed() {
     let taken = text(&world.state_dir().join("ports.json"));
     assert!(!taken.contains(&port(&first).to_string()) && taken.contains(&port(&second).to_string()), "{taken}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seeded_folders_are_there_before_the_setup() {
+    let world = World::new();
+    fs::write(world.repo().join(".gitignore"), "cache/\n.venv/\n").unwrap();
+    world.git(&["add", "."]);
+    world.git(&["commit", "-qm", "ignore"]);
+    for file in ["cache/a", ".venv/pyvenv.cfg"] {
+        let path = world.repo().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "x\n").unwrap();
+    }
+    let seed = vec!["cache".to_owned(), ".venv".to_owned(), "absent".to_owned()];
+    let server = world.server_with(Some("boss"), Settings { seed, ..settings(&world, "grep x cache/a") });
+    let id = server.create_one(mission("one", "say done")).await;
+    server.until(&id, "completed").await;
+    let notes = last(&server, &id).await.changes.notes;
+    assert!(notes.iter().any(|note| note.contains(".venv is a virtual environment")), "{notes:?}");
+    assert!(!world.worktree(&id).join(".venv").exists());
+    assert_eq!(last(&server, &id).await.changes.not_on_branch, [], "the copies are not work");
+}

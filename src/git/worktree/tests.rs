@@ -42,6 +42,7 @@ fn nested_branch_name_gets_a_worktree() {
             repo_path: fixture.root().to_owned(),
             copies: Vec::new(),
             not_copied: Vec::new(),
+            seeded_at: None,
         }
     );
     assert_eq!(read(&made.path, "readme.txt"), "hello\n");
