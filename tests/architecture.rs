@@ -303,9 +303,9 @@ fn git_runs_without_trust_only_in_named_places() {
         (
             "Git::without_trust(",
             &[
-                "src/cli/diff.rs",
                 "src/cli/doctor/git.rs",
                 "src/cli/doctor/leftovers.rs",
+                "src/cli/worktree.rs",
                 "src/git/command.rs",
                 "src/git/repository.rs",
             ],

@@ -19,7 +19,8 @@ use super::places::Places;
 use super::sanitize::Sanitizer;
 use super::terminal;
 use super::workspace::Workspace;
-use crate::git::{self, Checkout, DiffError, DiffStyle, Git, Repository, Trust};
+use super::worktree;
+use crate::git::{self, Checkout, DiffError, DiffStyle, Repository, Trust};
 use crate::mission::registry::Worker;
 use crate::orchestrator::{self, own_repository};
 
@@ -152,7 +153,8 @@ impl Write for SharedBuffer {
 /// Starts the user's pager with a pipe as its input. `None`: the user wants none, or it cannot be started.
 fn pager(directory: &Path) -> Option<Child> {
     let named = |name: &str| std::env::var(name).ok();
-    let command = named("GIT_PAGER").or_else(|| own_pager(directory)).or_else(|| named("PAGER"));
+    let command =
+        named("GIT_PAGER").or_else(|| worktree::own_git_setting(directory, "core.pager")).or_else(|| named("PAGER"));
     let command = command.unwrap_or_else(|| "less".to_owned());
     if matches!(command.trim(), "" | "cat") {
         return None;
@@ -168,10 +170,4 @@ fn pager(directory: &Path) -> Option<Child> {
         }
     }
     pager.spawn().ok()
-}
-
-/// Reads the user's own configuration only, since a worker may have changed the repository's.
-fn own_pager(directory: &Path) -> Option<String> {
-    let ask = |scope| Git::without_trust(directory).args(["config", scope, "--get", "core.pager"]).text().ok();
-    ask("--global").or_else(|| ask("--system"))
 }

@@ -16,7 +16,7 @@ fn command(hint: &Hint) -> String {
     match hint {
         Hint::Retry(worker) => format!("`orchestrator-boss retry {worker}`"),
         Hint::Cancel(worker) => format!("`orchestrator-boss cancel {worker}`"),
-        Hint::Message(worker) => format!("send {worker} a message in `orchestrator-boss status --watch`"),
+        Hint::Message(worker) => format!("`orchestrator-boss message {worker} TEXT`"),
         Hint::WaitFor(worker) => format!("`orchestrator-boss wait {worker}`"),
         Hint::Integrate(worker) => format!("`orchestrator-boss integrate {worker}`"),
         Hint::CreateWorkers => "have a boss create some".to_owned(),

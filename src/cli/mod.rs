@@ -18,8 +18,11 @@ mod hint;
 mod integrate;
 mod log;
 mod logs;
+mod message;
 mod one_shot;
+mod open;
 mod output;
+mod path;
 mod places;
 mod recorded_settings;
 mod report;
@@ -32,8 +35,10 @@ mod shell;
 mod status;
 mod terminal;
 mod text;
+mod text_argument;
 mod wait;
 mod workspace;
+mod worktree;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,6 +72,12 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Show the changes of a worker
     Diff(diff::DiffArgs),
+    /// Print the path of a worker's worktree
+    Path(path::PathArgs),
+    /// Open a worker's worktree in your editor
+    Open(open::OpenArgs),
+    /// Send a message to a worker
+    Message(message::MessageArgs),
     /// Wait until workers have finished
     Wait(wait::WaitArgs),
     /// Merge the branches of workers into another branch
@@ -153,6 +164,9 @@ pub fn run() -> ExitCode {
         Command::Demo => run_demo(),
         Command::Logs(args) => logs::run(&args, &arguments.places),
         Command::Diff(args) => diff::run(&args, &arguments.places),
+        Command::Path(args) => path::run(&args, &arguments.places),
+        Command::Open(args) => open::run(&args, &arguments.places),
+        Command::Message(args) => message::run(&args, &arguments.places),
         Command::Wait(args) => wait::run(&args, &arguments.places),
         Command::Integrate(args) => integrate::run(&args, &arguments.places),
         Command::Clean(args) => clean::run(&args, &arguments.places),

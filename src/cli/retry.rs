@@ -1,6 +1,5 @@
 //! `retry`: starts the next attempt of a settled worker.
 
-use std::io::Read;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,6 +10,7 @@ use super::one_shot;
 use super::output;
 use super::places::Places;
 use super::sanitize;
+use super::text_argument;
 use crate::mission::id::BackendName;
 use crate::orchestrator::RetryRequest;
 
@@ -97,37 +97,15 @@ fn request(args: &RetryArgs) -> Result<RetryRequest, CliError> {
     if args.prompt.as_deref() == Some("-") && args.feedback.as_deref() == Some("-") {
         return Err(CliError::Usage("only one of --prompt and --feedback can be read from stdin".to_owned()));
     }
+    let text = |given: &Option<String>, option| given.as_deref().map(|given| text_argument::read(given, option));
     Ok(RetryRequest {
         backend: args.backend.as_deref().map(BackendName::from),
         model: args.model.clone(),
         effort: args.effort.clone(),
-        prompt: text(args.prompt.as_deref(), "--prompt")?,
-        feedback: text(args.feedback.as_deref(), "--feedback")?,
+        prompt: text(&args.prompt, "--prompt").transpose()?,
+        feedback: text(&args.feedback, "--feedback").transpose()?,
         fresh: args.fresh,
     })
-}
-
-/// Maximum size of a text in bytes, as for a boss.
-const MAX_TEXT: u64 = 1024 * 1024;
-
-fn text(given: Option<&str>, option: &str) -> Result<Option<String>, CliError> {
-    let text = match given {
-        Some("-") => {
-            let mut text = String::new();
-            let read = std::io::stdin().take(MAX_TEXT + 1).read_to_string(&mut text);
-            read.map_err(|error| CliError::Failed(format!("cannot read {option} from stdin: {error}")))?;
-            text
-        }
-        Some(text) => text.to_owned(),
-        None => return Ok(None),
-    };
-    if text.trim().is_empty() {
-        return Err(CliError::Usage(format!("{option} is empty: give a text, or omit it")));
-    }
-    if text.len() as u64 > MAX_TEXT {
-        return Err(CliError::Usage(format!("{option} is longer than 1 MiB")));
-    }
-    Ok(Some(text))
 }
 
 impl RetrySummary {

@@ -8,6 +8,8 @@ mod facts;
 mod faults;
 mod integrate;
 mod logs;
+mod message;
+mod open;
 mod retry;
 #[path = "../support/mod.rs"]
 mod support;

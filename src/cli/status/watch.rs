@@ -27,6 +27,7 @@ use self::state::{Action, App, ScreenEvent};
 use self::watcher::{Focus, StateWatcher, WatcherMessage};
 use crate::attempt::worker_dir::Delivery;
 use crate::cli::error::{self, CliError};
+use crate::cli::message;
 use crate::cli::output;
 use crate::cli::places::Places;
 use crate::cli::workspace::Workspace;
@@ -163,15 +164,8 @@ impl ActionRunner {
         let what = state::send_label(&worker);
         let places = self.places.clone();
         self.act(what, async move {
-            let client = one_shot::open_for(&places, &[worker.to_string()]).await?;
-            let answer = client.message(worker.as_str(), text, Delivery::WhenReady).await;
-            client.close().await;
-            use crate::orchestrator::MessageDelivery::{Live, NextAttempt, Queued};
-            Ok(match answer?.delivered {
-                Live => format!("{worker} receives it now"),
-                Queued => format!("{worker} receives it at the next opportunity"),
-                NextAttempt => format!("{worker} resumes with it: its next attempt"),
-            })
+            let (worker, answer) = message::send(&places, worker.as_str(), text, Delivery::WhenReady).await?;
+            Ok(message::line(&worker, answer.delivered))
         });
     }
 

@@ -9,9 +9,10 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::{Actor, Effect, Reply, Result, takeover};
-use crate::attempt::status::Phase;
+use crate::attempt::status::{LiveStatus, Phase};
 use crate::attempt::worker_dir::{AttemptDir, Delivery, InboxEntry, Instruction, PostResult};
 use crate::crash_point::{self, Point};
+use crate::files;
 use crate::mission::create::{self, Defaults, Draft, Registered};
 use crate::mission::entry::{Entry, NextAttempt, Start};
 use crate::mission::id::{BackendName, BossId};
@@ -165,7 +166,7 @@ impl Actor {
     fn post_message(&mut self, worker: &Worker, message: &NewMessage) -> Result<Option<MessageAnswer>> {
         let instruction = Instruction::Message { text: message.text.clone(), delivery: message.delivery };
         let Some(id) = self.post(worker, Some(self.author()), instruction)? else { return Ok(None) };
-        let running = self.state.live.get(&worker.id).is_some_and(|status| status.phase == Phase::Running);
+        let running = self.phase(worker) == Some(Phase::Running);
         let hears =
             self.state.context.backends.get(worker.next.backend.as_str()).is_ok_and(|it| it.accepts_live_messages());
         let live = running && (hears || message.delivery == Delivery::Interrupt);
@@ -174,6 +175,15 @@ impl Actor {
             delivered: if live { MessageDelivery::Live } else { MessageDelivery::Queued },
             status: worker.status,
         }))
+    }
+
+    /// Returns the phase of a running attempt. A one-shot client follows no attempt, so it reads the file.
+    fn phase(&self, worker: &Worker) -> Option<Phase> {
+        if !self.is_one_shot() {
+            return self.state.live.get(&worker.id).map(|status| status.phase);
+        }
+        let status: Option<LiveStatus> = files::read_json(&self.attempt_dir(worker)?.status()).ok()?;
+        status.map(|status| status.phase)
     }
 
     /// Puts an instruction into the inbox of the running attempt and wakes its supervisor. One that does not obey a

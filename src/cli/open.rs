@@ -1,0 +1,92 @@
+//! `open`: opens a worker's worktree in the user's editor.
+//!
+//! A worker can write the repository's configuration, so only the environment and the user's own git configuration name
+//! the editor. It starts without a shell.
+
+use std::env;
+use std::io;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::error::CliError;
+use super::output;
+use super::places::Places;
+use super::workspace::Workspace;
+use super::worktree;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  orchestrator-boss open w-3
+
+The editor is VISUAL, EDITOR, or core.editor of your own git configuration, such
+as `code`, `zed` or `vim`. It gets the path of the worktree, and the command
+ends when the editor ends.
+
+Exit codes:
+  0    the editor ended without an error
+  1    no editor, the editor failed, or the worktree was removed
+  2    wrong usage, or unknown worker")]
+pub(super) struct OpenArgs {
+    /// Worker, such as w-3
+    worker: String,
+}
+
+pub(super) fn run(args: &OpenArgs, places: &Places) -> ExitCode {
+    output::run(async { open(args, places) })
+}
+
+fn open(args: &OpenArgs, places: &Places) -> Result<ExitCode, CliError> {
+    let workspace = Workspace::find(places)?;
+    let worker = worktree::find(&workspace, &args.worker, "open")?;
+    let Some(editor) = editor(&workspace.directory) else {
+        let hint = "set VISUAL or EDITOR, such as `export VISUAL=vim`, or `git config --global core.editor vim`";
+        return Err(CliError::Failed(format!("cannot open {}: no editor is set; {hint}", worker.id)));
+    };
+    // The editor handles Ctrl-C.
+    let _ignored = signal(SignalKind::interrupt());
+    let path = worker.mission.place.path();
+    let ended = command(&editor).arg(path).current_dir(path).status();
+    match ended {
+        Ok(status) if status.success() => Ok(ExitCode::SUCCESS),
+        Ok(status) => {
+            Err(CliError::Failed(format!("cannot open {}: the editor {editor} ended with {status}", worker.id)))
+        }
+        Err(error) => Err(CliError::Failed(not_started(&editor, &error))),
+    }
+}
+
+/// Returns the command of the user's editor.
+fn editor(directory: &Path) -> Option<String> {
+    let named = |name: &str| env::var(name).ok();
+    let set = |command: &String| !command.trim().is_empty();
+    named("VISUAL")
+        .filter(set)
+        .or_else(|| named("EDITOR").filter(set))
+        .or_else(|| worktree::own_git_setting(directory, "core.editor").filter(set))
+}
+
+/// Splits at spaces, unless all of it is the path of a program: only a mission's `verify_command` is ever run through a
+/// shell.
+fn command(editor: &str) -> Command {
+    let mut words = editor.split_whitespace();
+    match words.next().filter(|_| !Path::new(editor).is_file()) {
+        Some(program) => {
+            let mut command = Command::new(program);
+            command.args(words);
+            command
+        }
+        None => Command::new(editor),
+    }
+}
+
+fn not_started(editor: &str, error: &io::Error) -> String {
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "there is no such program".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("cannot start the editor {editor}: {why}; set VISUAL or EDITOR to another one")
+}
