@@ -133,6 +133,20 @@ fn workers_inherit_no_boss_variables() {
 }
 
 #[test]
+fn each_backend_opens_a_session_in_the_terminal() {
+    let backends = Backends::with_custom(vec![custom()]);
+    let arguments = |name: &str| {
+        let plan = backends.get(name).unwrap().attach("ses-1", Path::new("/w")).unwrap();
+        assert_eq!(plan.env_set["PWD"], "/w");
+        plan.args.join(" ")
+    };
+    let all = ["codex", "claudecode", "gemini", "opencode", "mine"].map(arguments);
+    assert_eq!(all, ["resume ses-1", "--resume=ses-1", "--resume=ses-1", "--session=ses-1", "--in=/w --id=ses-1"]);
+    let without = Backends::with_custom(vec![CustomBackend { attach_args: None, ..custom() }]);
+    assert_eq!(without.get("mine").unwrap().attach("ses-1", Path::new("/w")), None);
+}
+
+#[test]
 fn unsupported_limits_are_refused_with_hints() {
     let backends = Backends::with_custom(vec![CustomBackend { args: Vec::new(), ..custom() }]);
     let cases = [
@@ -237,6 +251,7 @@ fn custom() -> CustomBackend {
         .map(str::to_owned)
         .to_vec(),
         resume_args: Some(vec!["go-on".into(), "{session_id}".into()]),
+        attach_args: Some(vec!["--in={dir}".into(), "--id={session_id}".into(), "--model={model}".into()]),
         output: CustomOutput::Jsonl,
         env: [("MINE".to_owned(), "1".to_owned())].into(),
         key_variables: Vec::new(),

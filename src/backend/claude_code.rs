@@ -4,6 +4,7 @@
 mod failures;
 mod stream;
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -11,8 +12,8 @@ use uuid::Uuid;
 
 use super::catalog::{CLAUDE_CODE, check_effort, check_model};
 use super::{
-    Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep, Turn,
-    environment, probe,
+    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
+    Turn, environment, probe,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -70,6 +71,10 @@ impl Backend for ClaudeCode {
 
     fn live_message(&self, id: Uuid, text: &str) -> Option<String> {
         Some(user_frame(id, text))
+    }
+
+    fn attach(&self, session_id: &str, dir: &Path) -> Option<AttachPlan> {
+        Some(AttachPlan::new(dir, [&format!("--resume={session_id}")]))
     }
 
     fn probe(&self) -> Probe {

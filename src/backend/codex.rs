@@ -4,14 +4,15 @@
 
 mod stream;
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
 use super::catalog::{CODEX, check_effort, check_model, check_no_cost_limit};
 use super::{
-    Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep, Turn,
-    environment, probe,
+    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
+    Turn, environment, probe,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -72,6 +73,10 @@ impl Backend for Codex {
 
     fn decoder(&self, _turn: &Turn<'_>) -> Box<dyn Decoder> {
         Box::new(stream::CodexStream::new(self.zone.clone()))
+    }
+
+    fn attach(&self, session_id: &str, dir: &Path) -> Option<AttachPlan> {
+        Some(AttachPlan::new(dir, ["resume", session_id]))
     }
 
     fn probe(&self) -> Probe {

@@ -7,6 +7,7 @@
 mod stream;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -14,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::{CLAUDE_CODE, CODEX, GEMINI, OPENCODE, unusable};
 use super::{
-    Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep, Turn,
-    environment, permissions_word, probe,
+    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
+    Turn, environment, permissions_word, probe,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -33,6 +34,9 @@ pub struct CustomBackend {
     /// Arguments that continue a session. Without them every turn is a new session.
     #[serde(default)]
     pub resume_args: Option<Vec<String>>,
+    /// Arguments that open a session in the terminal, for `attach`. Without them there is no way.
+    #[serde(default)]
+    pub attach_args: Option<Vec<String>>,
     /// Format of the program's output.
     #[serde(default)]
     pub output: CustomOutput,
@@ -116,7 +120,7 @@ impl CustomBackend {
     }
 
     fn all_args(&self) -> impl Iterator<Item = &String> {
-        self.args.iter().chain(self.resume_args.iter().flatten())
+        self.args.iter().chain(self.resume_args.iter().flatten()).chain(self.attach_args.iter().flatten())
     }
 
     fn takes(&self, placeholder: &str) -> bool {
@@ -253,6 +257,14 @@ impl Backend for CustomBackend {
         }
     }
 
+    fn attach(&self, session_id: &str, dir: &Path) -> Option<AttachPlan> {
+        let values = [None, None, Some(session_id), dir.to_str(), None];
+        let args = self.attach_args.as_ref()?.iter().filter_map(|argument| filled(argument, &values)).collect();
+        let mut env_set = environment::set(dir, []);
+        env_set.extend(self.env.clone());
+        Some(AttachPlan { args, env_set })
+    }
+
     fn probe(&self) -> Probe {
         Probe {
             version_args: self.version_args.clone(),
@@ -292,6 +304,7 @@ mod tests {
             ("name = 'mine'\nprogram = ''", "it has no program"),
             ("name = 'mine'\nprogram = 'x'\nargs = ['--m={modle}']", "the placeholders are {model}"),
             ("name = 'mine'\nprogram = 'x'\nresume_args = ['{session}']", "the placeholders are {model}"),
+            ("name = 'mine'\nprogram = 'x'\nattach_args = ['{session}']", "the placeholders are {model}"),
         ];
         for (toml, words) in cases {
             let error = entry(toml).check_settings().unwrap_err().to_string();

@@ -4,13 +4,13 @@
 
 mod stream;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::catalog::{GEMINI, check_effort, check_model, check_no_cost_limit};
 use super::{
-    Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep, Turn,
-    environment, probe,
+    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
+    Turn, environment, probe,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -79,6 +79,10 @@ impl Backend for Gemini {
 
     fn hides_identity(&self) -> bool {
         true
+    }
+
+    fn attach(&self, session_id: &str, dir: &Path) -> Option<AttachPlan> {
+        Some(AttachPlan::new(dir, [&format!("--resume={session_id}")]))
     }
 
     fn probe(&self) -> Probe {

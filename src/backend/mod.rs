@@ -91,6 +91,9 @@ pub trait Backend: Send + Sync {
         self.live_message(Uuid::nil(), "").is_some()
     }
 
+    /// Returns how to continue a session in the terminal, for a person. `None`: the CLI has no way.
+    fn attach(&self, session_id: &str, dir: &Path) -> Option<AttachPlan>;
+
     /// Returns whether the CLI hides the user's git configuration from its tools, so that it needs an identity for
     /// commits.
     fn hides_identity(&self) -> bool {
@@ -168,6 +171,19 @@ impl LaunchPlan {
             Some(prefix) => variable.starts_with(prefix),
             None => variable == pattern,
         })
+    }
+}
+
+/// How to start a CLI in the terminal of a person.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttachPlan {
+    pub args: Vec<String>,
+    pub env_set: BTreeMap<String, String>,
+}
+
+impl AttachPlan {
+    fn new<const N: usize>(dir: &Path, args: [&str; N]) -> Self {
+        Self { args: args.map(str::to_owned).to_vec(), env_set: environment::set(dir, []) }
     }
 }
 

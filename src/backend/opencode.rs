@@ -3,14 +3,15 @@
 
 mod stream;
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::catalog::{OPENCODE, check_effort, check_model, example_model};
 use super::{
-    Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep, Turn,
-    environment, probe,
+    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
+    Turn, environment, probe,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -74,6 +75,10 @@ impl Backend for OpenCode {
 
     fn decoder(&self, _turn: &Turn<'_>) -> Box<dyn Decoder> {
         Box::new(stream::OpenCodeStream::default())
+    }
+
+    fn attach(&self, session_id: &str, dir: &Path) -> Option<AttachPlan> {
+        Some(AttachPlan::new(dir, [&format!("--session={session_id}")]))
     }
 
     fn probe(&self) -> Probe {

@@ -203,12 +203,13 @@ enum WorkerFilter {
 }
 
 /// The commands with an argument for workers, the name of that argument, and the workers that make sense for it.
-const WORKERS: [(&str, &str, WorkerFilter); 10] = [
+const WORKERS: [(&str, &str, WorkerFilter); 11] = [
     ("status", "worker", WorkerFilter::All),
     ("logs", "worker", WorkerFilter::All),
     ("diff", "worker", WorkerFilter::All),
     ("path", "worker", WorkerFilter::All),
     ("open", "worker", WorkerFilter::All),
+    ("attach", "worker", WorkerFilter::Settled),
     ("message", "worker", WorkerFilter::All),
     ("wait", "workers", WorkerFilter::Open),
     ("cancel", "workers", WorkerFilter::Open),

@@ -2,6 +2,7 @@
 //! not print, since stdout is the protocol there.
 #![allow(clippy::print_stdout)]
 
+mod attach;
 mod cancel;
 mod clean;
 mod completion;
@@ -76,6 +77,8 @@ enum Command {
     Path(path::PathArgs),
     /// Open a worker's worktree in your editor
     Open(open::OpenArgs),
+    /// Continue a finished worker's session in your terminal
+    Attach(attach::AttachArgs),
     /// Send a message to a worker
     Message(message::MessageArgs),
     /// Wait until workers have finished
@@ -166,6 +169,7 @@ pub fn run() -> ExitCode {
         Command::Diff(args) => diff::run(&args, &arguments.places),
         Command::Path(args) => path::run(&args, &arguments.places),
         Command::Open(args) => open::run(&args, &arguments.places),
+        Command::Attach(args) => attach::run(&args, &arguments.places),
         Command::Message(args) => message::run(&args, &arguments.places),
         Command::Wait(args) => wait::run(&args, &arguments.places),
         Command::Integrate(args) => integrate::run(&args, &arguments.places),

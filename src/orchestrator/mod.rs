@@ -63,7 +63,7 @@ pub use message_views::{DeliveryState, MessageView, inbox_entries, messages_to};
 pub use observer::{BossOverview, Observer, Overview};
 pub use own_repository::own_repository;
 pub use place::state_root;
-pub use probe::{BackendCheck, check_backends};
+pub use probe::{BackendCheck, check_backends, program_of};
 pub use setup_suggestion::suggested_setup;
 pub use worktree_places::{Around, all_folders, check_folder, worktrees_folder};
 pub use worktrees::{StayReason, base_commit, why_it_stays};

@@ -41,10 +41,14 @@ pub async fn check_backends(settings: &Settings, backends: &Backends, ceiling: D
     futures_util::future::join_all(checks).await
 }
 
-/// Finds the program of a backend, from the user's settings or on the PATH.
 pub(super) fn find_program(context: &Context, name: &BackendName) -> Result<PathBuf, OrchestratorError> {
-    let backend = context.backends.get(name.as_str())?;
-    program(&context.settings, name, &*backend).map_err(|missing| OrchestratorError::NoProgram {
+    program_of(&context.settings, &context.backends, name)
+}
+
+/// Finds the program of a backend, from the user's settings or on the PATH.
+pub fn program_of(settings: &Settings, backends: &Backends, name: &BackendName) -> Result<PathBuf, OrchestratorError> {
+    let backend = backends.get(name.as_str())?;
+    program(settings, name, &*backend).map_err(|missing| OrchestratorError::NoProgram {
         backend: name.to_string(),
         why: missing.why,
         fix: missing.fix,
