@@ -4,6 +4,7 @@
 mod error;
 #[cfg(test)]
 mod messages;
+mod position;
 mod repositories;
 mod spelling;
 
@@ -18,6 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::{ConfigError, InvalidSettings};
+pub use self::position::Position;
 use crate::backend::{Backends, CustomBackend};
 use crate::mission::hint::Hint;
 
@@ -292,6 +294,22 @@ const VARIABLES: [&str; 7] = [
     "ORCHESTRATOR_BOSS_MAX_TOKENS",
     "ORCHESTRATOR_BOSS_TIMEOUT_MINUTES",
 ];
+
+/// The settings that a variable overrides.
+const OVERRIDDEN: [(&str, &str); 6] = [
+    ("max_workers", "ORCHESTRATOR_MAX_WORKERS"),
+    ("wait_seconds", "ORCHESTRATOR_WAIT_SECONDS"),
+    ("state_dir", "ORCHESTRATOR_STATE_DIR"),
+    ("boss.max_cost_usd", "ORCHESTRATOR_BOSS_MAX_COST_USD"),
+    ("boss.max_tokens", "ORCHESTRATOR_BOSS_MAX_TOKENS"),
+    ("boss.timeout_minutes", "ORCHESTRATOR_BOSS_TIMEOUT_MINUTES"),
+];
+
+/// Returns the variable that overrides this setting now, such as `boss.max_tokens`.
+pub fn overriding_variable(setting: &str) -> Option<&'static str> {
+    let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    OVERRIDDEN.into_iter().find(|(name, variable)| *name == setting && is_set(variable)).map(|(_, variable)| variable)
+}
 
 /// Returns the path of the settings file unless `--config` names another: `~/.config/orchestrator-boss/config.toml`, or
 /// in `XDG_CONFIG_HOME`. macOS uses the same path, as command-line users expect.

@@ -89,6 +89,18 @@ pub enum CustomError {
     Placeholder { name: String, argument: String },
 }
 
+impl CustomError {
+    /// Returns the name of the backend.
+    pub fn backend(&self) -> &str {
+        match self {
+            Self::NameTaken { name }
+            | Self::Name { name }
+            | Self::NoProgram { name }
+            | Self::Placeholder { name, .. } => name,
+        }
+    }
+}
+
 const PLACEHOLDERS: [&str; 5] = ["{model}", "{effort}", "{session_id}", "{dir}", "{permissions}"];
 
 fn version_args() -> Vec<String> {

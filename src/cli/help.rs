@@ -15,7 +15,7 @@ use super::output;
 const GROUPS: [(&str, &[&str]); 3] = [
     ("Show", &["status", "logs", "diff", "path", "open", "wait", "report"]),
     ("Manage workers", &["message", "attach", "cancel", "retry", "integrate", "clean"]),
-    ("Set up", &["demo", "setup", "doctor", "serve", "completions", "man"]),
+    ("Set up", &["demo", "setup", "config", "doctor", "serve", "completions", "man"]),
 ];
 
 /// Returns everything that a user may type, with the commands of the top level in groups.

@@ -6,6 +6,7 @@ mod attach;
 mod cancel;
 mod clean;
 mod completion;
+mod config;
 mod demo;
 mod demo_agent;
 mod diff;
@@ -102,6 +103,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Register this server with claude, codex, gemini or opencode
     Setup(setup::SetupArgs),
+    /// Create, show or check your settings file
+    Config(config::ConfigArgs),
     /// Show the reference of all settings
     #[command(hide = true, long_about = settings::REFERENCE, help_template = "{about}")]
     Settings,
@@ -183,6 +186,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args, &arguments.places),
         Command::Report(args) => report::run(&args, &arguments.places),
         Command::Setup(args) => setup::run(&args, &arguments.places),
+        Command::Config(args) => config::run(&args, &arguments.places),
         Command::Settings => settings::print(),
         Command::Guard => guard::run(&arguments.places),
         Command::Supervise { folder } => supervisor::run(&folder),

@@ -214,6 +214,11 @@ impl Context {
 /// Number of files that the server must be able to open beside those of workers that start: journal, clients, git.
 const MIN_FREE_FILES: u64 = 24;
 
+/// Returns the number of workers that may run at the same time.
+pub fn worker_limit(settings: &Settings) -> usize {
+    limits(settings).total
+}
+
 /// Returns the limits on workers. The default is one for each GiB of memory: a CLI takes 0.2 to 0.6 GiB, and builds and
 /// tests take the rest.
 pub(super) fn limits(settings: &Settings) -> Limits {

@@ -56,7 +56,7 @@ mod worktree_places;
 mod worktrees;
 
 pub use answers::*;
-pub use context::Startup;
+pub use context::{Startup, worker_limit};
 pub use error::OrchestratorError;
 pub use handle::{DeliveryGuard, Orchestrator, WaitRequest};
 pub use message_views::{DeliveryState, MessageView, inbox_entries, messages_to};

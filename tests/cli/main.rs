@@ -4,6 +4,7 @@
 mod attach;
 mod cancel;
 mod clean;
+mod config;
 mod diff;
 mod facts;
 mod faults;

@@ -1,0 +1,75 @@
+//! Finds the place of an error in the text of a settings file.
+
+use super::error::InvalidSettings;
+
+/// A place in a text: line and column, both from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub line: usize,
+    pub column: usize,
+}
+
+impl InvalidSettings {
+    /// Returns the place of the error in the text. `None` if it is unknown.
+    pub fn position(&self, text: &str) -> Option<Position> {
+        let begins_with = |key: &'static str| first_line(text, move |line| names(line, key));
+        match self {
+            Self::Malformed(error) => error.span().map(|span| at_byte(text, span.start)),
+            Self::UnknownSetting { name, line, .. } => {
+                let line = (*line)?;
+                let column = text.lines().nth(line - 1)?.find(name.as_str()).map_or(1, |at| at + 1);
+                Some(Position { line, column })
+            }
+            Self::Custom(error) => first_line(text, |line| names(line, "name") && line.contains(error.backend())),
+            Self::UnknownBackend { name, .. } => {
+                first_line(text, |line| line.starts_with("[backends") && line.contains(name.as_str()))
+            }
+            Self::StallMinutes(_) => begins_with("stall_minutes"),
+            Self::EmptyBranch => begins_with("integration_branch"),
+            Self::HalfIdentity => begins_with("commit_name").or_else(|| begins_with("commit_email")),
+            Self::UnknownPlaceholder { setting, .. } => begins_with(setting),
+            Self::NoPrompt | Self::PromptNotAlone { .. } => begins_with("prompt_frame"),
+            Self::MaxCost(_) => begins_with("max_cost_usd"),
+        }
+    }
+}
+
+/// Returns whether the line sets this key.
+fn names(line: &str, key: &str) -> bool {
+    line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+}
+
+fn first_line(text: &str, is_wanted: impl Fn(&str) -> bool) -> Option<Position> {
+    let (index, line) = text.lines().enumerate().find(|(_, line)| is_wanted(line.trim_start()))?;
+    Some(Position { line: index + 1, column: line.len() - line.trim_start().len() + 1 })
+}
+
+fn at_byte(text: &str, byte: usize) -> Position {
+    let before = text.get(..byte).unwrap_or(text);
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    Position { line: before.matches('\n').count() + 1, column: line.chars().count() + 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Settings;
+
+    #[test]
+    fn every_error_has_its_place_in_the_file() {
+        for (text, place) in [
+            ("max_depth = 1\nmax_workers = many", (2, 15)),
+            ("# a\n\n  max_worker = 6", (3, 3)),
+            ("[boss]\nmax_tokens = 1\nmax_cost_usd = -1.0", (3, 1)),
+            ("max_depth = 1\n[backends.codx]\nprogram = 'x'", (2, 1)),
+            ("[[custom]]\nname = 'codex'\nprogram = 'x'", (2, 1)),
+            ("\n stall_minutes = -1", (2, 2)),
+            ("integration_branch=''", (1, 1)),
+            ("max_depth = 1\ncommit_email = 'a@b'", (2, 1)),
+            ("commit_message = '{titel}'", (1, 1)),
+            ("prompt_frame = 'x'", (1, 1)),
+        ] {
+            let found = Settings::parse(text).unwrap_err().position(text);
+            assert_eq!(found.map(|it| (it.line, it.column)), Some(place), "{text}");
+        }
+    }
+}

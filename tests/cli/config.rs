@@ -1,0 +1,104 @@
+//! `config` creates the settings file once, shows where each setting comes from, and places errors in the file.
+
+use std::fs;
+use std::process::Command;
+
+use crate::support::sandbox::PROGRAM;
+use crate::world::*;
+
+/// Returns a command without `--config`.
+fn config(world: &World, args: &[&str]) -> Command {
+    let mut command = world.bare_command(PROGRAM);
+    command.arg("config").args(args);
+    command
+}
+
+fn run(mut command: Command) -> Ran {
+    Ran::of(command.output().unwrap())
+}
+
+#[test]
+fn init_writes_settings_once_and_prints_the_path() {
+    let world = World::new();
+    let path = world.path(".config/orchestrator-boss/config.toml");
+    let said = run(config(&world, &["init"])).ended(0);
+    assert_eq!(said, format!("{}\n", path.display()));
+    let written = fs::read_to_string(&path).unwrap();
+    for setting in ["# max_workers = ", "# [boss]", "# max_cost_usd = ", "# max_tokens = ", "# integration_branch = "] {
+        assert!(written.contains(setting), "{setting} in\n{written}");
+    }
+    assert_eq!(run(config(&world, &["check"])).ended(0), format!("{}: no errors\n", path.display()));
+    fs::write(&path, "max_workers = 7\n").unwrap();
+    let ran = run(config(&world, &["init"]));
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("it exists already") && ran.stderr.contains("--force"), "{ran:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "max_workers = 7\n");
+    run(config(&world, &["init", "--force"])).ended(0);
+    assert_eq!(fs::read_to_string(&path).unwrap(), written);
+}
+
+#[test]
+fn show_names_the_source_of_each_setting() {
+    let world = World::new();
+    let path = world.path("mine.toml");
+    let custom = "[[custom]]\nname = \"mine\"\nprogram = \"x\"\nenv = { KEY = \"secret\" }\n";
+    fs::write(&path, format!("stall_minutes = 5\nmax_workers = 3\n[boss]\nmax_tokens = 9\n{custom}")).unwrap();
+    let show = |args: &[&str]| {
+        let mut command = config(&world, &[&["show", "--config", path.to_str().unwrap()][..], args].concat());
+        run({
+            command.env("ORCHESTRATOR_MAX_WORKERS", "5");
+            command
+        })
+    };
+    let said = show(&[]).ended(0);
+    let line = |name: &str| {
+        let line = said.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("{name} in\n{said}")).split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    };
+    assert!(said.starts_with(&format!("file: {}\n", path.display())), "{said}");
+    assert_eq!(line("max_workers"), "5 (ORCHESTRATOR_MAX_WORKERS)");
+    assert_eq!(line("stall_minutes"), "5.0 (file)");
+    assert_eq!(line("boss.max_tokens"), "9 (file)");
+    assert_eq!(line("boss.max_cost_usd"), "not set (default)");
+    assert_eq!(line("branch_prefix"), "\"orchestrator/\" (default)");
+    let ran = show(&["--json", "--state-dir", "/elsewhere"]);
+    assert!(!ran.stdout.contains("secret"), "{ran:?}");
+    let json = ran.json();
+    let setting = |name: &str| {
+        let all = json["settings"].as_array().unwrap();
+        all.iter().find(|it| it["name"] == name).unwrap_or_else(|| panic!("{name} in {json:#}")).clone()
+    };
+    assert_eq!(setting("max_workers")["source"], "environment");
+    assert_eq!(
+        (&setting("state_dir")["value"], &setting("state_dir")["set_by"]),
+        (&"/elsewhere".into(), &"--state-dir".into())
+    );
+    let absent = run(config(&world, &["show"])).ended(0);
+    assert!(absent.contains("does not exist; `orchestrator-boss config init`"), "{absent}");
+}
+
+#[test]
+fn check_places_the_error_and_suggests_the_name() {
+    let world = World::new();
+    let path = world.path("mine.toml");
+    let file = path.to_str().unwrap();
+    for (text, says) in [
+        ("max_depth = 1\nmax_worker = 6", ":2:1: there is no setting \"max_worker\" here; did you mean max_workers?"),
+        ("max_workers = \"6\"", ":1:15: "),
+        ("[boss]\nmax_cost_usd = -1.0", ":2:1: [boss] max_cost_usd = -1 is not an amount; give an amount"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let said = run(config(&world, &["check", file])).ended(1);
+        assert!(said.starts_with(&format!("{file}{says}")), "{says} in {said}");
+        assert_eq!(run(config(&world, &["check", "--config", file])).ended(1), said);
+    }
+    let ran = run(config(&world, &["check", file, "--json"]));
+    let json = ran.json();
+    assert_eq!((ran.code, &json["ok"], &json["line"], &json["column"]), (Some(1), &false.into(), &2.into(), &1.into()));
+    let missing = run(config(&world, &["check", "/no/such/file"])).ended(1);
+    assert!(missing.contains("/no/such/file: cannot read it"), "{missing}");
+    assert!(run(config(&world, &["check"])).ended(0).contains("does not exist: the defaults apply"));
+    let mut misspelt = config(&world, &["check", "--config", world.settings_file().to_str().unwrap()]);
+    misspelt.env("ORCHESTRATOR_MAX_WORKER", "3");
+    assert!(run(misspelt).ended(1).contains("did you mean ORCHESTRATOR_MAX_WORKERS"));
+}
