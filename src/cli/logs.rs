@@ -1,5 +1,6 @@
 //! `logs`: prints a worker's events by attempt, or the raw output of its CLI. Only reads.
 
+mod grep;
 pub(super) mod printer;
 mod raw;
 
@@ -11,6 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use regex_lite::Regex;
 use tokio::time::Instant;
 
 use super::error::CliError;
@@ -35,18 +37,24 @@ Examples:
   orchestrator-boss logs w-3 --attempt all --lines 50
   orchestrator-boss logs w-3 --raw=stderr > codex.log
   orchestrator-boss logs w-3 --json
+  orchestrator-boss logs --grep \"panicked|error\"
 
 --follow ends when the worker has finished; it includes automatic retries.
-With --json, each line is one event.
+With --json, each line is one event. --grep searches all attempts, and all
+workers if none is named; each line begins with the worker's id.
 
 Exit codes:
   0    success
-  1    the log could not be read
+  1    the log could not be read, or no line matches --grep
   2    wrong usage, or unknown worker
   130  Ctrl-C")]
 pub(super) struct LogsArgs {
     /// Worker, such as w-3
-    worker: String,
+    #[arg(required_unless_present = "grep")]
+    worker: Option<String>,
+    /// Print only lines that match this regular expression
+    #[arg(long, value_name = "RE", conflicts_with_all = ["follow", "raw", "attempt", "lines"])]
+    grep: Option<Regex>,
     /// Follow new output until the worker finishes
     #[arg(long, short)]
     follow: bool,
@@ -108,7 +116,10 @@ struct LogReader<'a> {
 async fn logs(args: &LogsArgs, places: &Places) -> Result<ExitCode, CliError> {
     let workspace = Workspace::find(places)?;
     let observer = workspace.observer()?;
-    let view = observer.find(&args.worker)?;
+    if let Some(pattern) = &args.grep {
+        return grep::grep(pattern, args.worker.as_deref(), args.json, observer);
+    }
+    let view = observer.find(args.worker.as_deref().unwrap_or_default())?;
     let worker = view.worker.id.clone();
     let mut watcher = FileWatcher::new(|_| true);
     watcher.watch(&observer.state_root().join("journal"));

@@ -198,3 +198,32 @@ fn setup_is_shown_by_logs_status_and_report() {
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.contains("<dt>Setup</dt>") && page.contains("echo installed"), "{page}");
 }
+
+#[test]
+fn grep_finds_lines_of_all_workers() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let first = create(&mut boss, mission("first", "say a red apple\nrun echo a red house; echo a green door"));
+    let second = create(&mut boss, mission("second", "say a red b\u{1b}[2Joat\nsay a blue boat"));
+    until_status(&mut boss, &first, "completed");
+    until_status(&mut boss, &second, "completed");
+    let lines = |args: &[&str], code: i32| -> Vec<String> {
+        let said = world.run(&[&["logs", "--grep"][..], args].concat()).ended(code);
+        let without_time = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            format!("{} {}", words[0], words[2..].join(" "))
+        };
+        said.lines().map(without_time).collect()
+    };
+    let red = ["w-1 said: a red apple", "w-1 shell: echo a red house; echo a green door", "w-1 exit 0: a red house"];
+    assert_eq!(lines(&["[Rr]ed"], 0), [&red[..], &["w-2 said: a red b[2Joat"]].concat());
+    assert_eq!(lines(&["a red", "w-1"], 0), red);
+    assert_eq!(lines(&["^said: a blue"], 0), ["w-2 said: a blue boat"]);
+    assert_eq!(lines(&["purple"], 1), [""; 0]);
+    let json = world.run(&["logs", "--grep", "blue", "--json"]).json_lines();
+    assert_eq!((&json[0]["worker_id"], &json[0]["attempt"]), (&json!(second), &json!(1)), "{json:?}");
+    let ran = world.run(&["logs", "--grep", "("]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("--grep"), "{ran:?}");
+    assert_eq!(world.run(&["logs", "--grep", "red", "w-9"]).code, Some(2));
+    assert_eq!(world.run(&["logs"]).code, Some(2));
+}
