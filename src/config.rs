@@ -99,6 +99,16 @@ pub struct Settings {
     pub min_free_disk_mib: u64,
     /// The same for processes and threads that the system still allows you to start.
     pub min_free_processes: u64,
+    /// Command that a server runs with `sh -c` when a worker finishes, fails or needs you, and when all are done. Its
+    /// stdin is one JSON object: `event`, `worker_id`, `title`, `status`, `reason`, `repository` and `time` of the last
+    /// event, and `events` with all events of one second. It is ended after 10 seconds, with its processes.
+    pub notify_command: Option<String>,
+    /// Events that run the `notify_command`. `needs_answer` is a worker that stalls, is blocked or reports that it is
+    /// blocked. A cancelled worker causes no event.
+    pub notify: Vec<NotifyEvent>,
+    /// Whether `wait` and `status --watch` ring the bell and notify your desktop, through the terminal (OSC 9), when a
+    /// worker finishes.
+    pub notify_terminal: bool,
     /// Settings of one repository, by its path or by the URL of one of its remotes.
     pub repositories: BTreeMap<String, RepositorySettings>,
     /// Settings of one backend.
@@ -156,6 +166,20 @@ pub struct SetupSettings {
     pub seed: Vec<String>,
 }
 
+/// An event that the user may want to know about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NotifyEvent {
+    /// A worker completed.
+    Finished,
+    /// A worker failed, and no automatic attempt follows.
+    Failed,
+    /// A worker needs a person.
+    NeedsAnswer,
+    /// No worker of a boss is open.
+    AllDone,
+}
+
 /// Settings of one backend.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -199,6 +223,9 @@ impl Default for Settings {
             min_free_disk_mib: 512,
             min_free_processes: 128,
             repositories: BTreeMap::new(),
+            notify_command: None,
+            notify: vec![NotifyEvent::Finished, NotifyEvent::Failed, NotifyEvent::NeedsAnswer, NotifyEvent::AllDone],
+            notify_terminal: true,
             backends: BTreeMap::new(),
             custom: Vec::new(),
             file: None,

@@ -64,6 +64,7 @@
 //! | outcome | the record that settles an attempt: run, verification, changes |
 //! | settled | has an outcome; in texts for people: finished |
 //! | notification | the report of a settlement to its boss: pending, in flight, unconfirmed, acknowledged |
+//! | user event | what the user's `notify_command` receives: finished, failed, needs_answer, all_done |
 //! | lease | which server looks after an open worker |
 //! | claim | the file by which one supervisor owns one attempt |
 //! | journal, segment, snapshot | the append-only log; one file of it; the state at its beginning |

@@ -1,5 +1,6 @@
-//! Secrets in the user's settings (`env` of a custom backend). No file may hold them, since a worker can read the files
-//! of all attempts. The server passes them to the supervisor in an environment variable, which no worker inherits.
+//! Secrets in the user's settings (`env` of a custom backend, `notify_command`). No file may hold them, since a worker
+//! can read the files of all attempts. The server passes those of a backend to the supervisor in an environment variable,
+//! which no worker inherits.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,6 +27,8 @@ impl Secrets {
         settings.custom.iter_mut().for_each(|backend| backend.env.clear());
         // The URL of a remote may contain a password, and supervisors do not need these settings.
         settings.repositories.clear();
+        // Only servers run it, and its text may hold a key.
+        settings.notify_command = None;
         settings
     }
 

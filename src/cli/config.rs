@@ -76,6 +76,11 @@ const TEMPLATE: &str = "\
 # Default: the branch that is checked out where you start your agent.
 # integration_branch = \"main\"
 
+# Command that runs when a worker finishes, fails or needs you, and when all are done.
+# Its stdin is a JSON object: event, worker_id, title, status, reason, repository, time.
+# notify_command = 'notify-send -- \"$(jq -r .title)\"'
+# notify = [\"finished\", \"failed\", \"needs_answer\", \"all_done\"]
+
 # Time limit of one run of a check command.
 # verify_timeout_minutes = 30
 

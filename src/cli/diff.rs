@@ -159,7 +159,7 @@ fn pager(directory: &Path) -> Option<Child> {
     if matches!(command.trim(), "" | "cat") {
         return None;
     }
-    // Split at spaces: only a mission's `verify_command` is ever run through a shell.
+    // Split at spaces, without a shell.
     let mut words = command.split_whitespace();
     let mut pager = Command::new(words.next()?);
     pager.args(words).stdin(Stdio::piped());

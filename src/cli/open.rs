@@ -69,8 +69,7 @@ fn editor(directory: &Path) -> Option<String> {
         .or_else(|| worktree::own_git_setting(directory, "core.editor").filter(set))
 }
 
-/// Splits at spaces, unless all of it is the path of a program: only a mission's `verify_command` is ever run through a
-/// shell.
+/// Splits at spaces, without a shell, unless all of it is the path of a program.
 fn command(editor: &str) -> Command {
     let mut words = editor.split_whitespace();
     match words.next().filter(|_| !Path::new(editor).is_file()) {

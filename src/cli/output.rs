@@ -146,6 +146,12 @@ impl ProgressLine {
         }
     }
 
+    /// Sends bytes to the terminal that move no cursor.
+    pub fn raw(&self, bytes: &str) -> Result<(), CliError> {
+        let mut out = io::stdout().lock();
+        write!(out, "{bytes}").and_then(|()| out.flush()).map_err(CliError::from)
+    }
+
     /// Prints a permanent line on stdout.
     pub fn line(&self, text: &str) -> Result<(), CliError> {
         match &self.0 {

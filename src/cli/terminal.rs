@@ -7,6 +7,7 @@ use std::io::{IsTerminal, stdout};
 use anstyle::{AnsiColor, Style};
 
 use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::sanitize::is_unsafe;
 
 /// The meaning of a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,12 @@ pub(super) fn paint(tone: Tone, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
+/// Returns the bytes that ring the bell and show the text on the desktop (OSC 9), for terminals that can.
+pub(super) fn announcement(text: &str) -> String {
+    let text: String = text.chars().filter(|character| !is_unsafe(*character)).collect();
+    format!("\x1b]9;{text}\x07\x07")
+}
+
 /// Formats a duration with at most two units: `8s`, `4m 10s`, `3h 20m`, `2d 5h`.
 pub(super) fn duration(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
@@ -108,6 +115,11 @@ pub(super) fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn announcement_holds_one_sequence_and_the_bell() {
+        assert_eq!(announcement("w-1 \x1b]0;x\x07completed\n"), "\x1b]9;w-1 ]0;xcompleted\x07\x07");
+    }
 
     #[test]
     fn durations_and_sizes_are_short() {

@@ -101,6 +101,7 @@ async fn wait(args: &WaitArgs, places: &Places) -> Result<ExitCode, CliError> {
     let mut overview = observer.read()?;
     let mut wait = WaitState {
         args,
+        announces: workspace.settings.notify_terminal && terminal::is_terminal() && !args.json,
         open: named(args, &observer, &overview)?,
         failed: false,
         blocked: false,
@@ -154,6 +155,8 @@ fn named(args: &WaitArgs, observer: &Observer, overview: &Overview) -> Result<Ve
 
 struct WaitState<'a> {
     args: &'a WaitArgs,
+    /// True if the terminal notifies the user of each worker.
+    announces: bool,
     open: Vec<WorkerId>,
     /// True if a worker settled without completing.
     failed: bool,
@@ -252,6 +255,10 @@ impl WaitState<'_> {
                 seconds,
             };
             return self.object(&event, progress);
+        }
+        if self.announces {
+            let text = format!("{} {}: {}", worker.id, worker.status, worker.mission.title);
+            progress.raw(&terminal::announcement(&text))?;
         }
         let status = paint(terminal::tone(worker.status), &worker.status.as_str().replace('_', " "));
         let mut text = format!("{} {status} after {}", worker.id, terminal::duration(seconds));

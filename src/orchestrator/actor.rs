@@ -30,6 +30,7 @@ use super::mailbox::{Ask, LateMessage, Reply};
 use super::records::Records;
 use super::scan::Scans;
 use super::state_file::StateFileTimer;
+use super::user_events::UserEvents;
 use super::views::Views;
 use super::waits::{self, Ready, Waits};
 use super::{settle, start, verify};
@@ -63,6 +64,7 @@ pub(super) struct Actor {
     /// True if this process has created a worker for its own boss.
     has_created: bool,
     state_file: StateFileTimer,
+    user_events: UserEvents,
     /// The task that removes worktrees of abandoned verifications.
     cleanup: Option<JoinHandle<()>>,
     next_check: Instant,
@@ -104,6 +106,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
     // A one-shot client does not check for conflicts, so it uses the results that servers have written down.
     let written = records.dir().filter(|_| context.is_one_shot).map(|dir| SavedState::read(&dir.state_file()));
     let scans = Scans::new(written.map_or_else(Collisions::default, |written| Collisions::read(&written)));
+    let user_events = UserEvents::start(&context, records.registry());
     let actor = Actor {
         state: State { context, records, live: HashMap::new(), admission: Admission::default(), scans },
         runtime: Handle::current(),
@@ -115,6 +118,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         following: HashMap::new(),
         has_created: false,
         state_file: StateFileTimer::default(),
+        user_events,
         cleanup: None,
         next_check: Instant::now() + CHECK_EVERY,
         considered: 0,
@@ -137,7 +141,7 @@ impl Actor {
         loop {
             tokio::select! {
                 ask = asks.recv() => match ask {
-                    Some(Ask::ShutDown { reply }) => return self.shut_down(reply),
+                    Some(Ask::ShutDown { reply }) => return self.shut_down(reply).await,
                     Some(ask) => self.handle(ask),
                     None => return,
                 },
@@ -217,7 +221,7 @@ impl Actor {
     /// 6. The changes count as handled before the waits are answered. The entry that records an answer changes nothing
     ///    that steps 1 to 5 depend on, and would otherwise cause another round.
     /// 7. Waits are answered last, so that an answer shows the queue as it is now.
-    /// 8. The state file follows, since it is allowed to be late.
+    /// 8. The state file and the events for the user follow, since they are allowed to be late.
     fn after_change(&mut self) {
         self.step(|actor| settle::settle_cancelled(actor.registry(), actor.state.records.dir()));
         self.stop_losers();
@@ -235,6 +239,12 @@ impl Actor {
         self.considered = self.registry().seq;
         self.answer_waits();
         self.state_file.request();
+        self.note_user_events();
+    }
+
+    fn note_user_events(&mut self) {
+        let State { context, records, live, .. } = &self.state;
+        self.user_events.note(context, records.registry(), live);
     }
 
     fn next_timer(&self) -> Instant {
@@ -472,12 +482,13 @@ impl Actor {
         }
     }
 
-    fn shut_down(mut self, reply: Reply<()>) {
+    async fn shut_down(mut self, reply: Reply<()>) {
         if self.state.records.is_open() {
             self.state.records.leave();
             self.write_state_file();
             self.state.records.remove_lock();
         }
+        self.user_events.finish().await;
         let _ = reply.send(());
     }
 

@@ -3,7 +3,7 @@
 //! [`Orchestrator`] is the handle that the rooms above hold: cheap to clone, each method one message and its answer.
 //! [`Observer`] reads the same state without being a server.
 //! Inside, [`actor`] is a mailbox loop that decides, saves, then answers. Its components own their state and return
-//! effects: [`waits`], [`admission`], [`cancellations`], [`scan`] (collisions). Tasks report by mail: [`start`],
+//! effects: [`waits`], [`admission`], [`cancellations`], [`scan`] (collisions), [`user_events`]. Tasks report by mail: [`start`],
 //! [`follow`], [`integrate`], [`verify`], [`probe`]. [`mailbox`] and [`views`] are below all of them. Only the actor
 //! touches the journal, and no lock is held across an await.
 
@@ -49,6 +49,7 @@ mod single_flight;
 mod start;
 mod state_file;
 mod train;
+mod user_events;
 mod verify;
 mod views;
 mod waits;

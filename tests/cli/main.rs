@@ -11,6 +11,7 @@ mod faults;
 mod integrate;
 mod logs;
 mod message;
+mod notify;
 mod open;
 mod retry;
 #[path = "../support/mod.rs"]

@@ -156,3 +156,21 @@ fn raw_log_on_a_terminal_is_sanitized() {
     let (_, shown) = Terminal::start(world.program(&["logs", &worker])).end();
     assert!(shown.contains("\u{1b}[36mshell:") && !shown.contains("\u{1b}[2J"), "{shown:?}");
 }
+
+#[test]
+fn wait_notifies_through_the_terminal() {
+    for (setting, expected) in [("", true), ("notify_terminal = false", false)] {
+        let world = World::with(setting);
+        let mut boss = world.boss();
+        let worker = create(&mut boss, mission("Fix it", "wait-file ../../repo/go"));
+        until_status(&mut boss, &worker, "running");
+        let mut terminal = Terminal::start(world.program(&["wait"]));
+        terminal.until("1 open");
+        std::fs::write(world.repo().join("go"), "").unwrap();
+        let (code, seen) = terminal.end();
+        assert_eq!(code, Some(0), "{seen:?}");
+        let sequence = format!("\x1b]9;{worker} completed: Fix it\x07\x07");
+        assert_eq!(seen.contains(&sequence), expected, "{seen:?}");
+        assert!(!world.run(&["wait", &worker]).ended(0).contains('\x07'));
+    }
+}

@@ -18,6 +18,7 @@ use std::time::Duration;
 use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste, Event as Input, KeyEventKind};
 use crossterm::execute;
+use crossterm::style::Print;
 use ratatui::DefaultTerminal;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -57,7 +58,12 @@ pub(super) fn run(places: &Places) -> Result<ExitCode, CliError> {
     forward_keys(events.clone());
     start_watcher(&workspace, &events, &messages, inbox);
     let mut watch = Watch {
-        app: App { home: super::home(), colours: terminal::wants_colours(), ..App::default() },
+        app: App {
+            home: super::home(),
+            colours: terminal::wants_colours(),
+            notifies: workspace.settings.notify_terminal,
+            ..App::default()
+        },
         actions: ActionRunner { runtime, places: places.clone(), events, busy: Vec::new() },
         messages,
         focus: Focus::default(),
@@ -120,6 +126,7 @@ impl Watch {
                     Some(Action::Copy(path)) => {
                         execute!(stdout(), CopyToClipboard::to_clipboard_from(path.to_string_lossy().as_bytes()))?
                     }
+                    Some(Action::Announce(text)) => execute!(stdout(), Print(terminal::announcement(&text)))?,
                     None => {}
                 }
             }

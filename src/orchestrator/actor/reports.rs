@@ -43,6 +43,7 @@ impl Actor {
         self.stop_over_budget();
         if is_stalled {
             self.answer_waits();
+            self.note_user_events();
         }
     }
 

@@ -1,6 +1,6 @@
 //! The state of the live screen, and its changes by keys and events. Pure: actions are returned, not run.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -10,6 +10,7 @@ use super::log::PaneLine;
 use crate::cli::error::CliError;
 use crate::cli::hint;
 use crate::cli::terminal::Tone;
+use crate::mission::delivery;
 use crate::mission::id::WorkerId;
 use crate::orchestrator::OrchestratorError;
 
@@ -47,6 +48,8 @@ pub(in crate::cli::status) enum Action {
     Cancel(WorkerId),
     Send(WorkerId, String),
     Copy(PathBuf),
+    /// Notify the user with this text.
+    Announce(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -95,6 +98,8 @@ pub(in crate::cli::status) struct App {
     pub doing: Vec<String>,
     pub home: Option<PathBuf>,
     pub colours: bool,
+    /// True if the terminal notifies the user of finished workers.
+    pub notifies: bool,
 }
 
 impl App {
@@ -103,7 +108,7 @@ impl App {
             ScreenEvent::Key(key) => return self.press(key),
             ScreenEvent::Pasted(text) => self.paste(&text),
             ScreenEvent::Resized | ScreenEvent::End(_) => {}
-            ScreenEvent::Seen(seen) => self.see(seen),
+            ScreenEvent::Seen(seen) => return self.see(seen),
             ScreenEvent::Logged { worker, fresh, lines } if Some(&worker) == self.selected.as_ref() => {
                 self.take_log(fresh, lines)
             }
@@ -124,8 +129,10 @@ impl App {
         None
     }
 
-    fn see(&mut self, seen: Result<Option<Box<Dashboard>>, OrchestratorError>) {
+    /// Shows new data. Returns a notification if workers have finished since the last data.
+    fn see(&mut self, seen: Result<Option<Box<Dashboard>>, OrchestratorError>) -> Option<Action> {
         self.is_loaded = true;
+        let open = self.open();
         match seen {
             Ok(dashboard) => {
                 let before = self.position();
@@ -142,9 +149,28 @@ impl App {
                     self.anchor = at;
                 }
                 self.anchor = self.anchor.min(self.workers().count().saturating_sub(1));
+                self.announcement(&open)
             }
-            Err(error) => self.error = Some(crate::cli::text::clean(&hint::of(&error))),
+            Err(error) => {
+                self.error = Some(crate::cli::text::clean(&hint::of(&error)));
+                None
+            }
         }
+    }
+
+    /// Returns the workers that have not finished yet.
+    fn open(&self) -> HashSet<WorkerId> {
+        let open = self.workers().filter(|it| !delivery::is_final(&it.view.worker));
+        open.map(|it| it.view.worker.id.clone()).collect()
+    }
+
+    /// Names the workers that were open before and have finished now.
+    fn announcement(&self, open: &HashSet<WorkerId>) -> Option<Action> {
+        let workers = self.workers().map(|it| &it.view.worker);
+        let ended = workers.filter(|worker| open.contains(&worker.id) && delivery::is_final(worker));
+        let names: Vec<String> =
+            ended.map(|worker| format!("{} {}: {}", worker.id, worker.status, worker.mission.title)).collect();
+        (self.notifies && !names.is_empty()).then(|| Action::Announce(names.join(", ")))
     }
 
     fn take_log(&mut self, fresh: bool, lines: Vec<PaneLine>) {

@@ -341,3 +341,24 @@ fn rows_above_and_below_are_counted() {
     assert!(lines.iter().any(|line| line.trim_start().starts_with("↑ 51 more, 2 running")), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.trim_start().starts_with("↓ ")), "{lines:#?}");
 }
+
+#[test]
+fn only_newly_finished_workers_are_announced() {
+    let see =
+        |app: &mut App, views: Vec<WorkerView>| app.handle(ScreenEvent::Seen(Ok(Some(Box::new(dashboard(views))))));
+    let finished = || {
+        let mut views = mixed();
+        let worker = std::sync::Arc::make_mut(&mut views[0].worker);
+        worker.status = WorkerStatus::Settled(Ending::Completed);
+        views
+    };
+    let id = mixed()[0].worker.id.clone();
+    let mut app = App { notifies: true, ..App::default() };
+    assert_eq!(see(&mut app, mixed()), None, "the first data");
+    let Some(Action::Announce(text)) = see(&mut app, finished()) else { panic!("nothing is announced") };
+    assert!(text.starts_with(&format!("{id} completed: ")) && !text.contains(", w-"), "{text}");
+    assert_eq!(see(&mut app, finished()), None);
+    let mut silent = App { notifies: false, ..App::default() };
+    see(&mut silent, mixed());
+    assert_eq!(see(&mut silent, finished()), None);
+}

@@ -1,0 +1,97 @@
+//! The user's `notify_command` gets every event once, and delays nothing. The terminal notifies of finished workers.
+
+use serde_json::{Value, json};
+
+use crate::world::*;
+
+/// Returns all events that the command of [`recording`] has received.
+fn received(world: &World) -> Vec<Value> {
+    let text = std::fs::read_to_string(world.path("received")).unwrap_or_default();
+    let calls = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    calls.flat_map(|call| call["events"].as_array().unwrap().clone()).collect()
+}
+
+/// Creates a world in which the command writes its input to a file.
+fn recording(settings: &str) -> World {
+    World::with(&format!("notify_command = \"cat >> ../received\"\n{settings}"))
+}
+
+fn until_all_done(world: &World) -> Vec<Value> {
+    until("the last event", || received(world).iter().any(|it| it["event"] == "all_done"));
+    received(world)
+}
+
+#[test]
+fn notify_command_gets_every_event_once() {
+    let world = recording("");
+    let mut boss = world.boss();
+    let workers = [
+        mission("good", "say done"),
+        mission("bad", "result error it broke"),
+        mission("stuck", "say BLOCKED: no key"),
+        mission("gone", "hang"),
+    ];
+    boss.succeed("batch_create_workers", json!({"workers": workers}));
+    until_status(&mut boss, "w-4", "running");
+    boss.succeed("cancel_worker", json!({"worker_id": "w-4"}));
+    let mut events = until_all_done(&world);
+    assert_eq!(events.pop().unwrap()["event"], "all_done");
+    events.sort_by_key(|it| it["worker_id"].as_str().unwrap().to_owned());
+    let brief =
+        |it: &Value| ["event", "worker_id", "title", "status"].map(|name| it[name].as_str().unwrap().to_owned());
+    assert_eq!(
+        events.iter().map(brief).collect::<Vec<_>>(),
+        [
+            ["finished", "w-1-good", "good", "completed"],
+            ["failed", "w-2-bad", "bad", "failed"],
+            ["needs_answer", "w-3-stuck", "stuck", "completed"],
+        ]
+    );
+    assert!(events[1]["reason"].as_str().unwrap().contains("it broke"), "{events:#?}");
+    assert_eq!(events[2]["reason"], "no key");
+    let repository = world.repo().display().to_string();
+    assert!(events.iter().all(|it| it["repository"] == *repository && it["time"].is_string()), "{events:#?}");
+}
+
+#[test]
+fn notify_setting_chooses_the_events() {
+    let world = recording("notify = [\"all_done\"]");
+    let mut boss = world.boss();
+    create(&mut boss, mission("good", "say done"));
+    let events = until_all_done(&world);
+    assert_eq!(events.len(), 1, "{events:#?}");
+}
+
+#[test]
+fn hanging_or_failing_command_delays_nothing() {
+    let hang = "touch ../started; while [ ! -e ../go ]; do sleep 0.02; done; echo broken >&2; exit 3";
+    let world = World::with(&format!("notify_command = \"{hang}\""));
+    let mut boss = world.boss();
+    let first = create(&mut boss, mission("first", "say done"));
+    until_status(&mut boss, &first, "completed");
+    until_exists(&world.path("started"));
+    let second = create(&mut boss, mission("second", "say done"));
+    let answer = boss.succeed("wait_for_worker", json!({"worker_id": second, "timeout_seconds": 60}));
+    assert_eq!(answer["status"], "settled", "{answer:#}");
+    std::fs::write(world.path("go"), "").unwrap();
+    until("its failure is logged", || world.log().contains("the notify_command failed: exit status: 3: broken"));
+}
+
+#[test]
+fn next_server_notifies_of_what_ended_without_one() {
+    let world = recording("");
+    let mut boss = world.boss();
+    let before = create(&mut boss, mission("before", "say done"));
+    until_status(&mut boss, &before, "completed");
+    until_all_done(&world);
+    let worker = create(&mut boss, mission("alone", "wait-file ../../repo/go"));
+    until_status(&mut boss, &worker, "running");
+    boss.kill_server();
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    until_exists(&world.attempt(&worker, 1).join("outcome.json"));
+    std::fs::remove_file(world.path("received")).unwrap();
+    let _next = world.boss();
+    let events = until_all_done(&world);
+    assert_eq!((events[0]["event"].as_str(), events[0]["worker_id"].as_str()), (Some("finished"), Some(&*worker)));
+    assert_eq!(events.len(), 2, "{events:#?}");
+}
