@@ -25,6 +25,8 @@ impl InvalidSettings {
                 first_line(text, |line| line.starts_with("[backends") && line.contains(name.as_str()))
             }
             Self::StallMinutes(_) => begins_with("stall_minutes"),
+            Self::SetupTimeout(_) => begins_with("setup_timeout_minutes"),
+            Self::Seed(_) => begins_with("seed"),
             Self::EmptyBranch => begins_with("integration_branch"),
             Self::HalfIdentity => begins_with("commit_name").or_else(|| begins_with("commit_email")),
             Self::UnknownPlaceholder { setting, .. } => begins_with(setting),
