@@ -21,6 +21,7 @@ mod integrate;
 mod log;
 mod logs;
 mod message;
+mod moment;
 mod one_shot;
 mod open;
 mod output;

@@ -183,6 +183,7 @@ fn removals() -> Vec<MessageRow> {
         row(RemoveError::SubmoduleCommits { path: "/tree".into(), repositories: vec!["sub".into()] }),
         row(RemoveError::Unmerged { branch: "topic".into(), into: "main".into(), commits: 3 }),
         row(RemoveError::IntegrationBranch { branch: "main".into() }),
+        row(RemoveError::BranchInUse { branch: "topic".into(), path: "/tree".into() }),
         row(RemoveError::InProgress { path: "/tree".into(), operation: "merge" }),
         row(RemoveError::HoldsWorktree { path: "/tree".into(), inner: "/tree/inner".into() }),
         row(RemoveError::Broken { path: "/tree".into() }),

@@ -2,6 +2,7 @@
 //! name on a remote, and never a tag. For a commit, tags and commit ids are accepted as well. A name that could mean
 //! two different commits is an error that lists them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::checkout::{branch_commit, ref_commit, resolve_commit};
@@ -134,6 +135,12 @@ pub fn has_folder(repo: &Repository, commit: &str, folder: &Path) -> bool {
         let kind = repo.read().args(["cat-file", "-t"]).arg(format!("{commit}:{}", folder.display())).text();
         kind.is_ok_and(|kind| kind == "tree")
     })
+}
+
+/// Returns the names of all local branches.
+pub fn local_branches(repo: &Repository) -> Result<BTreeSet<String>, RepositoryError> {
+    let listed = repo.read().args(["for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads"]).text()?;
+    Ok(listed.lines().map(str::to_owned).collect())
 }
 
 /// Returns the names of the local branches for an error message, those with the newest commits first.

@@ -74,6 +74,8 @@ pub enum RemoveError {
     Unmerged { branch: String, into: String, commits: usize },
     #[error("cannot delete branch {branch}: it is the integration branch")]
     IntegrationBranch { branch: String },
+    #[error("cannot delete branch {branch}: it is checked out in {}", path.display())]
+    BranchInUse { branch: String, path: PathBuf },
     #[error("cannot remove {}: a {operation} is not finished there", path.display())]
     InProgress { path: PathBuf, operation: &'static str },
     #[error("cannot remove {}: the worktree {} is inside it", path.display(), inner.display())]
@@ -105,7 +107,7 @@ impl Hinted for RemoveError {
             Self::Detached { .. } => vec![Hint::to("create a branch there"), Hint::Force("it")],
             Self::SubmoduleCommits { .. } => vec![Hint::to("push them"), Hint::Force("them")],
             Self::Unmerged { .. } => vec![Hint::to("integrate it"), Hint::KeepBranch, Hint::Force("them")],
-            Self::IntegrationBranch { .. } => vec![Hint::KeepBranch],
+            Self::IntegrationBranch { .. } | Self::BranchInUse { .. } => vec![Hint::KeepBranch],
             Self::InProgress { .. } => vec![Hint::to("finish it"), Hint::Force("its state")],
             Self::HoldsWorktree { inner, .. } => vec![Hint::RemoveWorktree(inner.display().to_string())],
             Self::Broken { path } => {
@@ -164,9 +166,15 @@ pub fn remove(repo: &Repository, request: &Remove) -> Result<Removed, RemoveErro
 }
 
 /// Checks that a worktree can be removed, and that all work in it and on its branch exists elsewhere. Returns the
-/// objection as an error and changes nothing. This program's own lock on a worker's worktree does not count.
+/// objection as an error and changes nothing. This program's own lock on a worker's worktree does not count. If the
+/// worktree was already removed, only its branch is checked.
 pub fn check_merged(repo: &Repository, request: &Remove, own_lock: &str) -> Result<(), RemoveError> {
-    let mut found = find(repo, &request.path)?;
+    let mut found = match (find(repo, &request.path), &request.branch) {
+        (Err(WorktreeError::NotAWorktree { path, .. }), Some(branch)) if !path.exists() => {
+            forgotten(repo, path, branch)?
+        }
+        (found, _) => found?,
+    };
     found.locked = found.locked.take().filter(|reason| reason != own_lock);
     check_removable(repo, &found)?;
     if let BranchCheck::Unmerged(refusal) = check_branch(repo, &found, request)? {
@@ -175,12 +183,17 @@ pub fn check_merged(repo: &Repository, request: &Remove, own_lock: &str) -> Resu
     refuse_losses(repo, &with_record(repo, request, &found), &found)
 }
 
-/// Finishes a removal after git has forgotten the worktree and its folder is gone. At most the branch remains.
-fn finish_removal(repo: &Repository, request: &Remove, path: PathBuf, branch: &str) -> Result<Removed, RemoveError> {
+/// Returns what is left of a worktree that git has forgotten and whose folder is gone: at most its branch.
+fn forgotten(repo: &Repository, path: PathBuf, branch: &str) -> Result<Listed, RemoveError> {
     refuse_moved(repo, &path)?;
     let head = branch_commit(&repo.checkout(), branch)?;
     let branch = head.is_some().then(|| branch.to_owned());
-    let found = Listed { path, branch, head, missing: true, ..Listed::default() };
+    Ok(Listed { path, branch, head, missing: true, ..Listed::default() })
+}
+
+/// Finishes the removal of a worktree that git has forgotten and whose folder is gone.
+fn finish_removal(repo: &Repository, request: &Remove, path: PathBuf, branch: &str) -> Result<Removed, RemoveError> {
+    let found = forgotten(repo, path, branch)?;
     let mut salvage_ref = None;
     if request.delete_branch {
         match check_branch(repo, &found, request)? {
@@ -373,6 +386,10 @@ fn check_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result<B
     };
     if *branch == name {
         return Err(RemoveError::IntegrationBranch { branch: name });
+    }
+    let is_user = |other: &&Listed| other.branch.as_ref() == Some(branch) && other.path != found.path && !other.bare;
+    if let Some(user) = list(repo)?.iter().find(is_user) {
+        return Err(RemoveError::BranchInUse { branch: branch.clone(), path: user.path.clone() });
     }
     let into = into.ok_or_else(|| RepositoryError::UnknownCommit { name: name.clone() })?;
     let work = MergeQuery {

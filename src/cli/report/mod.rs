@@ -15,8 +15,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use jiff::tz::TimeZone;
-use jiff::{Span, Timestamp, Zoned, civil};
+use jiff::Timestamp;
 use serde_json::json;
 use thiserror::Error;
 
@@ -24,6 +23,7 @@ use self::gather::{ReportData, ReportFilter};
 use super::places::Places;
 use crate::cli::error::CliError;
 use crate::cli::hint;
+use crate::cli::moment;
 use crate::cli::output;
 use crate::cli::workspace::Workspace;
 use crate::mission::hint::{Hint, Hinted};
@@ -47,7 +47,7 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "ID")]
     boss: Option<String>,
     /// Include only workers created, finished or open since then: 2026-11-23, "2026-11-23 14:00", 3h, 2d
-    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
     since: Option<Timestamp>,
     /// Print one JSON object about the report
     #[arg(long)]
@@ -160,37 +160,9 @@ fn is_report(path: &Path) -> bool {
     matches!(read, Some(Ok(_))) && String::from_utf8_lossy(&head).contains(page::GENERATOR)
 }
 
-/// A text that is no time for `--since`.
-#[derive(Debug, Error)]
-#[error("give a day (2026-11-23), a time (2026-11-23 14:00) or a duration before now (3h, 2d)")]
-struct NotAMoment;
-
-/// Parses a day, a time of a day, a time with its offset, or a duration before now.
-fn moment(text: &str) -> Result<Timestamp, NotAMoment> {
-    let zone = TimeZone::system();
-    let local = |at: civil::DateTime| at.to_zoned(zone.clone()).ok().map(|at| at.timestamp());
-    let ago = |span: Span| Zoned::now().checked_sub(span).ok().map(|at| at.timestamp());
-    let found = text.parse::<Timestamp>().ok();
-    let found = found.or_else(|| local(text.parse::<civil::DateTime>().ok()?));
-    let found = found.or_else(|| ago(text.parse::<Span>().ok()?.abs()));
-    found.ok_or(NotAMoment)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn moment_is_a_day_time_or_duration() {
-        let day = moment("2026-11-23").unwrap();
-        assert_eq!(moment("2026-11-23 14:00").unwrap().duration_since(day).as_secs(), 14 * 3600);
-        assert_eq!(moment("2026-11-23T14:00:00Z").unwrap(), "2026-11-23T14:00:00Z".parse().unwrap());
-        let ago = Timestamp::now().duration_since(moment("2h").unwrap()).as_secs();
-        assert!((7_190..7_210).contains(&ago), "{ago}");
-        let ago = Timestamp::now().duration_since(moment("3d").unwrap()).as_secs();
-        assert!((250_000..270_000).contains(&ago), "{ago}");
-        assert!(moment("yesterday").unwrap_err().to_string().contains("2026-11-23"));
-    }
 
     #[test]
     fn only_reports_are_overwritten() {

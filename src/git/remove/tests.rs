@@ -185,6 +185,30 @@ fn integrated_branches_may_be_deleted() {
 }
 
 #[test]
+fn branch_of_removed_worktree_is_checked_like_others() {
+    let fixture = Fixture::new();
+    let made = fixture.worktree("work");
+    commit(&made.path, "a.txt", "a\n");
+    remove(&fixture.repo, &removal(&made)).unwrap();
+    let request = Remove { branch: Some("work".to_owned()), ..with_branch(&made) };
+    let refused = |request: &Remove| check_merged(&fixture.repo, request, "").unwrap_err();
+    assert!(matches!(refused(&request), RemoveError::Unmerged { .. }));
+    fixture.git(&["merge", "-q", "work"]);
+    check_merged(&fixture.repo, &request, "").unwrap();
+
+    fixture.git(&["worktree", "add", "-q", "../mine", "work"]);
+    let used = [refused(&request), remove(&fixture.repo, &request).unwrap_err()];
+    let forced = remove(&fixture.repo, &Remove { force: true, ..request.clone() }).unwrap_err();
+    for error in used.into_iter().chain([forced]) {
+        assert!(matches!(error, RemoveError::BranchInUse { .. }), "{error}");
+    }
+    fixture.git(&["worktree", "remove", "../mine"]);
+    assert!(remove(&fixture.repo, &request).unwrap().branch_deleted);
+    assert!(!has_branch(&fixture, "work"));
+    check_merged(&fixture.repo, &request, "").unwrap();
+}
+
+#[test]
 fn force_keeps_locked_and_main_worktrees() {
     let fixture = Fixture::new();
     let made = fixture.worktree("work");
