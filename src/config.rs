@@ -90,6 +90,9 @@ pub struct Settings {
     pub on_stall: OnStall,
     /// Limits for all workers of one boss together.
     pub boss: BossSettings,
+    /// Number of days after which the logs of a finished worker are removed: its events and the raw output of its CLI. Its
+    /// outcome stays. Workers whose work is neither merged nor cleaned up keep their logs. 0: never.
+    pub log_days: u32,
     /// Maximum size of the raw output of one attempt. An attempt that prints more is ended.
     pub max_output_mib: u64,
     /// Free memory that the machine or the container must have before a worker starts. Below it, queued workers wait,
@@ -218,6 +221,7 @@ impl Default for Settings {
             stall_minutes: 15.0,
             on_stall: OnStall::Tell,
             boss: BossSettings::default(),
+            log_days: 30,
             max_output_mib: 512,
             min_free_memory_mib: 512,
             min_free_disk_mib: 512,

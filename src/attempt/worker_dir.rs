@@ -222,6 +222,32 @@ impl AttemptDir {
         self.root.join("setup.log")
     }
 
+    /// Returns the logs that are removed when they are old.
+    pub fn logs(&self) -> [PathBuf; 4] {
+        [self.events(), self.stdout(), self.stderr(), self.setup_log()]
+    }
+
+    /// Shows that the logs were removed.
+    fn removed_logs(&self) -> PathBuf {
+        self.root.join("logs-removed")
+    }
+
+    /// Removes the logs of a settled attempt.
+    pub fn remove_logs(&self) -> Result<(), FileError> {
+        files::replace(&self.removed_logs(), b"", false)?;
+        for log in self.logs() {
+            match fs::remove_file(&log) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(FileError::write(&log, error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub fn logs_are_removed(&self) -> bool {
+        self.removed_logs().exists()
+    }
+
     pub fn verify_log(&self) -> PathBuf {
         self.root.join("verify.log")
     }

@@ -159,6 +159,11 @@ impl LogReader<'_> {
     async fn show(&mut self, number: u32) -> Result<(), CliError> {
         let attempt = self.observer.folder(&self.worker).attempt(number);
         self.watcher.watch(attempt.root());
+        if attempt.logs_are_removed() {
+            note(&format!(
+                "the logs of attempt {number} were removed, since they were older than the setting log_days"
+            ));
+        }
         if let Some(stream) = self.args.raw {
             let path = match stream {
                 Stream::Stdout => attempt.stdout(),

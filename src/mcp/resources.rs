@@ -183,9 +183,11 @@ async fn part_page(
     let (text, next) = match part {
         Part::Diff => diff(orchestrator, &view.worker.id, start).await.map_err(|error| cannot(uri, &error))?,
         Part::Log => {
-            let events = folder.attempt(view.worker.attempt).events();
+            let attempt = folder.attempt(view.worker.attempt);
+            let nothing = if attempt.logs_are_removed() { "the log is old and was removed\n" } else { "nothing yet\n" };
+            let events = attempt.events();
             let (text, first) = run_blocking(move || transcript::newest_lines(&events, cursor, ROOM)).await?;
-            let text = if text.is_empty() { "nothing yet\n".to_owned() } else { text };
+            let text = if text.is_empty() { nothing.to_owned() } else { text };
             // The log is read backwards, so the link to earlier lines comes first.
             return Ok(match first {
                 0 => text,

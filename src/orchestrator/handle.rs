@@ -15,7 +15,7 @@ use super::blocking::blocking;
 use super::context::{Context, Startup};
 use super::error::OrchestratorError;
 use super::mailbox::Ask;
-use super::{integrate, probe, worktrees};
+use super::{integrate, old_logs, probe, worktrees};
 use crate::attempt::state_dir;
 use crate::attempt::worker_dir::WorkerDir;
 use crate::backend::Backends;
@@ -87,7 +87,11 @@ impl Orchestrator {
     fn start_in(context: Context) -> Result<Self> {
         let context = Arc::new(context);
         let mailbox = actor::start(Arc::clone(&context))?;
-        Ok(Self { actor: ActorHandle::new(context, mailbox) })
+        let actor = ActorHandle::new(context, mailbox);
+        if !actor.context.is_one_shot {
+            tokio::spawn(old_logs::keep_removing(actor.clone()));
+        }
+        Ok(Self { actor })
     }
 
     /// Returns the current steps of the running integrations.

@@ -35,6 +35,7 @@ mod message_views;
 mod messages;
 mod not_included;
 mod observer;
+mod old_logs;
 mod outcomes;
 mod own_repository;
 mod place;

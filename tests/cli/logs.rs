@@ -37,6 +37,22 @@ fn log_shows_messages_commands_and_the_end() {
     assert!(!last.contains("looking around"), "{last}");
 }
 
+/// Removes the files as a server does, since no test waits for 30 days.
+#[test]
+fn removed_logs_are_named() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("old", "say something"));
+    until_status(&mut boss, &worker, "completed");
+    orchestrator_boss::attempt::worker_dir::AttemptDir::at(world.attempt(&worker, 1)).remove_logs().unwrap();
+    for options in [&[][..], &["--raw"], &["--json"]] {
+        let ran = world.run(&[&["logs", &worker], options].concat());
+        assert!(ran.stderr.contains("the logs of attempt 1 were removed"), "{ran:?}");
+        assert!(ran.code == Some(0) && !ran.stdout.contains("said"), "{ran:?}");
+    }
+    assert_eq!(status(&mut boss, &worker)["final_message"], "something");
+}
+
 #[test]
 fn log_is_sanitized_but_raw_log_unchanged() {
     let world = World::new();
