@@ -123,7 +123,10 @@ fn doctor_names_usable_clis_and_changes_nothing() {
     let output = machine.command().output().unwrap();
     let text = stdout(&output);
     assert!(text.contains("✗ bad   claudecode") && text.contains("\n") && !text.contains('\u{1b}'), "{text}");
-    assert!(text.contains("claude auth login") && text.trim_end().ends_with(verdict));
+    // The first client that is known to be logged in.
+    let next = found["next"].as_str().unwrap();
+    assert!(next.ends_with("orchestrator-boss setup codex"), "{next}");
+    assert!(text.contains("claude auth login") && text.ends_with(&format!("{verdict}\nNext: {next}\n")), "{text}");
 }
 
 #[test]
@@ -429,6 +432,7 @@ fn client_entries_are_checked_to_their_program() {
     let (found, _) = machine.ask();
     let (mark, says, _) = check(&found, "clients", "Codex");
     assert!(mark == "ok" && says.contains("starts this program"), "{says}");
+    assert!(found["next"].as_str().unwrap().starts_with("start `codex` in your repository and say: "), "{found:#}");
     let config = machine.path("home/.codex/config.toml");
     let entry =
         |program: &str| fs::write(&config, format!("[mcp_servers.orchestrator-boss]\ncommand = \"{program}\"\n"));

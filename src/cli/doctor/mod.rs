@@ -11,6 +11,7 @@ mod clients;
 mod git;
 mod leftovers;
 mod machine;
+mod next;
 mod plugin;
 
 use std::env;
@@ -225,7 +226,8 @@ fn print(topics: &[Topic], verdict: &Verdict) -> Result<(), CliError> {
         output::line("")?;
     }
     let tone = if verdict.works() { Tone::Good } else { Tone::Bad };
-    output::line(&paint(tone, &sanitize::text(&verdict.words())))
+    output::line(&paint(tone, &sanitize::text(&verdict.words())))?;
+    output::line(&sanitize::text(&format!("Next: {}", next::next(topics, verdict))))
 }
 
 /// Minimum width for wrapped text, in columns.
@@ -240,7 +242,7 @@ fn wrapped(line: &str, room: Option<usize>) -> Vec<String> {
 }
 
 fn as_json(topics: &[Topic], verdict: &Verdict) -> serde_json::Value {
-    let topics: serde_json::Map<String, serde_json::Value> =
+    let checks: serde_json::Map<String, serde_json::Value> =
         topics.iter().map(|topic| (topic.name.replace(' ', "_"), json!(topic.checks))).collect();
     json!({
         "would_work": verdict.works(),
@@ -249,7 +251,8 @@ fn as_json(topics: &[Topic], verdict: &Verdict) -> serde_json::Value {
         "maybe_with": verdict.usable.maybe,
         "stopped_by": verdict.stops,
         "verdict": verdict.words(),
-        "checks": topics,
+        "next": next::next(topics, verdict),
+        "checks": checks,
     })
 }
 

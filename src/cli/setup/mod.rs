@@ -33,6 +33,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::ValueEnum;
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -93,6 +94,20 @@ pub(super) struct SetupArgs {
 /// An example of a request that leads to workers.
 const FIRST_REQUEST: &str =
     "\"Use orchestrator-boss: split this task over several workers, check each with our tests, merge what passes: …\"";
+
+/// Returns the first step of a user whose client starts this server. A client without a known title is Claude Code, the
+/// only one with a plugin.
+pub(super) fn first_step(title: &str) -> String {
+    let client = ClientKind::value_variants().iter().find(|client| client.title() == title);
+    let program = client.unwrap_or(&ClientKind::Claude).program();
+    format!("start `{program}` in your repository and say: {FIRST_REQUEST}")
+}
+
+/// Returns the command that registers this server with the client of a backend.
+pub(super) fn command_for(backend: &str) -> Option<String> {
+    let client = ClientKind::value_variants().iter().find(|client| client.backend() == backend)?;
+    Some(registered::setup(*client, SetupScope::User))
+}
 
 #[derive(Debug, Error)]
 pub(crate) enum SetupError {
@@ -373,7 +388,7 @@ fn print_result(
     }
     notes.iter().for_each(|note| print(&format!("Note: {note}.")));
     if !args.remove && !args.dry_run {
-        print(&format!("Next: start `{}` in your repository and say: {FIRST_REQUEST}", args.client.program()));
+        print(&format!("Next: {}", first_step(title)));
     }
 }
 

@@ -90,7 +90,8 @@ fn is_npm(entry: &Value) -> bool {
     runs_npx && entry.to_string().contains(NAME)
 }
 
-fn setup(client: ClientKind, scope: SetupScope) -> String {
+/// Returns the command that registers this server with a client.
+pub(super) fn setup(client: ClientKind, scope: SetupScope) -> String {
     let name = client.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let scope = if scope == SetupScope::Project { " --scope project" } else { "" };
     format!("{} setup {name}{scope}", program::in_a_shell())
