@@ -23,7 +23,7 @@ fn inspector_reads_resources_and_prompts() {
         let state: Value = serde_json::from_str(text).expect("the state is JSON");
         assert!(state["tasks"].as_array().is_some_and(Vec::is_empty), "{era:?}: {state}");
         let prompts = ask(&["--method", "prompts/list"]);
-        assert_eq!(prompts["prompts"][1]["name"], "review-workers", "{era:?}: {prompts}");
+        assert_eq!(prompts["prompts"][3]["name"], "review-workers", "{era:?}: {prompts}");
         let goal = ["--method", "prompts/get", "--prompt-name", "orchestrate", "--prompt-args", "goal=Port the parser"];
         let given = ask(&goal);
         let text = given["messages"][0]["content"]["text"].as_str().expect("a prompt is text");
