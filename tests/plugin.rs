@@ -1,5 +1,5 @@
-//! The Claude Code plugin without Claude Code: its launcher with and without the program, and the names of its tools.
-//! `tests/real/plugin.rs` checks that Claude Code shows the launcher's text.
+//! The plugin without its clients: its launcher with and without the program, its manifests, and the names of its tools.
+//! `tests/real/plugin.rs` installs it into Claude Code and Codex.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,6 +13,8 @@ use serde_json::Value;
 const INITIALIZE: &str =
     "{\"jsonrpc\": \"2.0\", \"method\": \"initialize\", \"params\": {\"protocolVersion\": \"x\"}, \"id\": 7}\n";
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 struct Plugin {
     folder: tempfile::TempDir,
 }
@@ -22,8 +24,10 @@ impl Plugin {
     fn new() -> Self {
         let plugin = Self { folder: tempfile::tempdir().expect("a temporary folder") };
         fs::create_dir_all(plugin.root().join(".claude-plugin")).expect("a folder");
-        let launcher = Path::new(env!("CARGO_MANIFEST_DIR")).join(".claude-plugin/launch.sh");
-        fs::copy(launcher, plugin.root().join(".claude-plugin/launch.sh")).expect("the repository has it");
+        for file in [".claude-plugin/launch.sh", ".claude-plugin/plugin.json"] {
+            let file = Path::new(file);
+            fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(file), plugin.root().join(file)).expect("it is there");
+        }
         plugin
     }
 
@@ -35,18 +39,32 @@ impl Plugin {
         self.path("it's a \"plug\\nin\" $HOME")
     }
 
-    /// Installs a script as the program. Another process writes it: a child of this one could inherit the open file,
-    /// and a file that is open for writing cannot be started.
-    fn install(&self, folder: &str, script: &str) {
-        fs::create_dir_all(self.path(folder)).expect("a folder");
+    /// Writes a script. Another process writes it: a child of this one could inherit the open file, and a file that is
+    /// open for writing cannot be started.
+    fn write_script(&self, path: &str, script: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().expect("a path with a parent")).expect("a folder");
         let mut writer = Command::new("sh");
         writer.args(["-c", "printf '%s\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", script]);
-        assert!(writer.arg(self.path(folder).join("orchestrator-boss")).status().expect("sh runs").success());
+        assert!(writer.arg(path).status().expect("sh runs").success());
+    }
+
+    /// Installs a program of this version that prints its folder and its argument.
+    fn install(&self, folder: &str, version: &str) {
+        let script =
+            format!("#!/bin/sh\n[ \"$1\" = --version ] && echo 'orchestrator-boss {version}' || echo \"{folder}: $1\"");
+        self.write_script(&format!("{folder}/orchestrator-boss"), &script);
+    }
+
+    /// Adds what a publishing release adds.
+    fn publish(&self) {
+        fs::write(self.root().join(".claude-plugin/published"), "").expect("a file");
     }
 
     fn run(&self, command: &mut Command, input: &str) -> Output {
         let path = format!("{}:/usr/bin:/bin", self.path("bin").display());
         command.env_clear().env("PATH", path).env("HOME", self.path("home")).env("CLAUDE_PLUGIN_ROOT", self.root());
+        command.env("CLAUDE_PLUGIN_OPTION_GUARD", "true").current_dir(self.folder.path());
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -70,9 +88,18 @@ impl Plugin {
     }
 }
 
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 fn manifest() -> Value {
     let text = include_str!("../.claude-plugin/plugin.json");
     serde_json::from_str(text).expect("the plugin's manifest is JSON")
+}
+
+fn codex_manifest() -> Value {
+    let text = include_str!("../.codex-plugin/plugin.json");
+    serde_json::from_str(text).expect("the plugin's manifest for Codex is JSON")
 }
 
 fn is_installed_where_the_launcher_looks() -> bool {
@@ -114,7 +141,7 @@ fn missing_program_names_its_installation() {
 #[test]
 fn program_that_fails_to_start_reports_why() {
     let plugin = Plugin::new();
-    plugin.install("bin", "#!/bin/sh\necho 'no such loader' >&2\nexit 127");
+    plugin.write_script("bin/orchestrator-boss", "#!/bin/sh\necho 'no such loader' >&2\nexit 127");
     let said = String::from_utf8_lossy(&plugin.serve(INITIALIZE).stdout).into_owned();
     assert!(said.contains("does not start (no such loader)"), "{said}");
     serde_json::from_str::<Value>(&said).expect("JSON");
@@ -130,10 +157,13 @@ fn hook_is_silent_when_it_cannot_run() {
     if !is_installed_where_the_launcher_looks() {
         silent("no program");
     }
-    // Claude Code takes exit status 2 as a refusal of the edit.
-    plugin.install("bin", "#!/bin/sh\necho 'unrecognized subcommand' >&2\nexit 2");
+    plugin.install("bin", "0.0.7");
     silent("an older program");
-    plugin.install("bin", "#!/no/such/interpreter");
+    // Claude Code takes exit status 2 as a refusal of the edit.
+    let fails = format!("#!/bin/sh\n[ \"$1\" = --version ] && echo 'orchestrator-boss {VERSION}' || exit 2");
+    plugin.write_script("bin/orchestrator-boss", &fails);
+    silent("a program with an error");
+    plugin.write_script("bin/orchestrator-boss", "#!/no/such/interpreter");
     silent("a program that does not start");
     fs::remove_dir_all(plugin.root()).expect("it was there");
     silent("the plugin's folder is gone");
@@ -143,10 +173,94 @@ fn hook_is_silent_when_it_cannot_run() {
 fn program_is_found_outside_a_short_path() {
     for folder in ["bin", "home/.cargo/bin", "home/.local/bin"] {
         let plugin = Plugin::new();
-        plugin.install(folder, "#!/bin/sh\necho \"$1\"");
-        assert_eq!(String::from_utf8_lossy(&plugin.serve("").stdout), "serve\n", "{folder}");
-        assert_eq!(String::from_utf8_lossy(&plugin.hook().stdout), "guard\n", "{folder}");
+        plugin.install(folder, &format!("{VERSION} (0123456 2026-11-29)"));
+        assert_eq!(stdout(&plugin.serve("")), format!("{folder}: serve\n"));
+        assert_eq!(stdout(&plugin.hook()), format!("{folder}: guard\n"));
     }
+}
+
+#[test]
+fn program_of_another_version_is_not_started() {
+    let plugin = Plugin::new();
+    plugin.write_script("bin/npx", "#!/bin/sh\necho npx was started");
+    plugin.install("bin", "0.0.7");
+    let said = stdout(&plugin.serve(INITIALIZE));
+    let expected = format!("needs orchestrator-boss {VERSION}, and {}", plugin.path("bin/orchestrator-boss").display());
+    assert!(said.contains(&expected) && said.contains("another version (orchestrator-boss 0.0.7)"), "{said}");
+    assert_eq!(stdout(&plugin.hook()), "");
+    // One of a version that begins with ours is another one, too.
+    plugin.install("bin", &format!("{VERSION}0"));
+    assert!(stdout(&plugin.serve(INITIALIZE)).contains("another version"));
+    plugin.install("home/.local/bin", VERSION);
+    assert_eq!(stdout(&plugin.serve("")), "home/.local/bin: serve\n");
+}
+
+/// Checks that npx is used only after a publishing release, and reads nothing from the project.
+#[test]
+fn published_plugin_starts_its_npm_package() {
+    let plugin = Plugin::new();
+    // Runs the command like npx, with the package on the PATH.
+    let npx = "#!/bin/sh\npwd\necho \"$1 $2 $3\"\nPATH=\"$(cd ../package && pwd):$PATH\" exec sh -c \"$5\"";
+    plugin.write_script("bin/npx", npx);
+    plugin.write_script("package/orchestrator-boss", "#!/bin/sh\npwd\necho \"package: $1 $PLUGIN_PROJECT\"");
+    if !is_installed_where_the_launcher_looks() {
+        assert!(stdout(&plugin.serve(INITIALIZE)).contains("which is not installed"));
+    }
+    plugin.install("bin", "0.0.7");
+    assert!(stdout(&plugin.serve(INITIALIZE)).contains("another version"));
+    plugin.publish();
+    let real = |path: PathBuf| path.canonicalize().expect("it exists").display().to_string();
+    let (root, project) = (real(plugin.root()), real(plugin.path("")));
+    let expected = |what: &str| {
+        let package = format!("--yes --prefer-offline --package=orchestrator-boss@{VERSION}");
+        format!("{root}\n{package}\n{project}\npackage: {what} \n")
+    };
+    assert_eq!(stdout(&plugin.serve("")), expected("serve"));
+    assert_eq!(stdout(&plugin.hook()), expected("guard"));
+    plugin.install("bin", VERSION);
+    assert_eq!(stdout(&plugin.serve("")), "bin: serve\n");
+    let stamp = Path::new(env!("CARGO_MANIFEST_DIR")).join(".claude-plugin/published");
+    assert!(!stamp.exists(), "only a release adds it");
+}
+
+/// Checks the archive of a release: only a release that has published the npm package lets the plugin start it.
+#[test]
+fn release_stamps_only_a_published_plugin() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let files = |more: &[&str]| {
+        let mut pack = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/plugin"));
+        let packed = pack.arg(folder.path()).args(more).output().expect("bash runs");
+        assert!(packed.status.success(), "{packed:?}");
+        let listed = Command::new("tar").arg("-tzf").arg(stdout(&packed).trim()).output().expect("tar runs");
+        stdout(&listed)
+    };
+    let stamp = "orchestrator-boss-plugin/.claude-plugin/published\n";
+    let published = files(&["published"]);
+    assert!(published.contains(stamp), "{published}");
+    let others = files(&[]);
+    assert_eq!(others, published.replace(stamp, ""));
+    for file in [".claude-plugin/launch.sh", ".codex-plugin/plugin.json", "skills/orchestrator-boss/SKILL.md"] {
+        assert!(others.contains(&format!("orchestrator-boss-plugin/{file}\n")), "{file} in {others}");
+    }
+}
+
+/// Checks that Codex's manifest is that of Claude Code, and that its server starts the launcher of this version.
+#[test]
+fn manifests_of_both_clients_agree() {
+    let (claude, codex) = (manifest(), codex_manifest());
+    for field in ["name", "version", "description", "author", "license", "keywords"] {
+        assert_eq!(claude[field], codex[field], "{field}");
+    }
+    assert_eq!(claude["version"], VERSION);
+    let plugin = Plugin::new();
+    let cache = format!("home/.codex/plugins/cache/a market/orchestrator-boss/{VERSION}/.claude-plugin");
+    plugin.write_script(&format!("{cache}/launch.sh"), "pwd; echo \"$1\"");
+    let entry = &codex["mcpServers"]["orchestrator-boss"];
+    let arguments: Vec<&str> = entry["args"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    let mut server = Command::new(entry["command"].as_str().unwrap());
+    let started = plugin.run(server.args(arguments), "");
+    let project = plugin.folder.path().canonicalize().expect("it exists");
+    assert_eq!(stdout(&started), format!("{}\nserve\n", project.display()));
 }
 
 /// Checks the limit of the model services: they refuse longer names.
@@ -159,10 +273,12 @@ fn every_tool_name_fits_with_each_clients_prefix() {
     // The prefixes of Claude Code 2.1.330, Codex 0.169.0, Gemini CLI 0.61.0 and OpenCode 1.18.33.
     let mut prefixes: Vec<String> = servers.map(|name| format!("mcp__plugin_{plugin}_{name}__")).collect();
     prefixes.extend([format!("mcp__{server}__"), format!("mcp_{server}_"), format!("{server}_")]);
+    let codex = codex_manifest();
+    prefixes.extend(codex["mcpServers"].as_object().expect("servers").keys().map(|name| format!("mcp__{name}__")));
     let surface = surface();
     let tools: BTreeSet<&str> =
         surface["tools"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
-    assert!(tools.len() >= 14 && prefixes.len() == 4, "{tools:?} {prefixes:?}");
+    assert!(tools.len() >= 14 && prefixes.len() == 5, "{tools:?} {prefixes:?}");
     for prefix in prefixes {
         for tool in &tools {
             let name = format!("{prefix}{tool}");

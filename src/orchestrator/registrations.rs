@@ -49,11 +49,15 @@ fn below_home(folder: &str) -> Option<PathBuf> {
 
 fn in_toml(config: &str) -> Option<Vec<String>> {
     let config: Value = toml::from_str(config).ok()?;
-    let mut servers = config.get("mcp_servers")?.as_object()?.clone();
+    let table = |name: &str| config.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut servers = table("mcp_servers");
     // What is reached by an address is not started and can have no command, and other names Codex refuses itself.
     let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     servers.retain(|name, server| server.get("command").is_some() && is_plain(name));
-    Some(ours(&servers))
+    // Our plugin has the server under the same name. An entry of this name replaces that of the plugin.
+    let is_plugin = |name: &String| name.split('@').next() == Some(env!("CARGO_PKG_NAME"));
+    let plugin = table("plugins").keys().any(is_plugin).then(|| env!("CARGO_PKG_NAME").to_owned());
+    Some(ours(&servers).into_iter().chain(plugin).collect())
 }
 
 fn in_json(config: &str) -> Option<Vec<String>> {
@@ -85,6 +89,8 @@ mod tests {
             command = "other"
         "#;
         assert_eq!(in_toml(codex).unwrap(), ["boss", "orchestrator-boss"]);
+        let plugins = "[plugins.'orchestrator-boss@here']\nenabled = true\n[plugins.'other@here']\nenabled = true\n";
+        assert_eq!(in_toml(plugins).unwrap(), ["orchestrator-boss"]);
         let opencode = r#"{
             // The "boss" is started by
             "mcp": {

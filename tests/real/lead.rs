@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::json;
 
@@ -13,13 +13,18 @@ use crate::world::{CEILING, World};
 with_each_cli!(boss_leads_a_worker_to_its_merge: Claude Codex Gemini OpenCode);
 
 async fn boss_leads_a_worker_to_its_merge(world: &World) {
+    setup(world, &[]);
+    lead_fake_worker(world, command(world));
+}
+
+/// Lets the boss lead a worker from its start to its merge. Returns all that its model has received.
+pub fn lead_fake_worker(world: &World, mut boss: Command) -> String {
     let fake = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")).with_file_name("examples/fake-cli");
     let settings = format!("[[custom]]\nname = \"fake\"\nprogram = {fake:?}\noutput = \"jsonl\"\n");
     write(&world.path(".config/orchestrator-boss/config.toml"), &settings);
     // Codex passes on no variable with the path of the sealed home's git settings.
     world.git(&["config", "user.name", "Test"]);
     world.git(&["config", "user.email", "test@localhost"]);
-    setup(world, &[]);
 
     let mission = json!({"title": "Add it", "prompt": "FAKE:\nwrite it.txt here\ncommit Add it", "backend": "fake"});
     let tool = |name: &str| tool_name(world.cli, name);
@@ -28,7 +33,7 @@ async fn boss_leads_a_worker_to_its_merge(world: &World) {
         .until(&tool("wait_for_any_worker"), json!({"timeout_seconds": 30}), "status:settled")
         .call(&tool("integrate_worker"), json!({"worker_id": "w-1"}))
         .say("merged");
-    let ended = run_to_end(&mut command(world), &format!("Lead. {}", script.marker()), CEILING);
+    let ended = run_to_end(&mut boss, &format!("Lead. {}", script.marker()), CEILING);
     assert!(ended.status.success(), "{ended:?}");
 
     let received = world.asked().iter().map(|request| request.body.to_string()).collect::<Vec<_>>().join("\n");
@@ -36,6 +41,7 @@ async fn boss_leads_a_worker_to_its_merge(world: &World) {
         assert!(received.contains(words), "the model never read {words}: {ended:?}\n{received}");
     }
     assert_eq!(world.git(&["show", "HEAD:it.txt"]), "here");
+    received
 }
 
 /// Returns the name under which each CLI offers a tool of this server to its model.
@@ -58,7 +64,7 @@ pub fn setup(world: &World, more: &[&str]) -> Output {
 }
 
 /// Returns the command of the boss without a terminal, with permission to use the tools.
-pub fn command(world: &World) -> std::process::Command {
+pub fn command(world: &World) -> Command {
     let mut command = world.home.command(world.cli.path());
     match world.cli {
         Cli::Claude => command.args(["-p", "--allowedTools", "mcp__orchestrator-boss"]),

@@ -1,13 +1,13 @@
-//! The Claude Code plugin, installed from a folder as users install it from a repository. It provides the server and
-//! the skill, and its guard refuses edits by the boss only if the user has enabled it.
+//! The plugin for Claude Code and Codex, installed from a folder as users install it from a repository. It provides the
+//! server and the skill. In Claude Code its guard refuses edits by the boss only if the user has enabled it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::lead::write;
+use crate::lead::{lead_fake_worker, write};
 use crate::model_server::Script;
 use crate::real_cli::run_to_end;
 use crate::world::{CEILING, World};
@@ -16,12 +16,13 @@ with_each_cli!(plugin_provides_server_and_skill: Claude);
 with_each_cli!(guard_refuses_edits_by_the_boss: Claude);
 with_each_cli!(boss_may_edit_without_the_guard: Claude);
 with_each_cli!(plugin_names_installation_of_missing_program: Claude);
+with_each_cli!(codex_plugin_provides_server_and_skill: Codex);
 
 const TOOLS: &str = "mcp__plugin_orchestrator-boss_boss";
 
 async fn plugin_provides_server_and_skill(world: &World) {
     install(world, false);
-    let listed = claude(world, &["mcp", "list"], &world.repo());
+    let listed = run(world, &["mcp", "list"], &world.repo());
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let ours = listed.lines().find(|line| line.contains("plugin:orchestrator-boss:boss"));
     assert!(ours.is_some_and(|line| line.contains("Connected")), "{listed}");
@@ -96,14 +97,36 @@ fn lead(world: &World, prompt: &str) -> Output {
     run_to_end(&mut boss, &format!("Lead. {prompt}"), CEILING)
 }
 
-/// Installs the plugin from a folder with its files from this repository.
-fn install(world: &World, guard: bool) {
+/// Checks the plugin with a boss that needs the longer calls and the approval of its entry.
+async fn codex_plugin_provides_server_and_skill(world: &World) {
+    let config = world.path(".codex/config.toml");
+    let text = fs::read_to_string(&config).expect("the home has it").replace("plugins = false", "plugins = true");
+    write(&config, &text);
+    let source = source(world);
+    for command in ["plugin marketplace add", "plugin add"] {
+        run(world, &in_guide("codex", command), &source);
+    }
+    let listed = run(world, &["mcp", "list", "--json"], &world.repo());
+    let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    let entry = listed.as_array().and_then(|servers| servers.iter().find(|it| it["name"] == "orchestrator-boss"));
+    let entry = entry.unwrap_or_else(|| panic!("{listed:#}"));
+    assert_eq!(entry["tool_timeout_sec"], 600.0, "{entry:#}");
+
+    let mut boss = command(world);
+    boss.args(["exec", "-s", "workspace-write", "-"]).current_dir(world.repo());
+    let received = lead_fake_worker(world, boss);
+    assert!(received.contains("orchestrator-boss:orchestrator-boss"), "the model never read the skill: {received}");
+}
+
+/// Returns a folder with the plugin's files from this repository.
+fn source(world: &World) -> PathBuf {
     let source = world.path("marketplace");
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     for file in [
         ".claude-plugin/plugin.json",
         ".claude-plugin/marketplace.json",
         ".claude-plugin/launch.sh",
+        ".codex-plugin/plugin.json",
         "Cargo.toml",
         "skills/orchestrator-boss/SKILL.md",
         "README.md",
@@ -111,28 +134,34 @@ fn install(world: &World, guard: bool) {
     ] {
         write(&source.join(file), &fs::read_to_string(here.join(file)).expect("the repository has it"));
     }
-    claude(world, &["plugin", "validate", "--strict", "."], &source);
-    let guide = fs::read_to_string(here.join("src/docs/clients.md")).expect("the guide to clients");
-    claude(world, &in_guide(&guide, "plugin marketplace add"), &source);
-    let guard = format!("guard={guard}");
-    let install = [&in_guide(&guide, "plugin install")[..], &["--config", &guard]].concat();
-    claude(world, &install, &source);
+    source
 }
 
-/// Returns the arguments of a command of Claude Code, as the guide to clients has it.
-fn in_guide<'a>(guide: &'a str, command: &str) -> Vec<&'a str> {
-    let commands = guide.split('`').filter_map(|code| code.strip_prefix("claude "));
+/// Installs the plugin from a folder.
+fn install(world: &World, guard: bool) {
+    let source = source(world);
+    run(world, &["plugin", "validate", "--strict", "."], &source);
+    run(world, &in_guide("claude", "plugin marketplace add"), &source);
+    let guard = format!("guard={guard}");
+    let install = [&in_guide("claude", "plugin install")[..], &["--config", &guard]].concat();
+    run(world, &install, &source);
+}
+
+/// Returns the arguments of a command of a client, as the guide to clients has it.
+fn in_guide(client: &str, command: &str) -> Vec<&'static str> {
+    let guide = include_str!("../../src/docs/clients.md");
+    let commands = guide.split('`').filter_map(|code| code.strip_prefix(client)?.strip_prefix(' '));
     let arguments = commands.into_iter().find(|code| code.starts_with(command)).expect("the guide has the command");
     arguments.split_whitespace().collect()
 }
 
-fn claude(world: &World, arguments: &[&str], directory: &Path) -> Output {
+fn run(world: &World, arguments: &[&str], directory: &Path) -> Output {
     let output = command(world).args(arguments).current_dir(directory).output().expect("the CLI starts");
-    assert!(output.status.success(), "claude {arguments:?}: {output:?}");
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
     output
 }
 
-/// Returns a command for Claude Code with the program on its PATH, as after `cargo install`.
+/// Returns a command for the CLI with the program on its PATH, as after `cargo install`.
 fn command(world: &World) -> Command {
     let mut command = world.home.command(world.cli.path());
     let program = PathBuf::from(env!("CARGO_BIN_EXE_orchestrator-boss"));

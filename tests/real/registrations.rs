@@ -21,7 +21,8 @@ async fn worker_does_not_start_this_server(world: &World) {
     // A profile of Codex applies only if the command line names it; that of a worker names none.
     let scopes: &[&str] = match world.cli {
         Cli::Claude => &["local", "plugin", "project", "user"],
-        Cli::Codex | Cli::OpenCode => &["project", "user"],
+        Cli::Codex => &["plugin", "project", "user"],
+        Cli::OpenCode => &["project", "user"],
         Cli::Gemini => &["extension", "project", "user"],
     };
     assert_eq!(server.starts(), scopes, "without the supervisor the CLI starts all servers");
@@ -168,19 +169,16 @@ impl Registered {
     }
 
     fn register_as_plugin(&self, world: &World) {
-        let source = world.path("plugin");
-        let plugin = json!({"name": "boss", "source": "./", "description": "x"});
-        let market = json!({"name": "boss", "owner": {"name": "x"}, "plugins": [plugin]});
-        write(&source.join(".claude-plugin/marketplace.json"), &market.to_string());
         let mut manifest = self.mcp_servers("plugin");
         manifest["name"] = "boss".into();
-        manifest["version"] = "1.0.0".into();
-        write(&source.join(".claude-plugin/plugin.json"), &manifest.to_string());
-        for arguments in [&["marketplace", "add", "./"][..], &["install", "boss@boss"]] {
-            let mut claude = world.home.command(world.cli.path());
-            let done = claude.arg("plugin").args(arguments).current_dir(&source).output().expect("the CLI starts");
-            assert!(done.status.success(), "{done:?}");
-        }
+        install_plugin(world, ".claude-plugin/plugin.json", manifest, "install");
+    }
+
+    /// Registers the server with the names of the real plugin, by which it is recognised.
+    fn register_as_codex_plugin(&self, world: &World) {
+        let entry = json!({"command": self.program, "args": ["plugin"]});
+        let manifest = json!({"name": "orchestrator-boss", "mcpServers": {"orchestrator-boss": entry}});
+        install_plugin(world, ".codex-plugin/plugin.json", manifest, "add");
     }
 
     fn register_with_codex(&self, world: &World) {
@@ -188,7 +186,9 @@ impl Registered {
         let trust = format!("\n[projects.{:?}]\ntrust_level = \"trusted\"\n", world.repo());
         let server =
             |who: &str| format!("\n[mcp_servers.boss-of-{who}]\ncommand = {:?}\nargs = [{who:?}]\n", self.program);
-        write(&config, &(read(&config) + &server("user") + &trust));
+        let home = read(&config).replace("plugins = false", "plugins = true");
+        write(&config, &(home + &server("user") + &trust));
+        self.register_as_codex_plugin(world);
         write(&world.repo().join(".codex/config.toml"), &server("project"));
     }
 
@@ -215,6 +215,21 @@ impl Registered {
 
     fn mcp_servers(&self, who: &str) -> Value {
         json!({"mcpServers": {format!("boss-of-{who}"): {"command": self.program, "args": [who]}}})
+    }
+}
+
+fn install_plugin(world: &World, path: &str, mut manifest: Value, install: &str) {
+    let source = world.path("plugin");
+    manifest["version"] = "1.0.0".into();
+    let name = manifest["name"].as_str().expect("a name");
+    let plugin = json!({"name": name, "source": "./", "description": "x"});
+    let market = json!({"name": "market", "owner": {"name": "x"}, "plugins": [plugin]});
+    write(&source.join(".claude-plugin/marketplace.json"), &market.to_string());
+    write(&source.join(path), &manifest.to_string());
+    for arguments in [&["marketplace", "add", "./"][..], &[install, &format!("{name}@market")]] {
+        let mut cli = world.home.command(world.cli.path());
+        let done = cli.arg("plugin").args(arguments).current_dir(&source).output().expect("the CLI starts");
+        assert!(done.status.success(), "{done:?}");
     }
 }
 

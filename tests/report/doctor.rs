@@ -404,6 +404,21 @@ fn plugin_and_second_registration_are_reported() {
     machine.install("orchestrator-boss", "echo orchestrator-boss 0.0.7");
     let (mark, says, _) = plugin(&machine);
     assert!(mark == "ok" && says.contains("bin/orchestrator-boss"), "{says}");
+    // The plugin starts only a program of its own version, or the npm package.
+    let place = machine.path("home/installed");
+    let installed =
+        format!("{{\"plugins\": {{\"{name}\": [{{\"version\": \"0.0.8\", \"installPath\": {place:?}}}]}}}}");
+    fs::write(claude.join("plugins/installed_plugins.json"), installed).unwrap();
+    let (mark, says, fix) = plugin(&machine);
+    assert!(mark == "bad" && says.contains("starts only version 0.0.8"), "{says}");
+    assert_eq!(fix, format!("claude plugin update {name}"));
+    fs::create_dir_all(place.join(".claude-plugin")).unwrap();
+    fs::write(place.join(".claude-plugin/published"), "").unwrap();
+    machine.install("npx", "");
+    let (mark, says, _) = plugin(&machine);
+    assert!(mark == "ok" && says.contains("starts the npm package"), "{says}");
+    machine.install("orchestrator-boss", "echo orchestrator-boss 0.0.8");
+    assert!(plugin(&machine).1.contains("bin/orchestrator-boss"));
     let (found, _) = machine.ask();
     let (mark, _, fix) = check(&found, "clients", "Codex");
     assert!(mark == "note" && fix.ends_with("setup codex"), "not registered is neither good nor bad: {mark} {fix}");
@@ -426,6 +441,12 @@ fn client_entries_are_checked_to_their_program() {
     let (found, _) = machine.ask();
     let (mark, _, fix) = check(&found, "clients", "clients");
     assert!(mark == "warn" && fix.ends_with("setup codex"), "{fix}");
+    // The plugin.
+    let config = machine.path("home/.codex/config.toml");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    fs::write(&config, "[plugins.\"orchestrator-boss@here\"]\nenabled = true\n").unwrap();
+    let (mark, says, _) = check(&machine.ask().0, "clients", "Codex");
+    assert!(mark == "ok" && says.contains("through orchestrator-boss@here"), "{says}");
     // An entry as `setup` writes it.
     let mut setup = program(&machine.path("home"), &machine.path("project"));
     assert!(setup.args(["setup", "codex", "--yes"]).output().unwrap().status.success());
@@ -433,7 +454,6 @@ fn client_entries_are_checked_to_their_program() {
     let (mark, says, _) = check(&found, "clients", "Codex");
     assert!(mark == "ok" && says.contains("starts this program"), "{says}");
     assert!(found["next"].as_str().unwrap().starts_with("start `codex` in your repository and say: "), "{found:#}");
-    let config = machine.path("home/.codex/config.toml");
     let entry =
         |program: &str| fs::write(&config, format!("[mcp_servers.orchestrator-boss]\ncommand = \"{program}\"\n"));
     entry("/gone/orchestrator-boss").unwrap();

@@ -2,23 +2,27 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use super::check::{self, Finding, Severity};
+use super::check::{Finding, Severity};
+use super::version::version;
+use crate::cli::setup::plugin::enabled_in_codex;
 use crate::cli::setup::registered::{self, FoundRegistration};
 
-/// Time limit for the registered program to print its version; this program starts fast.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const CLAUDE: &str = "Claude Code";
+const CODEX: &str = "Codex";
 
 pub fn check_all(project: &Path) -> Vec<Finding> {
     let all = registered::all(project);
+    let is_registered = |title: &str| all.iter().any(|it| it.client == title);
     let mut checks: Vec<Finding> = all.iter().map(check).collect();
-    let missing = registered::installed().into_iter().filter(|(title, _)| !all.iter().any(|it| it.client == *title));
-    let plugin = super::plugin::check_all(project, all.iter().any(|it| it.client == CLAUDE));
-    let missing = missing.filter(|(title, _)| plugin.is_none() || *title != CLAUDE);
-    if all.is_empty() && plugin.as_ref().is_none_or(|plugin| plugin.severity == Severity::Note) {
+    // An entry of `setup` replaces that of the plugin.
+    let in_codex = if is_registered(CODEX) { None } else { enabled_in_codex() };
+    checks.extend(in_codex.map(|name| Finding::ok(CODEX, format!("starts this server through {name}"))));
+    let is_missing = |title: &str| !checks.iter().any(|check| check.name == title);
+    let missing: Vec<_> = registered::installed().into_iter().filter(|(title, _)| is_missing(title)).collect();
+    let plugin = super::plugin::check_all(project, is_registered(CLAUDE));
+    let missing = missing.into_iter().filter(|(title, _)| plugin.is_none() || *title != CLAUDE);
+    if checks.is_empty() && plugin.as_ref().is_none_or(|plugin| plugin.severity == Severity::Note) {
         let check = Finding::warn("clients", "no client starts this server yet");
         checks.push(missing.fold(check, |check, (_, setup)| check.fix(setup)));
     } else {
@@ -52,7 +56,7 @@ fn check(registered: &FoundRegistration) -> Finding {
     if registered.is_projects || found.file_name().is_none_or(|name| name != "orchestrator-boss") {
         return other("another program");
     }
-    match version(found) {
+    match version(&found) {
         Some(version) if version == env!("CARGO_PKG_VERSION") => other("another copy of this version"),
         Some(version) => other(&format!("version {version}; this is {}", env!("CARGO_PKG_VERSION"))),
         None => other("another program without a version"),
@@ -62,11 +66,4 @@ fn check(registered: &FoundRegistration) -> Finding {
 /// Finds a program as a client would, by a path or a name on the PATH.
 fn find(program: &str) -> Option<PathBuf> {
     which::which(program).ok()
-}
-
-fn version(program: PathBuf) -> Option<String> {
-    let ask = move || Command::new(program).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
-    let output = check::start(ask).finish(ANSWER_LIMIT)?.ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.split_whitespace().nth(1).map(str::to_owned)
 }

@@ -13,6 +13,7 @@ mod leftovers;
 mod machine;
 mod next;
 mod plugin;
+mod version;
 
 use std::env;
 use std::path::PathBuf;

@@ -5,6 +5,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use super::check::Finding;
+use super::version::version;
 use crate::cli::setup::plugin::Plugin;
 use crate::cli::shell::quoted;
 
@@ -32,19 +33,35 @@ fn check(plugin: &Plugin, home: &Path, setup: bool) -> Finding {
             .fix("orchestrator-boss setup claude --remove")
             .fix(format!("claude plugin disable {name}"));
     }
-    match program(home) {
-        Some(path) => Finding::ok(NAME, format!("Claude Code starts {} through {name}", path.display())),
-        None => {
+    let programs = programs(home);
+    let fits = |path: &&PathBuf| plugin.version.is_none() || version(path) == plugin.version;
+    if let Some(path) = programs.iter().find(fits) {
+        return Finding::ok(NAME, format!("Claude Code starts {} through {name}", path.display()));
+    }
+    if plugin.is_published && which::which("npx").is_ok() {
+        return Finding::ok(NAME, format!("Claude Code starts the npm package {PROGRAM} through {name}"));
+    }
+    match (programs.first(), &plugin.version) {
+        (Some(path), Some(wanted)) => Finding::bad(
+            NAME,
+            format!(
+                "Claude Code has {name}, which starts only version {wanted}, and {} is another one",
+                path.display()
+            ),
+        )
+        .fix(format!("claude plugin update {name}")),
+        _ => {
             Finding::bad(NAME, format!("Claude Code has {name}, which does not find {PROGRAM} on the PATH")).fix(link())
         }
     }
 }
 
-/// Finds the program as the launcher does.
-fn program(home: &Path) -> Option<PathBuf> {
+/// Finds the installed programs as the launcher does.
+fn programs(home: &Path) -> Vec<PathBuf> {
     let cargo = env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
     let folders = [cargo.join("bin"), home.join(".local/bin"), "/opt/homebrew/bin".into(), "/usr/local/bin".into()];
-    which::which(PROGRAM).ok().or_else(|| folders.iter().find_map(|folder| which::which(folder.join(PROGRAM)).ok()))
+    let there = folders.iter().filter_map(|folder| which::which(folder.join(PROGRAM)).ok());
+    which::which(PROGRAM).ok().into_iter().chain(there).collect()
 }
 
 fn link() -> String {

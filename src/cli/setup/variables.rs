@@ -68,3 +68,18 @@ pub fn set_secrets() -> Vec<&'static str> {
 fn is_set(name: &str) -> bool {
     env::var_os(name).is_some_and(|value| !value.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks the plugin's entry for Codex, which cannot know which variables are set.
+    #[test]
+    fn codex_plugin_names_all_variables() {
+        let manifest: serde_json::Value =
+            serde_json::from_str(include_str!("../../../.codex-plugin/plugin.json")).expect("a manifest");
+        let named = &manifest["mcpServers"]["orchestrator-boss"]["env_vars"];
+        let all: Vec<&str> = KEYS.iter().chain(OTHERS).copied().collect();
+        assert_eq!(*named, serde_json::json!(all));
+    }
+}
