@@ -12,13 +12,19 @@ use crate::world::{CEILING, World};
 
 with_each_cli!(npx_runs_the_published_program: Claude);
 with_each_cli!(npm_names_a_missing_platform: Claude);
+with_each_cli!(registry_entry_is_valid: Claude);
 
 async fn npx_runs_the_published_program(world: &World) {
     let registry = Registry::start(world);
-    for package in packages(world) {
-        let published = npm(world, "npm", &["publish", &package]);
-        assert!(published.status.success(), "{package}: {published:?}");
-    }
+    let packages = packages(world);
+    let publish = || {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/publish");
+        npm(world, script, &packages.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let published = publish();
+    assert!(published.status.success(), "{published:?}");
+    let again = publish();
+    assert_eq!(text(&again.stdout).matches(": already published").count(), packages.len(), "{again:?}");
     let version = format!("orchestrator-boss {}", env!("CARGO_PKG_VERSION"));
     let npx = |options: &[&str], command: &[&str]| {
         let all: Vec<&str> = options.iter().chain(&["-y", "orchestrator-boss"]).chain(command).copied().collect();
@@ -31,6 +37,20 @@ async fn npx_runs_the_published_program(world: &World) {
     assert!(claude(world, &add).status.success());
     let listed = claude(world, &["mcp", "list"]);
     assert!(text(&listed.stdout).contains("Connected"), "{listed:?}");
+
+    // The plugin of this release starts it, too.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let packed = npm(world, root.join(".ci/plugin"), &[&world.path("").display().to_string(), "published"]);
+    let unpack = ["-xzf", text(&packed.stdout).trim(), "-C", &world.path("").display().to_string()].map(str::to_owned);
+    assert!(Command::new("tar").args(unpack).status().expect("tar runs").success());
+    let launcher = world.path("orchestrator-boss-plugin/.claude-plugin/launch.sh").display().to_string();
+    let served = npm(world, "sh", &[&launcher, "serve"]);
+    assert!(served.status.success(), "{served:?}");
+
+    // The name and version of another content may be those of a stranger.
+    let repacked = repack(world, &packages[0]);
+    let refused = npm(world, Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/publish"), &[&repacked]);
+    assert!(text(&refused.stderr).contains("it is published with other content"), "{refused:?}");
 
     drop(registry);
     let offline = npx(&["--offline"], &["--version"]);
@@ -58,6 +78,37 @@ async fn npm_names_a_missing_platform(world: &World) {
     assert!(said.contains("there is no program for sunos-"), "{said}");
 }
 
+/// Checks the file for the MCP registry by the registry's schema.
+async fn registry_entry_is_valid(world: &World) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pack = world.home.command(root.join(".ci/packages"));
+    let packed = pack.arg(world.path("packages")).env("GITHUB_REPOSITORY", "someone/orchestrator-boss").output();
+    assert!(packed.as_ref().is_ok_and(|it| it.status.success()), "{packed:?}");
+    let script = "
+        const ajv = new (require('ajv').default)({ strict: false });
+        require('ajv-formats').default(ajv);
+        const [schema, entry] = process.argv.slice(1).map((file) => JSON.parse(require('fs').readFileSync(file)));
+        if (!ajv.validate(schema, entry)) throw new Error(ajv.errorsText());
+        entry.packages[0].transport.type = 'none';
+        if (ajv.validate(schema, entry)) throw new Error('the schema accepts anything');";
+    let mut node = world.home.command("node");
+    node.args(["-e", script]).current_dir(root.join("tests/real"));
+    node.arg(root.join("tests/fixtures/mcp_registry/server.schema.json")).arg(world.path("packages/server.json"));
+    let checked = node.output().expect("node runs");
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+}
+
+/// Packs the files of a package again, with one more.
+fn repack(world: &World, package: &str) -> String {
+    let folder = world.path("repacked");
+    fs::create_dir(&folder).expect("a new folder");
+    let tar = |arguments: &[&str]| Command::new("tar").args(arguments).current_dir(&folder).status();
+    assert!(tar(&["-xzf", package]).expect("tar runs").success());
+    fs::write(folder.join("package/more"), "").expect("a new file");
+    assert!(tar(&["-czf", "other.tgz", "package"]).expect("tar runs").success());
+    folder.join("other.tgz").display().to_string()
+}
+
 /// Packs the program that is being tested. Returns the paths of the packages, in the order in which they are published.
 fn packages(world: &World) -> Vec<String> {
     let target = format!(
@@ -83,8 +134,8 @@ fn packages(world: &World) -> Vec<String> {
     text(&packed.stdout).lines().map(str::to_owned).collect()
 }
 
-/// Runs `npm` or `npx` with the registry of this test, an empty home and an empty cache.
-fn npm(world: &World, program: &str, arguments: &[&str]) -> Output {
+/// Runs `npm`, `npx` or a script that uses them, with the registry of this test, an empty home and an empty cache.
+fn npm(world: &World, program: impl AsRef<Path>, arguments: &[&str]) -> Output {
     let mut command = world.home.command(program);
     command.args(arguments).current_dir(world.repo());
     command.env("NPM_CONFIG_USERCONFIG", npmrc(world)).env("NPM_CONFIG_CACHE", world.path("npm-cache"));
@@ -115,8 +166,8 @@ impl Registry {
         let address = free.local_addr().expect("it is bound").to_string();
         drop(free);
         let settings = format!(
-            "storage: {storage:?}\nauth: {{ htpasswd: {{ file: {users:?} }} }}\nuplinks: {{}}\n\
-             max_body_size: 100mb\npackages: {{ '**': {{ access: $all, publish: $all }} }}\nlog: {{ type: stdout, level: fatal }}\n",
+            "max_body_size: 200mb\nstorage: {storage:?}\nauth: {{ htpasswd: {{ file: {users:?} }} }}\nuplinks: {{}}\n\
+             packages: {{ '**': {{ access: $all, publish: $all }} }}\nlog: {{ type: stdout, level: fatal }}\n",
             storage = world.path("registry"),
             users = world.path("registry-users"),
         );
