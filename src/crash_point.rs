@@ -28,7 +28,7 @@ points! {
     Admitted, BranchBegun, WorktreeRecorded, WorktreeMade, WorktreeRemembered, AttemptPrepared, SupervisorSpawned, SupervisorReady, EndSeen, EndNoted,
     TakenOver, LossCleanedUp, LossRecorded,
     // The supervisor.
-    Claimed, SaidReady, CliSpawned, CliEnded, TurnSwept, ChangesCommitted, Verified, Swept, FactsRead, InboxClosed,
+    Claimed, SaidReady, SetUp, CliSpawned, CliEnded, TurnSwept, ChangesCommitted, Verified, Swept, FactsRead, InboxClosed,
     Settled,
     // The supervisor of a verification of an integration.
     VerificationBegun, VerificationTreeMade, VerificationVerified, VerificationTreeRemoved,
@@ -43,7 +43,7 @@ pub enum Moment {
 
 /// Kinds of files, by name, by folder or by ending.
 #[cfg(feature = "crash-points")]
-const FILES: [&str; 18] = [
+const FILES: [&str; 19] = [
     ".gitignore",
     "bases",
     "git-configuration.json",
@@ -54,6 +54,7 @@ const FILES: [&str; 18] = [
     "assignment.json",
     "worktree.json",
     "setup.json",
+    "ports.json",
     "claim",
     "verification.json",
     "result.json",

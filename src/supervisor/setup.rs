@@ -15,6 +15,7 @@ use crate::attempt::assignment::SetupTask;
 use crate::attempt::prompt;
 use crate::attempt::status::Phase;
 use crate::backend::AgentEvent;
+use crate::crash_point::{self, Point};
 use crate::git;
 use crate::mission::hint::{Hint, Hinted, with_hints};
 use crate::mission::outcome::{Exit, Failure, FailureKind, WorktreeSetup, tail};
@@ -62,6 +63,7 @@ impl LiveAttempt {
         self.status.set_phase(Phase::SettingUp, &format!("setting up: {command}"));
         let before = self.changed_tracked_files().await;
         let ShellRun { end, seconds, log_tail } = self.run_setup(&task).await;
+        crash_point::at(Point::SetUp);
         // Also a daemon that the command left: it would outlive the attempt, or change files meanwhile.
         self.sweep().await;
         self.limits.extend(Duration::from_secs_f64(seconds));

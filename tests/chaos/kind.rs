@@ -56,7 +56,10 @@ impl Kind {
         match self {
             Kind::OwnBranch => mission["worktree"] = json!({ "branch": format!("own/{request}") }),
             Kind::FailsOnce | Kind::FailsTwice => mission["fallback_backends"] = json!(["other"]),
-            Kind::VerifyPasses => mission["verify_command"] = json!("sleep 0.1; true"),
+            Kind::VerifyPasses => {
+                mission["setup_command"] = json!("sleep 0.1; true");
+                mission["verify_command"] = json!("sleep 0.1; true");
+            }
             Kind::RacesQuickly | Kind::RacesSlowly | Kind::RacesAndHangs => mission["verify_command"] = json!("true"),
             Kind::VerifyFails => mission["verify_command"] = json!("exit 7"),
             _ => {}
