@@ -174,7 +174,7 @@ impl LaunchPlan {
     }
 }
 
-/// How to start a CLI in the terminal of a person.
+/// The command line of a CLI in a person's terminal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttachPlan {
     pub args: Vec<String>,

@@ -62,7 +62,7 @@ pub(super) struct CleanArgs {
 /// Maximum width of a column of names.
 const MOST_NAME: usize = 40;
 
-/// What was done. With `--dry-run`, what would be done.
+/// The result. With `--dry-run`, the result that a run would have.
 #[derive(Debug, Default, Serialize)]
 struct CleanReport {
     dry_run: bool,

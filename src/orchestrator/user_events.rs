@@ -63,7 +63,7 @@ struct Wave<'a> {
     events: &'a [UserEvent],
 }
 
-/// How far a worker is in one attempt. It only advances.
+/// The progress of a worker in one attempt. It only advances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 enum Progress {
     #[default]
@@ -261,9 +261,9 @@ mod tests {
     async fn hanging_command_is_ended_with_its_processes() {
         let folder = tempfile::tempdir().unwrap();
         let command = "sleep 600 & echo $! > child.new; mv child.new child; wait";
-        let limit = Duration::from_secs(2);
+        let limit = Duration::from_secs(5);
         let why = run(command, folder.path(), &[event(NotifyEvent::AllDone)], limit).await.unwrap_err();
-        assert_eq!(why, "it was ended after 2 s");
+        assert_eq!(why, "it was ended after 5 s");
         let child: u32 = std::fs::read_to_string(folder.path().join("child")).unwrap().trim().parse().unwrap();
         let began = Instant::now();
         // A killed process takes a moment to disappear.

@@ -165,7 +165,7 @@ struct FoundWorktree {
     branch: Option<String>,
 }
 
-/// What exists of a worker.
+/// The worktree and the branch of a worker, as far as they exist.
 struct Found<'a> {
     worker: &'a Worker,
     /// The branch that its work is to be merged into.

@@ -110,8 +110,8 @@ impl Usual {
         self.common_dir.join("refs/heads").join(format!("{branch}.lock"))
     }
 
-    /// What a server left that was killed while it made a worktree, the lock of a ref among it. Whoever made it is
-    /// dead: we hold the repository's lock.
+    /// Removes the remains of a worktree, and the lock of its ref, from a server that was killed while it made them. That
+    /// server is dead, since this process holds the repository's lock.
     fn clear_away(&self, unfinished: &Path) {
         let head = unfinished.join("HEAD");
         if let Ok(text) = fs::read_to_string(&head)

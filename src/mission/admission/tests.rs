@@ -109,9 +109,8 @@ fn start(registry: &mut Registry, server: &str, now: Timestamp) -> Result<usize,
 }
 
 proptest! {
-    /// However workers of three bosses on two servers start, end and are refused: the limits hold, a backend that takes
-    /// no work is left alone and tried by one, bosses take turns, nobody runs twice at once, and in the end all have
-    /// run.
+    /// However workers of three bosses on two servers start, end and are refused: the limits hold, one worker tries a
+    /// backend that accepts no work, bosses take turns, no worker runs twice at once, and in the end all have run.
     #[test]
     fn limits_hold_and_every_worker_starts(ends in prop::collection::vec(any_end(), 0..80)) {
         let mut registry = Registry::default();
