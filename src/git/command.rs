@@ -321,7 +321,7 @@ impl Git {
         CommandError::Failed { command, dir: self.dir, code: status.code(), stderr: shorten(stderr) }
     }
 
-    /// However long it takes: somebody reads its output in a pager.
+    /// Removes the time limit, since the user reads its output in a pager.
     pub fn unlimited(mut self) -> Self {
         self.limit = Duration::from_secs(30 * 24 * 3_600);
         self
@@ -581,7 +581,7 @@ mod tests {
         let pid = std::fs::read_to_string(folder.join("filter.pid")).expect("the filter had begun");
         let alive = |pid: &str| rustix::process::test_kill_process(Pid::from_raw(pid.trim().parse().unwrap()).unwrap());
         let began = Instant::now();
-        // An orphan is reaped by whoever inherits it.
+        // An orphan is reaped by the process that inherits it.
         while alive(&pid).is_ok() {
             assert!(began.elapsed() < Duration::from_secs(60), "the filter lives on");
             thread::sleep(Duration::from_millis(5));

@@ -124,9 +124,9 @@ mod tests {
         let (fixture, path, base) = work();
         let theirs = fixture.commit("theirs.txt", "x\n");
         git(&path, &["checkout", "-q", "--detach", &theirs]);
-        assert!(!reattach(&fixture.repo, &path, "work", &base).unwrap(), "somebody else's commit");
+        assert!(!reattach(&fixture.repo, &path, "work", &base).unwrap(), "the commit of another");
         commit(&path, "on-theirs.txt", "x\n");
-        assert!(!reattach(&fixture.repo, &path, "work", &base).unwrap(), "on top of somebody else's commit");
+        assert!(!reattach(&fixture.repo, &path, "work", &base).unwrap(), "on top of the commit of another");
         git(&path, &["checkout", "-q", "work"]);
         commit(&path, "a.txt", "a\n");
         git(&path, &["checkout", "-q", "--detach", &base]);

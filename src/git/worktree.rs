@@ -359,7 +359,7 @@ pub fn remove_empty_folder(repo: &Repository, folder: &Path) -> Result<(), Workt
     Ok(())
 }
 
-/// Removes only folders that are empty and that we made; one that somebody else has creation to use stays.
+/// Removes only empty folders that this process made. A folder that another process has begun to use stays.
 fn restore_folders(creation: &Rollback) {
     if creation.path_existed {
         let _ = fs::create_dir(&creation.path);

@@ -70,7 +70,7 @@ fn changes_are_reported_by_name_without_values() {
     assert!(!kept.contains("secret") && kept.contains("run-me"), "{kept}");
 }
 
-/// Everything that git could be made to run by a repository, set up by whoever works in `worktree`.
+/// Sets up, from `worktree`, everything that a repository could make git run.
 fn plant(fixture: &Fixture, worktree: &Path) -> Vec<PathBuf> {
     let mut marks = Vec::new();
     let mut trap = |name: &str| {

@@ -122,7 +122,7 @@ impl Usual {
             let written = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
             let ref_lock = self.ref_lock(branch);
             let age = written(&head).zip(written(&ref_lock)).map(|(head, lock)| lock.duration_since(head));
-            // Not the lock of somebody who works on that branch now.
+            // Not the lock of another process that works on that branch now.
             if age.is_some_and(|age| age.is_ok_and(|age| age < AS_OLD)) {
                 let _ = fs::remove_file(ref_lock);
             }
@@ -389,7 +389,7 @@ mod tests {
         };
         leave(Duration::from_secs(60));
         create(&fixture.repo, &request(&fixture, "other"), None).unwrap();
-        assert!(ref_lock.exists() && !unfinished.exists(), "somebody works on that branch");
+        assert!(ref_lock.exists() && !unfinished.exists(), "another process works on that branch");
         fs::remove_file(&ref_lock).unwrap();
         leave(Duration::ZERO);
         create(&fixture.repo, &request(&fixture, "work"), None).unwrap();

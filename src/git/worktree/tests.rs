@@ -102,7 +102,7 @@ fn concurrently_created_branch_leaves_nothing() {
     let request = Request { path: Some(PathBuf::from("in/new/folders")), ..on_branch("work") };
     let plan = check::check(&fixture.repo, &request).unwrap();
     fixture.git(&["branch", "work"]);
-    let Err(error) = register(&fixture.repo, &plan, None) else { panic!("the branch is somebody else's") };
+    let Err(error) = register(&fixture.repo, &plan, None) else { panic!("the branch belongs to another") };
     assert!(matches!(error, WorktreeError::BranchExists { .. }), "{error}");
     assert!(!fixture.root().join("in").exists());
     assert_eq!(branches(&fixture), "main\nwork");
