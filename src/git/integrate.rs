@@ -1,7 +1,7 @@
 //! Computes the integration of one branch into another: a merge, a squash or a cherry-pick.
 //!
 //! The result is computed by `git merge-tree` without a working tree. It is the tree that the user's own `git merge`
-//! would create. This module moves no branch; [`super::land`] moves the target to a clean result. Its commits are not
+//! would create. This module moves no branch; [`super::land()`] moves the target to a clean result. Its commits are not
 //! signed and run no hook.
 
 use std::collections::{BTreeSet, HashMap, HashSet};

@@ -1,4 +1,4 @@
-//! The list of a repository's worktrees. [`super::worktree`] creates them, and [`super::remove`] removes them.
+//! The list of a repository's worktrees. [`super::worktree`] creates them, and [`super::remove()`] removes them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -2,7 +2,7 @@
 //!
 //! This applies only to worktrees that this program created. No hook runs and nothing is signed, as both could prompt.
 //! A commit that would be misleading is an error: with conflicts, in the middle of a rebase, or on no branch.
-//! [`super::not_on_branch`] then lists the uncommitted changes.
+//! [`super::not_on_branch()`] then lists the uncommitted changes.
 
 use std::collections::HashSet;
 use std::io;

@@ -2,7 +2,7 @@
 //!
 //! Many are created in parallel. Only the registration is done under the repository's lock, because parallel calls of
 //! `git worktree add` fail; it takes milliseconds. The files are checked out in parallel. A failed creation is undone
-//! exactly: a branch or an empty folder that existed before stays. [`super::remove`] removes worktrees.
+//! exactly: a branch or an empty folder that existed before stays. [`super::remove()`] removes worktrees.
 
 use std::fs;
 use std::io;

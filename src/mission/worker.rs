@@ -30,7 +30,7 @@ pub struct Worker {
     pub needs: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub race: Option<Race>,
-    /// The integration branch: see [`NewWorker::integration_branch`].
+    /// The integration branch: see [`NewWorker::integration_branch`](super::entry::NewWorker::integration_branch).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integration_branch: Option<String>,
     /// One summary per attempt, oldest first.

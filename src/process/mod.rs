@@ -1,7 +1,7 @@
 //! Operating-system processes: starting them, identifying them again, following what they write, and ending them.
 //!
-//! The supervisor is the main user. It starts the worker's CLI ([`spawn`]), follows its output files ([`Tail`]) and
-//! signals it ([`send`]). It records the processes below the CLI ([`tree()`]), and checks with a [`sweep`] that none
+//! The supervisor is the main user. It starts the worker's CLI ([`spawn()`]), follows its output files ([`Tail`]) and
+//! signals it ([`send`]). It records the processes below the CLI ([`tree()`]), and checks with a [`sweep()`] that none
 //! is left. The server only checks whether a supervisor is alive ([`Identity`]), starts new ones ([`start_detached`])
 //! and sweeps after one that died.
 //!

@@ -3,7 +3,7 @@
 //! outcome, once.
 //!
 //! Its interface is the attempt's folder (see [`crate::attempt`]); the socket only makes it faster. It never touches
-//! the journal or other workers. Start reading in [`run`].
+//! the journal or other workers. Start reading in [`mod@run`].
 
 mod attempt;
 mod blocking;

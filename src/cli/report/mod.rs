@@ -40,7 +40,7 @@ Exit codes:
   1    the report could not be written, or there is nothing to report
   2    wrong usage")]
 pub(super) struct ReportArgs {
-    /// Output file; `-` for stdout [default: orchestrator-report-<date>.html in the current directory]
+    /// Output file; `-` for stdout [default: orchestrator-report-DATE.html in the current directory]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Include only workers of this boss; the beginning of its id is enough
