@@ -70,9 +70,9 @@ pub struct Settings {
     /// Daemons that you share with workers: they keep running when a worker ends. Each is a name from the default list,
     /// or the name of a program or of a Java main class.
     pub shared_daemons: Vec<String>,
-    /// Shell command that prepares a new worktree before the CLI of its worker starts, such as `npm ci`. It runs once for
-    /// each worktree, in the folder in which the worker runs. It gets no variables with keys. A mission may name another
-    /// one. If it fails, the CLI is not started.
+    /// Shell command that prepares a new worktree before the CLI of its worker starts, such as `npm ci`. It runs once
+    /// for each worktree, in the folder in which the worker runs. It gets no variables with keys. A mission may name
+    /// another one. If it fails, the CLI is not started.
     pub setup_command: Option<String>,
     /// Time limit of one run of a `setup_command`. It does not count against the time limit of the mission.
     pub setup_timeout_minutes: f64,
@@ -90,8 +90,8 @@ pub struct Settings {
     pub on_stall: OnStall,
     /// Limits for all workers of one boss together.
     pub boss: BossSettings,
-    /// Number of days after which the logs of a finished worker are removed: its events and the raw output of its CLI. Its
-    /// outcome stays. Workers whose work is neither merged nor cleaned up keep their logs. 0: never.
+    /// Number of days after which the logs of a finished worker are removed: its events and the raw output of its CLI.
+    /// Its outcome stays. Workers whose work is neither merged nor cleaned up keep their logs. 0: never.
     pub log_days: u32,
     /// Maximum size of the raw output of one attempt. An attempt that prints more is ended.
     pub max_output_mib: u64,
@@ -152,7 +152,8 @@ pub enum OnStall {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RepositorySettings {
-    /// Shell command that prepares a new worktree of this repository. An empty text: none. Default: the general setting.
+    /// Shell command that prepares a new worktree of this repository. An empty text: none. Default: the general
+    /// setting.
     pub setup_command: Option<String>,
     /// Time limit of one run of it. Default: the general setting.
     pub setup_timeout_minutes: Option<f64>,

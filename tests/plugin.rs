@@ -1,5 +1,5 @@
-//! The plugin without its clients: its launcher with and without the program, its manifests, and the names of its tools.
-//! `tests/real/plugin.rs` installs it into Claude Code and Codex.
+//! The plugin without its clients: its launcher with and without the program, its manifests, and the names of its
+//! tools. `tests/real/plugin.rs` installs it into Claude Code and Codex.
 
 use std::collections::BTreeSet;
 use std::fs;

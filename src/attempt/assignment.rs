@@ -47,7 +47,8 @@ pub struct Assignment {
     /// The setup to run before the CLI. `None` if there is none, or if it succeeded in this worktree before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<SetupTask>,
-    /// The end of the setup and of the copying of ignored folders. Ignored files that did not change since then are not work of the worker.
+    /// The end of the setup and of the copying of ignored folders. Ignored files that did not change since then are not
+    /// work of the worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared_at: Option<Timestamp>,
     /// The first of ten ports for the processes of the worker. `None` without a worktree of its own.
@@ -83,8 +84,8 @@ const WORKER_VARIABLE: &str = "ORCHESTRATOR_WORKER";
 const PORT_VARIABLE: &str = "ORCHESTRATOR_PORT";
 
 impl Assignment {
-    /// Returns the variables by which the worker's processes can keep apart from those of other workers: its id, and the
-    /// first of its ports. Empty in a directory of the user.
+    /// Returns the variables by which the worker's processes can keep apart from those of other workers: its id, and
+    /// the first of its ports. Empty in a directory of the user.
     pub fn variables(&self) -> BTreeMap<String, String> {
         let id = self.ours.then(|| (WORKER_VARIABLE, self.worker_id.to_string()));
         let port = self.port.map(|port| (PORT_VARIABLE, port.to_string()));

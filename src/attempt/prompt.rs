@@ -15,7 +15,7 @@ You are a worker; another agent leads you and reads your last message.
 - You start in {subfolder}, a folder of it, and commands run there.
 - Your branch is {branch}. Commit your work there; do not switch branches, push or merge.
 - Your work is done when this command succeeds there: {verify_command}
-- End when you are done: do not ask questions, since nobody will answer. If you cannot finish, begin the last line of your last message with `BLOCKED:` and say what is missing.";
+- End when you are done: do not ask questions, since they get no answer. If you cannot finish, begin the last line of your last message with `BLOCKED:` and say what is missing.";
 
 const READ_ONLY: &str = "\
 {prompt}
@@ -23,7 +23,7 @@ const READ_ONLY: &str = "\
 ---
 You are a worker; another agent leads you and reads your last message.
 - Look around in {directory} and change nothing.
-- End when you are done: do not ask questions, since nobody will answer. If you cannot finish, begin the last line of your last message with `BLOCKED:` and say what is missing.";
+- End when you are done: do not ask questions, since they get no answer. If you cannot finish, begin the last line of your last message with `BLOCKED:` and say what is missing.";
 
 /// Returns the prompt of an attempt's first turn, and the session that it resumes, if any.
 pub fn first(assignment: &Assignment) -> (String, Option<String>) {

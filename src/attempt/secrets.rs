@@ -1,6 +1,6 @@
 //! Secrets in the user's settings (`env` of a custom backend, `notify_command`). No file may hold them, since a worker
-//! can read the files of all attempts. The server passes those of a backend to the supervisor in an environment variable,
-//! which no worker inherits.
+//! can read the files of all attempts. The server passes those of a backend to the supervisor in an environment
+//! variable, which no worker inherits.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

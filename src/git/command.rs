@@ -22,10 +22,10 @@ use super::configuration;
 use super::trust::{Checkout, Trust};
 use crate::mission::hint::{Hint, Hinted};
 
-/// The oldest git that we support: 2.38 brought `merge-tree --write-tree`.
+/// The oldest supported git: 2.38 added `merge-tree --write-tree`.
 const OLDEST_SUPPORTED: (u32, u32) = (2, 38);
 
-/// What makes git work on another repository or another configuration than the folder's own
+/// Variables that make git use another repository or another configuration than those of the folder
 /// (`git rev-parse --local-env-vars` of git 2.47, and four that change what paths and refs mean).
 const INHERITED_VARIABLES: [&str; 19] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
@@ -57,13 +57,13 @@ const SAFE_CONFIGURATION: [&str; 5] = [
     "submodule.recurse=false",
 ];
 
-/// How much of git's error output an error carries, in bytes.
+/// Maximum number of bytes of git's error output in an error.
 const STDERR_KEPT: usize = 4_000;
-/// How long a call that changes something may take: a first checkout over a slow network, with large files fetched by a
-/// filter, takes minutes. What takes longer hangs, and would hold up the start or the end of a worker for ever.
+/// Time limit of a call that changes something. A first checkout over a slow network, with large files fetched by a
+/// filter, takes minutes. A call that takes longer hangs, and would block the start or the end of a worker.
 const WRITE_LIMIT: Duration = Duration::from_secs(30 * 60);
 const READ_LIMIT: Duration = Duration::from_secs(10 * 60);
-/// What a git that is stopped gets to remove its lock files.
+/// Time that a stopped git gets to remove its lock files.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +114,7 @@ impl Hinted for CommandError {
     }
 }
 
-/// What a finished git said. `code` is `None` when a signal ended it.
+/// The output of a finished git. `code` is `None` when a signal ended it.
 #[derive(Debug)]
 pub struct Output {
     pub code: Option<i32>,
@@ -122,7 +122,7 @@ pub struct Output {
     pub stderr: String,
 }
 
-/// A part of a long output; `more` tells that git had more to say.
+/// A part of a long output. `more` is true if there was more.
 #[derive(Debug)]
 pub struct Page {
     pub bytes: Vec<u8>,
@@ -142,7 +142,7 @@ pub struct Git {
 }
 
 impl Git {
-    /// A call that reads. It takes no lock that could block another process that works in the folder.
+    /// Begins a call that reads. It takes no lock that could block another process that works in the folder.
     ///
     /// There is no call without trust:
     ///
@@ -153,13 +153,13 @@ impl Git {
         Git::write(dir).reading()
     }
 
-    /// A call that changes something.
+    /// Begins a call that changes something.
     pub fn write(dir: &Checkout) -> Git {
         Git::new(dir, Some(dir.trust().clone()))
     }
 
-    /// A reading call that uses all settings of the repository in `dir`. Only for questions by which git runs nothing
-    /// that a repository names, such as its version, where a repository lies, or what it has configured.
+    /// Begins a reading call that uses all settings of the repository in `dir`. Only for calls that run nothing that a
+    /// repository names, such as those for the version, the place or the configuration of a repository.
     pub fn without_trust(dir: impl AsRef<Path>) -> Git {
         Git::new(dir.as_ref(), None).reading()
     }
@@ -184,7 +184,7 @@ impl Git {
         self
     }
 
-    /// One more setting for this call alone. Must come before the first argument.
+    /// Adds a setting for this call alone. Must come before the first argument.
     pub fn config(mut self, setting: &str) -> Git {
         self.command.args(["-c", setting]);
         self
@@ -216,7 +216,7 @@ impl Git {
         self
     }
 
-    /// Runs to the end, whatever the exit code is.
+    /// Runs to the end, with any exit code.
     pub fn output(mut self) -> Result<Output, CommandError> {
         let ended = self.collect(|stdout| {
             let mut bytes = Vec::new();
@@ -225,12 +225,12 @@ impl Git {
         Ok(Output { code: ended.status.code(), stdout: ended.stdout, stderr: shorten(&ended.stderr) })
     }
 
-    /// The output of a call that must succeed.
+    /// Returns the output of a call that must succeed.
     pub fn run(self) -> Result<Vec<u8>, CommandError> {
         self.run_and_listen().map(|(stdout, _)| stdout)
     }
 
-    /// The output of a call that must succeed, and what git complained about all the same.
+    /// Returns the output of a call that must succeed, and its error output.
     pub fn run_and_listen(self) -> Result<(Vec<u8>, String), CommandError> {
         let (command, dir) = (self.shown.join(" "), self.dir.clone());
         let output = self.output()?;
@@ -240,7 +240,7 @@ impl Git {
         }
     }
 
-    /// The output as text, without the newline at its end.
+    /// Returns the output as text, without the newline at its end.
     pub fn text(self) -> Result<String, CommandError> {
         let command = self.shown.join(" ");
         let mut text = String::from_utf8(self.run()?).map_err(|_| CommandError::NotUtf8 { command })?;
@@ -250,7 +250,7 @@ impl Git {
         Ok(text)
     }
 
-    /// The output as a path, without the newline at its end.
+    /// Returns the output as a path, without the newline at its end.
     pub fn path(self) -> Result<PathBuf, CommandError> {
         let mut bytes = self.run()?;
         if bytes.ends_with(b"\n") {
@@ -259,7 +259,7 @@ impl Git {
         Ok(PathBuf::from(OsString::from_vec(bytes)))
     }
 
-    /// The output where exit code 0 means yes and 1 means no, which is `None`. Anything else is a failure.
+    /// Returns the output if the exit code is 0, and `None` if it is 1. Any other exit code is an error.
     pub fn answer(self) -> Result<Option<Vec<u8>>, CommandError> {
         let (command, dir) = (self.shown.join(" "), self.dir.clone());
         let output = self.output()?;
@@ -270,7 +270,7 @@ impl Git {
         }
     }
 
-    /// For questions that git answers by exit code alone.
+    /// Returns whether the exit code is 0, for questions that git answers by it alone.
     pub fn succeeds(self) -> Result<bool, CommandError> {
         Ok(self.answer()?.is_some())
     }
@@ -296,9 +296,9 @@ impl Git {
         self.args(["rev-parse", &format!("{commit}^{{tree}}")]).text()
     }
 
-    /// At most `limit` bytes of the output from `offset` on, without holding the rest in memory.
+    /// Returns at most `limit` bytes of the output from `offset` on, without holding the rest in memory.
     pub fn page(mut self, offset: u64, limit: usize) -> Result<Page, CommandError> {
-        // Git ends by the closed pipe when there was more; its exit code then means nothing.
+        // If there was more, the closed pipe ends git, and its exit code means nothing.
         let Ended { status, stdout: page, stderr } = self.collect(move |stdout| read_page(stdout, offset, limit))?;
         if !page.more && !status.success() {
             return Err(self.failed(status, &stderr));
@@ -306,7 +306,7 @@ impl Git {
         Ok(page)
     }
 
-    /// Its output as it comes, to the end or until it is not taken any more; that is no failure.
+    /// Passes the output on as it arrives, to the end or until it is no longer accepted, which is no error.
     pub fn pass_on(mut self, mut out: impl Write + Send + 'static) -> Result<(), CommandError> {
         let copy = move |stdout: &mut ChildStdout| match io::copy(stdout, &mut out).and_then(|_| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -336,7 +336,7 @@ impl Git {
         let deadline = Instant::now() + self.limit;
         let mut child = self.start()?;
         if let (Some(mut stdin), Some(input)) = (child.stdin.take(), self.input.take()) {
-            // Git may stop reading early: the exit code tells whether that was a failure.
+            // Git may stop reading early. The exit code shows whether that was an error.
             thread::spawn(move || stdin.write_all(&input));
         }
         let mut stdout = child.stdout.take().expect("stdout was asked for as a pipe");
@@ -344,7 +344,7 @@ impl Git {
         let output = in_a_thread(move || read(&mut stdout));
         let complaint = in_a_thread(move || {
             let mut bytes = Vec::new();
-            // What cannot be read of a complaint is only missing from the error's text.
+            // Unreadable error output is only missing from the error's text.
             let _ = stderr.read_to_end(&mut bytes);
             bytes
         });
@@ -374,7 +374,7 @@ impl Git {
         };
         self.command
             .stdin(stdin)
-            // A group of its own, so that what it has started can be ended with it.
+            // A process group of its own, so that its children can be ended with it.
             .process_group(0)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -411,7 +411,7 @@ pub(super) fn own_settings(dir: &Path) -> Result<Vec<(String, String)>, CommandE
     Ok(configuration::parse_own(&Git::without_trust(dir).args(args).run()?))
 }
 
-/// What came of a call that ran to its end.
+/// The result of a call that ran to its end.
 struct Ended<T> {
     status: ExitStatus,
     stdout: T,
@@ -428,7 +428,7 @@ fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-/// The exit of a child whose outputs are closed, which as a rule is a matter of microseconds. `None`: not by then.
+/// Waits for the exit of a child whose outputs are closed, usually for microseconds. `None` if it did not exit in time.
 fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     let began = Instant::now();
     loop {
@@ -464,7 +464,7 @@ fn stop(mut child: Child) {
     }
 }
 
-/// Says no when git is missing or older than what we are built on. Asked once; only a yes is remembered.
+/// Returns an error if git is missing or too old. Success is remembered, and not checked again.
 pub fn require_supported_version() -> Result<(), CommandError> {
     static SUPPORTED: OnceLock<()> = OnceLock::new();
     if SUPPORTED.get().is_some() {
@@ -568,7 +568,7 @@ mod tests {
     fn hanging_git_is_stopped_with_its_children() {
         let fixture = Fixture::new();
         let folder = fixture.root().to_owned();
-        // A filter that hangs, and does not heed being asked to end.
+        // A filter that hangs, and ignores the signal to terminate.
         let script =
             "#!/bin/sh\ntrap '' TERM\necho $$ > filter.new\nmv filter.new filter.pid\nwhile :; do sleep 0.05; done\n";
         fixture.write("hang", script);

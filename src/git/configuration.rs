@@ -76,9 +76,10 @@ impl Configuration {
         self.whole.is_some() && self.whole == hash_of_own_file(&folders.common) && !of_worktrees
     }
 
-    /// What is different in `now`, by name and never by value: `filter.x.clean (added)`, `hooks/pre-commit (changed)`.
+    /// Returns the differences in `now`, by name and never by value: `filter.x.clean (added)`, `hooks/pre-commit
+    /// (changed)`.
     pub fn changes(&self, now: &Configuration) -> Vec<String> {
-        // One that was remembered by another build may have counted other names.
+        // A record by another build may contain other names.
         let settings =
             differences(&self.settings, &now.settings).filter(|change| change.split(' ').next().is_none_or(counts));
         settings.chain(differences(&self.files, &now.files)).collect()
@@ -160,7 +161,7 @@ fn files(common_dir: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Of what a link leads to, where there is one. What cannot be read is still there.
+/// Returns the hash of a file, or of the target of a link. An unreadable file counts as present.
 fn hash_of_file(path: &Path) -> Option<String> {
     path.symlink_metadata().ok()?;
     Some(fs::read(path).map_or_else(|_| "unreadable".to_owned(), |bytes| hash(&bytes)))
@@ -172,7 +173,7 @@ pub(super) fn hash(bytes: &[u8]) -> String {
         .to_string()
 }
 
-/// For a setting by which a call of ours could run a program or reach another one: what to set in its place.
+/// Returns the value that replaces a setting by which a call could run a program or reach another repository.
 fn harmless(name: &str) -> Option<(String, String)> {
     let (section, rest) = name.split_once('.')?;
     let key = rest.rsplit('.').next()?;
@@ -180,14 +181,14 @@ fn harmless(name: &str) -> Option<(String, String)> {
     match (section, key) {
         ("filter", "clean" | "smudge" | "process") => instead(""),
         ("filter", "required") => instead("false"),
-        // An empty driver would count as a merge that went well.
+        // An empty driver would count as a successful merge.
         ("merge", "driver") => instead("false"),
-        // Those of an object that is fetched because a partial clone lacks it.
+        // Settings for fetching an object that a partial clone lacks.
         ("core", "sshcommand") | ("remote", "uploadpack") => instead("false"),
         ("core", "askpass") => instead(""),
         ("core", "gitproxy") | ("remote", "vcs") => instead("none"),
         ("protocol", "allow") => instead("never"),
-        // An empty one forgets all before it.
+        // An empty value discards all values before it.
         ("credential", "helper") => Some(("credential.helper".to_owned(), String::new())),
         ("gpg", "program") => instead("false"),
         ("hook", "command") => Some((format!("{}enabled", name.strip_suffix("command")?), "false".to_owned())),

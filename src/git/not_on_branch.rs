@@ -59,7 +59,8 @@ impl Examined<'_> {
     }
 }
 
-/// Returns all parts except ignored files, for which there is [`ignored()`]. `status` is the current one of the worktree.
+/// Returns all parts except ignored files, for which there is [`ignored()`]. `status` is the current one of the
+/// worktree.
 pub fn not_on_branch(examined: &Examined, status: &Status) -> Vec<NotOnBranch> {
     let scan = match WorkScan::of(examined, status) {
         Ok(scan) => scan,

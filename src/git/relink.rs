@@ -17,9 +17,9 @@ use super::worktree::{Worktree, WorktreeError, leads_nowhere, link, remember};
 const UNFINISHED: &str = "orchestrator-boss.relink";
 
 /// Repairs the link if the folder is still there with all files of the branch, and its `.git` file or the record is
-/// gone. Whatever differs from the branch is uncommitted afterwards. The files are left alone, and so is a folder with
-/// another repository in it. A folder that lacks files of the branch may be the user's, or the rest of an unfinished
-/// removal: as a worktree, it would turn into a commit that deletes them.
+/// gone. Each difference from the branch is an uncommitted change afterwards. The files are left alone, and so is a
+/// folder with another repository in it. A folder that lacks files of the branch may be the user's, or the rest of an
+/// unfinished removal: as a worktree, it would turn into a commit that deletes them.
 pub fn relink(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError> {
     let path = &made.path;
     clear_unfinished(repo)?;

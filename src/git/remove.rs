@@ -34,13 +34,13 @@ use super::trust::Checkout;
 use super::worktree::{WorktreeError, find, made_by_us};
 use crate::mission::hint::{Hint, Hinted};
 
-/// How many paths a refusal names.
+/// Maximum number of paths that a refusal names.
 const SAMPLES: usize = 5;
 
-/// How often the work is salvaged again because it changed meanwhile.
+/// Maximum number of further salvages of work that changes in the meantime.
 const ATTEMPTS: usize = 3;
 
-/// More than this is not put into the repository unasked: it may be what a package manager fetched.
+/// Maximum number and size of ignored files that are salvaged without being requested. More may be installed packages.
 const MOST_IGNORED_FILES: usize = 5_000;
 const MOST_IGNORED_BYTES: u64 = 100 << 20;
 
@@ -151,7 +151,7 @@ pub struct Removed {
     pub branch: Option<String>,
     pub branch_deleted: bool,
     pub salvage_ref: Option<SalvageRef>,
-    /// What did not go as asked although the worktree is gone.
+    /// Errors that remained although the worktree is removed.
     pub note: Option<String>,
 }
 
@@ -226,7 +226,7 @@ fn remove_found(repo: &Repository, request: &Remove, found: Listed) -> Result<Re
     delete(repo, request, found, salvage_ref)
 }
 
-/// What the caller does not know of how the worktree was made.
+/// Facts about the creation of the worktree that the caller does not know.
 fn with_record(repo: &Repository, request: &Remove, found: &Listed) -> Remove {
     let mut request = request.clone();
     if let Some(made) = made_by_us(repo, &found.path) {
@@ -238,7 +238,7 @@ fn with_record(repo: &Repository, request: &Remove, found: &Listed) -> Remove {
     request
 }
 
-/// What is to be said of a branch that shall go.
+/// The state of a branch that is to be deleted.
 enum BranchCheck {
     None,
     /// All that is in it is in the integration branch, maybe as other commits.
@@ -335,8 +335,8 @@ fn refuse_many_ignored(path: &Path, ignored: &LocallyIgnored) -> Result<(), Remo
     })
 }
 
-/// The commits whose ignore rules are the project's: where the worktree began and the integration branch. Of a worktree
-/// that was not made for a worker nothing else is known than its own commit.
+/// Returns the commits whose ignore rules are the project's: the one at which the worktree began, and that of the
+/// integration branch. For a worktree that was not made for a worker, only its own commit is known.
 fn trusted(repo: &Repository, request: &Remove, found: &Listed) -> Result<Vec<String>, CommandError> {
     let integrated = match &request.integration_branch {
         Some(name) => branch_commit(&repo.checkout(), name)?,
@@ -346,7 +346,7 @@ fn trusted(repo: &Repository, request: &Remove, found: &Listed) -> Result<Vec<St
     Ok(began.into_iter().chain(integrated).collect())
 }
 
-/// The commit of a detached HEAD that goes with the worktree.
+/// Returns the commit of a detached HEAD that would be lost with the worktree.
 fn unreachable_head(repo: &Repository, found: &Listed) -> Result<Option<String>, CommandError> {
     match (&found.branch, &found.head) {
         (None, Some(head)) if !is_reachable(repo, head, Reachable::default())? => Ok(Some(head.clone())),
@@ -413,7 +413,7 @@ fn check_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result<B
     Ok(BranchCheck::Unmerged(RemoveError::Unmerged { branch: branch.clone(), into: name, commits }))
 }
 
-/// Salvages until nothing changes any more between the salvage and the look after it.
+/// Salvages until nothing changes between the salvage and the check after it.
 fn salvage_all(
     repo: &Repository,
     request: &Remove,
@@ -443,10 +443,10 @@ fn delete(
     salvage_ref: Option<SalvageRef>,
 ) -> Result<Removed, RemoveError> {
     let _lock = repo.lock()?;
-    // Somebody may have begun to work there meanwhile.
+    // Another process may have begun to work there in the meantime.
     check_removable(repo, &find(repo, &found.path)?)?;
-    // Git refuses submodules altogether without force, also those that were taken out and left their repository in its
-    // records. That they are clean was seen above.
+    // Without force, git refuses all worktrees with submodules, even former ones whose repositories are still in its
+    // records. They were checked above.
     let has_modules = own_git_dir(&repo.common_dir, &found.path).is_some_and(|own| own.join("modules").exists());
     let has_repositories =
         !found.missing && (has_modules || !nested_repositories(&repo.at(&found.path), &[])?.is_empty());
@@ -489,7 +489,7 @@ fn removed(
     Removed { path: found.path, branch_deleted, branch: found.branch, salvage_ref, note }
 }
 
-/// Only where it still is what was looked at.
+/// Deletes the branch only if it still has the commit that was checked.
 fn delete_branch(repo: &Repository, branch: &str, tip: &str) -> Result<(), CommandError> {
     repo.write().args(["update-ref", "-d", &format!("refs/heads/{branch}"), tip]).run()?;
     let section = format!("branch.{branch}");

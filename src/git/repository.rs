@@ -286,7 +286,7 @@ fn is_surely_outside(dir: &Path) -> bool {
         |path: &Path| fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
     let holds_none = |folder: &Path| {
         let git = folder.join(".git");
-        // A folder without a HEAD is none, whatever its name.
+        // A folder without a HEAD is no repository, under any name.
         let is_other = fs::symlink_metadata(&git).is_ok_and(|found| found.is_dir()) && is_absent(&git.join("HEAD"));
         (is_other || is_absent(&git)) && is_absent(&folder.join("HEAD"))
     };

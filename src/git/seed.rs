@@ -1,4 +1,5 @@
-//! Copies ignored folders of the main checkout, such as a cache, into a new worktree. The settings of the user name them.
+//! Copies ignored folders of the main checkout, such as a cache, into a new worktree. The settings of the user name
+//! them.
 //!
 //! A copy shares its blocks with the original where the file system can clone files. It is never a link, since a change
 //! in the worktree must not change the main checkout. A folder appears in the worktree as a whole or not at all.
@@ -26,8 +27,8 @@ struct Content {
 type Reason = String;
 
 /// Copies the paths, which are relative to the root, into a new worktree. At most `limit` bytes of each are copied if
-/// they cannot be cloned. Returns the paths that were left out, with the reasons. A path that the main checkout does not
-/// have is not among them.
+/// they cannot be cloned. Returns the paths that were left out, with the reasons. A path that the main checkout does
+/// not have is not among them.
 pub fn seed(repo: &Repository, worktree: &Path, paths: &[String], limit: u64) -> Result<Vec<String>, CommandError> {
     let Some(main) = &repo.main_worktree else { return Ok(Vec::new()) };
     let mut left_out = Vec::new();

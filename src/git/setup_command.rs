@@ -36,8 +36,8 @@ pub struct SetupSuggestion {
     pub creates: Vec<String>,
 }
 
-/// Returns the command that the repository seems to need. `None` if it needs none, or has no main checkout. Each call of
-/// git takes at most `limit`.
+/// Returns the command that the repository seems to need. `None` if it needs none, or has no main checkout. Each call
+/// of git takes at most `limit`.
 pub fn suggested_setup(repository: &Repository, limit: Duration) -> Result<Option<SetupSuggestion>, CommandError> {
     let Some(main) = &repository.main_worktree else { return Ok(None) };
     let checkout = repository.at(main);

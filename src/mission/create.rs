@@ -248,7 +248,7 @@ impl Registered {
     }
 }
 
-/// How many tasks an error names at most.
+/// Maximum number of tasks that an error names.
 const MOST_KNOWN: usize = 10;
 
 struct BatchRegistration<'a> {

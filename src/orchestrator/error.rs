@@ -188,7 +188,7 @@ impl Hinted for OrchestratorError {
 
 /// The hints, in groups. Each variant has hints in at most one of them.
 impl OrchestratorError {
-    /// Returns the error of another room that this one passes on as it is.
+    /// Returns the error of another room that this one passes on unchanged.
     fn inner(&self) -> Option<&dyn Hinted> {
         Some(match self {
             Self::Shared(error) => &**error,

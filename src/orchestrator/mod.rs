@@ -1,11 +1,11 @@
 //! The server's one stateful room: an actor that owns the journal, and the tasks that start and follow workers for it.
 //!
 //! [`Orchestrator`] is the handle that the rooms above hold: cheap to clone, each method one message and its answer.
-//! [`Observer`] reads the same state without being a server.
-//! Inside, [`actor`] is a mailbox loop that decides, saves, then answers. Its components own their state and return
-//! effects: [`waits`], [`admission`], [`cancellations`], [`scan`] (collisions), [`user_events`]. Tasks report by mail: [`start`],
-//! [`follow`], [`integrate`], [`verify`], [`probe`]. [`mailbox`] and [`views`] are below all of them. Only the actor
-//! touches the journal, and no lock is held across an await.
+//! [`Observer`] reads the same state without being a server. Inside, [`actor`] is a mailbox loop that decides, saves,
+//! then answers. Its components own their state and return effects: [`waits`], [`admission`], [`cancellations`],
+//! [`scan`] (collisions), [`user_events`]. Tasks report by mail: [`start`], [`follow`], [`integrate`], [`verify`],
+//! [`probe`]. [`mailbox`] and [`views`] are below all of them. Only the actor touches the journal, and no lock is held
+//! across an await.
 
 mod actor;
 mod actor_handle;

@@ -1,5 +1,5 @@
-//! Removes the logs of workers that settled long ago and whose work is merged or cleaned up, so that the state directory
-//! does not grow for ever. Outcome records and statuses stay.
+//! Removes the logs of workers that settled long ago and whose work is merged or cleaned up, so that the state
+//! directory does not grow for ever. Outcome records and statuses stay.
 
 use std::fs;
 use std::time::{Duration, SystemTime};

@@ -51,7 +51,7 @@ fn in_toml(config: &str) -> Option<Vec<String>> {
     let config: Value = toml::from_str(config).ok()?;
     let table = |name: &str| config.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
     let mut servers = table("mcp_servers");
-    // What is reached by an address is not started and can have no command, and other names Codex refuses itself.
+    // A server with an address is not started and has no command, and Codex itself refuses other names.
     let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     servers.retain(|name, server| server.get("command").is_some() && is_plain(name));
     // Our plugin has the server under the same name. An entry of this name replaces that of the plugin.

@@ -1,8 +1,8 @@
 //! Events for the user, and the task that passes them to the user's `notify_command`.
 //!
 //! The actor only compares each worker with what it last noted, and sends what is new through a channel. Nothing waits
-//! for the command: it runs in a task of its own, with a time limit. Each worker's events come from the server that owns
-//! its lease. What ends while no server lives is passed on by the next one.
+//! for the command: it runs in a task of its own, with a time limit. Each worker's events come from the server that
+//! owns its lease. What ends while no server lives is passed on by the next one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -86,8 +86,8 @@ struct Runner {
 }
 
 impl UserEvents {
-    /// Starts the task if the user has set a command. What has settled before is not reported again. Must be called on a
-    /// runtime.
+    /// Starts the task if the user has set a command. What has settled before is not reported again. Must be called on
+    /// a runtime.
     pub fn start(context: &Context, registry: &Registry) -> Self {
         let Some(command) = context.settings.notify_command.clone().filter(|_| !context.is_one_shot) else {
             return Self::default();

@@ -34,7 +34,7 @@ pub struct Sweep {
     pub survivors: Vec<FoundProcess>,
     /// Names of the shared daemons that were left alone.
     pub allowlisted: Vec<String>,
-    /// How certain it is that no other process survives.
+    /// Certainty that no other process survives.
     pub containment: Containment,
 }
 

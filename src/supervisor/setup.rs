@@ -1,5 +1,5 @@
-//! The setup of a worktree: `setup_command` runs before the CLI starts, once for each worktree. If it fails, the attempt
-//! ends without a call of a model.
+//! The setup of a worktree: `setup_command` runs before the CLI starts, once for each worktree. If it fails, the
+//! attempt ends without a call of a model.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::clock;
 
-/// The longest wait for anything; whatever takes longer hangs.
+/// Time limit of every wait. An operation that takes longer hangs.
 const CEILING: Duration = Duration::from_secs(120);
 
 /// Runs the agent: it reports when and where it began, follows commands, and exits when the benchmark is gone.

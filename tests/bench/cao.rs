@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::agent::{Bell, program};
 use crate::clock;
 
-/// The longest wait for anything; whatever takes longer hangs.
+/// Time limit of every wait. An operation that takes longer hangs.
 const CEILING: Duration = Duration::from_secs(120);
 const SESSION: &str = "cao-bench";
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The longest wait for anything; whatever takes longer hangs.
+/// Time limit of every wait. An operation that takes longer hangs.
 const CEILING: Duration = Duration::from_secs(60);
 
 pub struct Client {

@@ -20,11 +20,11 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use crate::crash_point::{self, Point};
 use crate::git::repository::Repository;
 
-/// Where a record is written before its branch is made, and before it takes its place.
+/// Folder in which a record is written before its branch is created and it is moved into place.
 const UNFINISHED: &str = "orchestrator-boss.worktree";
-/// A lock of a ref that is left from a creation is about as old as what else is left of it.
+/// Maximum difference in age between a leftover lock of a ref and the other remains of the same creation.
 const AS_OLD: Duration = Duration::from_secs(2);
-/// Settings by which `git worktree add` does more, or otherwise.
+/// Settings that change what `git worktree add` does.
 const UNUSUAL: [&str; 4] =
     ["core.sharedrepository", "core.sparsecheckout", "core.worktree", "worktree.userelativepaths"];
 
@@ -34,7 +34,7 @@ pub(super) struct NewBranch<'a> {
     pub message: &'a str,
 }
 
-/// What was made; of the rest there is nothing but empty folders.
+/// The created parts. All other parts are at most empty folders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Made {
     Nothing,
@@ -42,7 +42,7 @@ pub(super) enum Made {
     Both,
 }
 
-/// A repository of the usual kind.
+/// A repository without extensions or special worktree settings.
 pub(super) struct Usual {
     opened: Opened,
     /// Without symbolic links, as git writes it.
@@ -52,7 +52,7 @@ pub(super) struct Usual {
 impl Usual {
     pub(super) fn of(repo: &Repository) -> Option<Usual> {
         let root = repo.main_worktree.as_ref().filter(|root| root.join(".git") == repo.common_dir)?;
-        // Libgit2 opens none whose refs or objects are kept in a way that it does not know.
+        // Libgit2 opens no repository with an unknown storage of refs or objects.
         let opened = Opened::open(root).ok().filter(|opened| !opened.is_bare())?;
         let settings = opened.config().and_then(|mut config| config.snapshot()).ok()?;
         let extended = settings.entries(Some("^extensions\\.")).ok()?.next().is_some();
@@ -63,8 +63,8 @@ impl Usual {
         (!extended && !unusual && !sparse).then_some(Usual { opened, common_dir })
     }
 
-    /// Makes the branch, which is not there yet, and has git know a worktree at `path` on it, with none of its files
-    /// there yet. The caller holds the repository's lock.
+    /// Creates the branch, which must not exist, and git's record of a worktree at `path` on it, without any files. The
+    /// caller holds the repository's lock.
     pub(super) fn make(&self, path: &Path, branch: &NewBranch, lock_reason: Option<&str>) -> Made {
         let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| is_plain(name)) else {
             return Made::Nothing;
@@ -100,7 +100,7 @@ impl Usual {
     fn make_branch(&self, branch: &NewBranch) -> bool {
         let name = format!("refs/heads/{}", branch.name);
         let make = |id| {
-            // That there is none is looked at once more, under the lock of the ref.
+            // Its absence is checked once more, under the lock of the ref.
             self.opened.reference_matching(&name, id, false, Oid::ZERO_SHA1, branch.message)
         };
         Oid::from_str(branch.commit).and_then(make).is_ok()
@@ -110,13 +110,13 @@ impl Usual {
         self.common_dir.join("refs/heads").join(format!("{branch}.lock"))
     }
 
-    /// Removes the remains of a worktree, and the lock of its ref, from a server that was killed while it made them. That
-    /// server is dead, since this process holds the repository's lock.
+    /// Removes the remains of a worktree, and the lock of its ref, from a server that was killed while it made them.
+    /// That server is dead, since this process holds the repository's lock.
     fn clear_away(&self, unfinished: &Path) {
         let head = unfinished.join("HEAD");
         if let Ok(text) = fs::read_to_string(&head)
             && let Some(branch) = text.trim_end().strip_prefix("ref: refs/heads/")
-            // A worker can write it too, and must not lead us elsewhere.
+            // A worker can write it too, and must not redirect this process.
             && git2::Branch::name_is_valid(branch).unwrap_or(false)
         {
             let written = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
@@ -130,7 +130,7 @@ impl Usual {
         let _ = fs::remove_dir_all(unfinished);
     }
 
-    /// Moves a record to its place, under the first name that is free, numbered as git does it.
+    /// Moves a record to its place, under the first free name, numbered as git numbers them.
     fn name(&self, unfinished: &Path, name: &str) -> io::Result<PathBuf> {
         let folder = self.common_dir.join("worktrees");
         match fs::create_dir(&folder) {
@@ -160,13 +160,13 @@ fn write(folder: &Path, path: &Path, branch: &str, lock_reason: Option<&str>) ->
     fs::create_dir(folder)?;
     fs::write(folder.join("HEAD"), format!("ref: refs/heads/{branch}\n"))?;
     fs::create_dir(folder.join("refs"))?;
-    // As git does it: a worktree whose files are not there could be pruned otherwise.
+    // Git does the same: otherwise a worktree without files could be pruned.
     fs::write(folder.join("locked"), format!("{}\n", lock_reason.unwrap_or("initializing")))?;
     fs::write(folder.join("gitdir"), format!("{link}\n"))?;
     fs::write(folder.join("commondir"), "../..\n")
 }
 
-/// Writes the file in a worktree that leads to git's record of it, where it is not there or was cut off.
+/// Writes the file in a worktree that links it to git's record, if that file is missing or incomplete.
 pub(in crate::git) fn link(path: &Path, record: &Path) -> io::Result<()> {
     let file = path.join(".git");
     let text = format!("gitdir: {}\n", record.to_str().ok_or(io::ErrorKind::InvalidInput)?);
@@ -178,7 +178,7 @@ pub(in crate::git) fn link(path: &Path, record: &Path) -> io::Result<()> {
     }
 }
 
-/// One that git takes as it is.
+/// Returns whether git accepts a name unchanged.
 fn is_plain(name: &str) -> bool {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
     name.starts_with(|first: char| first.is_ascii_alphanumeric())

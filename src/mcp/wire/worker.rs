@@ -117,7 +117,7 @@ pub(in crate::mcp) struct WorkerReport {
     base: Option<WorkerBase>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<String>,
-    /// What enforces its permissions: sandbox, cli or none.
+    /// Enforcer of its permissions: sandbox, cli or none.
     #[serde(skip_serializing_if = "Option::is_none")]
     enforced: Option<&'static str>,
     /// Its limits, and whether they are enforced.
