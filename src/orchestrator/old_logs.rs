@@ -71,7 +71,9 @@ fn is_done_with(worker: &Worker, before: Timestamp) -> bool {
 }
 
 fn remove_of(folder: &WorkerDir) -> Result<(), OrchestratorError> {
-    for number in folder.attempts() {
+    // A retry may just have begun the next attempt, which has no outcome.
+    let is_settled = |number: &u32| folder.attempt(*number).outcome_path().exists();
+    for number in folder.attempts().into_iter().filter(is_settled) {
         if let Err(error) = folder.attempt(number).remove_logs() {
             tracing::warn!(%error, "cannot remove an old log");
         }
@@ -113,6 +115,12 @@ mod tests {
         let attempt = first.attempt(1);
         assert!(attempt.logs().iter().all(|log| !log.exists()) && attempt.logs_are_removed());
         assert!(attempt.outcome_path().exists() && attempt.status().exists());
+        let next = first.attempt(2);
+        next.make().unwrap();
+        fs::write(next.stdout(), "x").unwrap();
+        remove_of(&first).unwrap();
+        assert!(next.stdout().exists(), "it has not settled");
+        fs::remove_file(next.stdout()).unwrap();
         assert_eq!(names(later), ["w-2-b"], "they are removed once");
     }
 
