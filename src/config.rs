@@ -22,6 +22,7 @@ pub use self::error::{ConfigError, InvalidSettings};
 pub use self::position::Position;
 use crate::backend::{Backends, CustomBackend};
 use crate::mission::hint::Hint;
+use crate::mission::user_event::NotifyEvent;
 
 /// All settings, each with its default. `deny_unknown_fields`: a misspelt setting is reported, not ignored.
 ///
@@ -102,15 +103,16 @@ pub struct Settings {
     pub min_free_disk_mib: u64,
     /// The same for processes and threads that the system still allows you to start.
     pub min_free_processes: u64,
-    /// Command that a server runs with `sh -c` when a worker finishes, fails or needs you, and when all are done. Its
-    /// stdin is one JSON object: `event`, `worker_id`, `title`, `status`, `reason`, `repository` and `time` of the last
-    /// event, and `events` with all events of one second. It is ended after 10 seconds, with its processes.
+    /// Command that runs with `sh -c` when a worker finishes, fails or needs you, and when all are done, also while no
+    /// server runs. Its stdin is one JSON object: `event`, `worker_id`, `title`, `status`, `reason`, `repository` and
+    /// `time` of the last event, and `events` with all events of one second. It is ended after 10 seconds, with its
+    /// processes.
     pub notify_command: Option<String>,
     /// Events that run the `notify_command`. `needs_answer` is a worker that stalls, is blocked or reports that it is
     /// blocked. A cancelled worker causes no event.
     pub notify: Vec<NotifyEvent>,
-    /// Whether `wait` and `status --watch` ring the bell and notify your desktop, through the terminal (OSC 9), when a
-    /// worker finishes.
+    /// Whether `wait` and `status --watch` ring the bell and notify your desktop, through the terminal (OSC 9, or 777),
+    /// when a worker finishes.
     pub notify_terminal: bool,
     /// Settings of one repository, by its path or by the URL of one of its remotes.
     pub repositories: BTreeMap<String, RepositorySettings>,
@@ -168,20 +170,6 @@ pub struct SetupSettings {
     pub timeout_minutes: f64,
     /// Ignored paths to copy.
     pub seed: Vec<String>,
-}
-
-/// An event that the user may want to know about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum NotifyEvent {
-    /// A worker completed.
-    Finished,
-    /// A worker failed, and no automatic attempt follows.
-    Failed,
-    /// A worker needs a person.
-    NeedsAnswer,
-    /// No worker of a boss is open.
-    AllDone,
 }
 
 /// Settings of one backend.

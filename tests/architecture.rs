@@ -292,7 +292,7 @@ fn only_setup_and_verify_commands_run_through_a_shell() {
         }
     }
     found.sort();
-    assert_eq!(found, ["src/orchestrator/user_events.rs", "src/supervisor/shell.rs"]);
+    assert_eq!(found, ["src/process/user_command.rs", "src/supervisor/shell.rs"]);
 }
 
 /// Checks that git runs with the trust that a repository carries, since a worker can change its configuration.

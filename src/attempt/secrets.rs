@@ -9,16 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
 
-const VARIABLE: &str = "ORCHESTRATOR_BACKEND_ENV";
+/// The variable by which a supervisor receives them.
+pub const VARIABLE: &str = "ORCHESTRATOR_BACKEND_ENV";
 
-/// Environment variables by the name of the backend.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Secrets(BTreeMap<String, BTreeMap<String, String>>);
+pub struct Secrets {
+    /// Environment variables by the name of the backend.
+    backends: BTreeMap<String, BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    notify_command: Option<String>,
+}
 
 impl Secrets {
     pub fn of(settings: &Settings) -> Self {
         let with_any = settings.custom.iter().filter(|backend| !backend.env.is_empty());
-        Self(with_any.map(|backend| (backend.name.clone(), backend.env.clone())).collect())
+        let backends = with_any.map(|backend| (backend.name.clone(), backend.env.clone())).collect();
+        Self { backends, notify_command: settings.notify_command.clone() }
     }
 
     /// Returns the settings without secrets, for a file.
@@ -27,7 +33,7 @@ impl Secrets {
         settings.custom.iter_mut().for_each(|backend| backend.env.clear());
         // The URL of a remote may contain a password, and supervisors do not need these settings.
         settings.repositories.clear();
-        // Only servers run it, and its text may hold a key.
+        // Its text may hold a key.
         settings.notify_command = None;
         settings
     }
@@ -46,10 +52,11 @@ impl Secrets {
 
     pub fn restore(mut self, settings: &mut Settings) {
         for backend in &mut settings.custom {
-            if let Some(env) = self.0.remove(&backend.name) {
+            if let Some(env) = self.backends.remove(&backend.name) {
                 backend.env = env;
             }
         }
+        settings.notify_command = self.notify_command;
     }
 }
 
@@ -60,7 +67,7 @@ mod tests {
     #[test]
     fn secrets_return_through_the_environment() {
         let settings: Settings = toml::from_str(
-            "[[custom]]\nname = 'a'\nprogram = 'x'\nenv = { KEY = 'secret' }\n[[custom]]\nname = 'b'\nprogram = 'y'\n",
+            "notify_command = 'send --key secret'\n[[custom]]\nname = 'a'\nprogram = 'x'\nenv = { KEY = 'secret' }\n[[custom]]\nname = 'b'\nprogram = 'y'\n",
         )
         .unwrap();
         let mut received = Secrets::without(&settings);

@@ -144,6 +144,11 @@ impl StateDir {
         self.root.join("ports.lock")
     }
 
+    /// Returns the lock of the supervisor that notifies the user of what ends without a server.
+    pub fn events_lock(&self) -> PathBuf {
+        self.root.join("events.lock")
+    }
+
     pub fn server_lock(&self, id: &ServerId) -> PathBuf {
         self.root.join("servers").join(format!("{id}.lock"))
     }

@@ -12,10 +12,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::files::lease::{self, Lease};
 use crate::files::{self, FileError};
 use crate::mission::message::{Author, Cancelled};
 use crate::mission::outcome::{Outcome, WorktreeSetup};
 use crate::mission::registry::Worker;
+use crate::mission::user_event::NotifyEvent;
 
 /// Bytes reserved for an outcome record. A larger record is cut to fit when the disk is full.
 const RESERVE: usize = 64 * 1024;
@@ -265,6 +267,22 @@ impl AttemptDir {
         self.root.join("outcome.json")
     }
 
+    /// Shows that this attempt ended while no server lived, so that the user is to be notified without one.
+    pub fn event_pending(&self) -> PathBuf {
+        self.root.join("event-pending")
+    }
+
+    /// Claims an event for this process, which then notifies the user of it. `false` if another process has claimed it.
+    /// [`NotifyEvent::AllDone`] belongs to the attempt that ended last, and any other one to the end of this attempt.
+    pub fn claim_event(&self, event: NotifyEvent) -> Result<bool, FileError> {
+        let name = if event == NotifyEvent::AllDone { "all-done-sent" } else { "event-sent" };
+        match files::create_once(&self.root.join(name), b"") {
+            Ok(()) => Ok(true),
+            Err(FileError::Exists { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn reserve(&self) -> PathBuf {
         self.root.join("reserve")
     }
@@ -416,12 +434,8 @@ impl AttemptDir {
     }
 
     /// Held until dropped.
-    fn lock_inbox(&self) -> Result<File, FileError> {
-        let path = self.root.join("inbox.lock");
-        let fail = |source| FileError::write(&path, source);
-        let file = files::private().create(true).append(true).open(&path).map_err(fail)?;
-        file.lock().map_err(fail)?;
-        Ok(file)
+    fn lock_inbox(&self) -> Result<Lease, FileError> {
+        lease::wait_for(&self.root.join("inbox.lock"))
     }
 }
 

@@ -39,11 +39,12 @@ mod status;
 mod terminal;
 mod text;
 mod text_argument;
+mod user_events;
 mod wait;
 mod workspace;
 mod worktree;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{FromArgMatches, Parser, Subcommand};
@@ -190,10 +191,18 @@ pub fn run() -> ExitCode {
         Command::Config(args) => config::run(&args, &arguments.places),
         Command::Settings => settings::print(),
         Command::Guard => guard::run(&arguments.places),
-        Command::Supervise { folder } => supervisor::run(&folder),
+        Command::Supervise { folder } => supervise(&folder),
         Command::Verify { folder } => supervisor::run_verification(&folder),
         Command::Tools { json } => print_tools(json),
     }
+}
+
+fn supervise(folder: &Path) -> ExitCode {
+    let code = supervisor::run(folder);
+    if code == ExitCode::SUCCESS {
+        user_events::after_attempt(folder);
+    }
+    code
 }
 
 fn run_demo() -> ExitCode {

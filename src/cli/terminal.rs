@@ -77,10 +77,21 @@ pub(super) fn paint(tone: Tone, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Returns the bytes that ring the bell and show the text on the desktop (OSC 9), for terminals that can.
+/// Returns the bytes that ring the bell and show the text on the desktop, for terminals that can.
 pub(super) fn announcement(text: &str) -> String {
+    announcement_on(&env::var("TERM").unwrap_or_default(), text)
+}
+
+/// Terminals that know only OSC 777. All others know OSC 9 or neither, and some would show both.
+const OSC_777_TERMINALS: [&str; 2] = ["rxvt", "foot"];
+
+fn announcement_on(terminal: &str, text: &str) -> String {
     let text: String = text.chars().filter(|character| !is_unsafe(*character)).collect();
-    format!("\x1b]9;{text}\x07\x07")
+    if OSC_777_TERMINALS.iter().any(|name| terminal.starts_with(name)) {
+        format!("\x1b]777;notify;orchestrator-boss;{text}\x07\x07")
+    } else {
+        format!("\x1b]9;{text}\x07\x07")
+    }
 }
 
 /// Formats a duration with at most two units: `8s`, `4m 10s`, `3h 20m`, `2d 5h`.
@@ -118,7 +129,11 @@ mod tests {
 
     #[test]
     fn announcement_holds_one_sequence_and_the_bell() {
-        assert_eq!(announcement("w-1 \x1b]0;x\x07completed\n"), "\x1b]9;w-1 ]0;xcompleted\x07\x07");
+        let text = "w-1 \x1b]0;x\x07completed\n";
+        assert_eq!(announcement_on("xterm-256color", text), "\x1b]9;w-1 ]0;xcompleted\x07\x07");
+        let for_rxvt = "\x1b]777;notify;orchestrator-boss;w-1 ]0;xcompleted\x07\x07";
+        assert_eq!(announcement_on("rxvt-unicode-256color", text), for_rxvt);
+        assert_eq!(announcement_on("foot", text), for_rxvt);
     }
 
     #[test]

@@ -21,6 +21,14 @@ impl Drop for Lease {
     }
 }
 
+/// Takes the lock, and waits for the process that holds it.
+pub fn wait_for(path: &Path) -> Result<Lease, FileError> {
+    let fail = |source| FileError::write(path, source);
+    let file = files::private().create(true).append(true).open(path).map_err(fail)?;
+    file.lock().map_err(fail)?;
+    Ok(Lease { file })
+}
+
 /// Takes the lock. `None` if a living process holds it.
 pub fn take(path: &Path) -> Result<Option<Lease>, FileError> {
     let file =

@@ -30,5 +30,6 @@ pub mod spec;
 pub mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod user_event;
 pub mod words;
 pub mod worker;

@@ -244,7 +244,7 @@ impl Actor {
 
     fn note_user_events(&mut self) {
         let State { context, records, live, .. } = &self.state;
-        self.user_events.note(context, records.registry(), live);
+        self.user_events.note(context, records, live);
     }
 
     fn next_timer(&self) -> Instant {

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
-use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
 use crate::attempt::state_dir::StateDir;
+use crate::files::lease;
 use crate::files::{self, FileError};
 use crate::git::Worktree;
 use crate::mission::id::WorkerId;
@@ -55,19 +55,13 @@ pub(super) fn release(dir: &StateDir, worker: &WorkerId) {
 
 /// Changes the record while no other server does.
 fn change<T>(dir: &StateDir, change: impl FnOnce(&mut Blocks) -> T) -> Result<T, FileError> {
-    let lock = dir.ports_lock();
-    let fail = |source| FileError::write(&lock, source);
-    // Held until the file is closed.
-    let file: File = files::private().create(true).append(true).open(&lock).map_err(fail)?;
-    file.lock().map_err(fail)?;
+    let _lock = lease::wait_for(&dir.ports_lock())?;
     let before: Blocks = files::read_json(&dir.ports())?.unwrap_or_default();
     let mut blocks = before.clone();
     let result = change(&mut blocks);
     if blocks != before {
         files::replace_json(&dir.ports(), &blocks, false)?;
     }
-    // Explicitly, since a child between fork and exec still has the file open.
-    let _ = file.unlock();
     Ok(result)
 }
 

@@ -38,6 +38,7 @@ mod sweep;
 mod tail;
 mod tree;
 mod usage;
+mod user_command;
 
 pub use clock::monotonic;
 pub use daemons::{WorkerPlaces, known_daemons};
@@ -59,3 +60,4 @@ pub use sweep::{Sweep, reap_orphans, sweep};
 pub use tail::{Tail, TailError, TailLine};
 pub use tree::{ProcessTree, tree};
 pub use usage::{ResourceUsage, scope_usage};
+pub use user_command::{UserCommand, UserCommandError, run_user_command};

@@ -95,3 +95,55 @@ fn next_server_notifies_of_what_ended_without_one() {
     assert_eq!((events[0]["event"].as_str(), events[0]["worker_id"].as_str()), (Some("finished"), Some(&*worker)));
     assert_eq!(events.len(), 2, "{events:#?}");
 }
+
+/// Starts workers that end when `go` exists, kills the server, and lets them end.
+fn end_without_server(world: &World, titles: &[&str]) -> Vec<String> {
+    let mut boss = world.boss();
+    let missions: Vec<Value> = titles.iter().map(|title| mission(title, "wait-file ../../repo/go")).collect();
+    boss.succeed("batch_create_workers", json!({"workers": missions}));
+    let workers: Vec<String> = (1..).zip(titles).map(|(number, title)| format!("w-{number}-{title}")).collect();
+    for worker in &workers {
+        until_status(&mut boss, worker, "running");
+    }
+    boss.kill_server();
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    workers
+}
+
+#[test]
+fn supervisors_notify_without_server() {
+    let world = recording("");
+    let workers = end_without_server(&world, &["one", "two", "three"]);
+    let mut events = until_all_done(&world);
+    assert_eq!(events.pop().unwrap()["event"], "all_done");
+    let mut ended: Vec<&str> = events.iter().map(|it| it["worker_id"].as_str().unwrap()).collect();
+    ended.sort();
+    let mut expected: Vec<&str> = workers.iter().map(|worker| &**worker).collect();
+    expected.sort();
+    assert_eq!(ended, expected, "{events:#?}");
+    assert!(events.iter().all(|it| it["event"] == "finished"), "{events:#?}");
+
+    // The next server records their ends, and sends none of them again: only that of its own worker.
+    let mut boss = world.boss();
+    for worker in &workers {
+        until_status(&mut boss, worker, "completed");
+    }
+    let own = create(&mut boss, mission("own", "say done"));
+    until("its own event", || received(&world).iter().any(|it| it["worker_id"] == *own));
+    for worker in &workers {
+        let count = received(&world).iter().filter(|it| it["worker_id"] == **worker).count();
+        assert_eq!(count, 1, "{worker}: {:#?}", received(&world));
+    }
+}
+
+#[test]
+fn event_of_killed_sender_reaches_next_server() {
+    let world = recording("");
+    let worker = end_without_server(&world, &["one"]).remove(0);
+    until_exists(&world.attempt(&worker, 1).join("event-pending"));
+    world.kill_supervisor(&worker);
+    assert!(received(&world).is_empty());
+    let _next = world.boss();
+    let events = until_all_done(&world);
+    assert_eq!(events[0]["worker_id"], *worker, "{events:#?}");
+}

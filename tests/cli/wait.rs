@@ -137,11 +137,7 @@ fn dead_supervisor_without_server_needs_attention() {
     until_exists(&world.worktree(&worker).join("here"));
     until_status(&mut boss, &worker, "running");
     boss.kill_server();
-    let status = std::fs::read(world.attempt(&worker, 1).join("status.json")).unwrap();
-    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
-    let supervisor = status["supervisor"]["pid"].as_i64().unwrap();
-    let supervisor = rustix::process::Pid::from_raw(supervisor as i32).unwrap();
-    rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
+    world.kill_supervisor(&worker);
     assert!(world.run(&["wait"]).ended(3).contains("its supervisor has ended"));
     // The next server ends its remaining processes.
     until_status(&mut world.boss(), &worker, "lost");

@@ -83,6 +83,17 @@ impl World {
     }
 }
 
+impl World {
+    /// Kills the supervisor of a worker's first attempt.
+    pub fn kill_supervisor(&self, worker: &str) {
+        let status = fs::read(self.attempt(worker, 1).join("status.json")).expect("a status");
+        let status: Value = serde_json::from_slice(&status).expect("JSON");
+        let pid = status["supervisor"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a pid");
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid above 0");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("a live process");
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         self.check_log();

@@ -1,0 +1,107 @@
+//! Notifies the user of what ended while no server lived: the last work of a supervisor process, after its attempt has
+//! settled. It changes no state, except that it claims the events that it sends.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::attempt::assignment::Assignment;
+use crate::attempt::secrets::Secrets;
+use crate::attempt::state_dir::StateDir;
+use crate::attempt::worker_dir::AttemptDir;
+use crate::config::Settings;
+use crate::files::{self, FileError, lease};
+use crate::mission::delivery;
+use crate::mission::id::BossId;
+use crate::mission::registry::Worker;
+use crate::mission::user_event::{self, NotifyEvent, UserEvent};
+use crate::orchestrator::{EVENT_WAVE, OrchestratorError, send_user_events};
+use crate::store::reader::Reader;
+
+/// Notifies the user of the end of this attempt, unless a server lives: that one does it, or its successor.
+pub(super) fn after_attempt(root: &Path) {
+    if let Err(error) = notify(&AttemptDir::at(root.to_owned())) {
+        tracing::warn!(%error, "cannot notify the user: the next server does");
+    }
+}
+
+fn notify(attempt: &AttemptDir) -> Result<(), OrchestratorError> {
+    let Some(mut assignment) = files::read_json::<Assignment>(&attempt.assignment())? else { return Ok(()) };
+    Secrets::inherited().restore(&mut assignment.settings);
+    let Some(command) = assignment.settings.notify_command.take() else { return Ok(()) };
+    let state = attempt.state_dir();
+    let Some(reader) = Reader::open(state.root())?.filter(|reader| !has_server(reader)) else { return Ok(()) };
+    if attempt.outcome()?.is_none() {
+        return Ok(());
+    }
+    files::create_once(&attempt.event_pending(), b"")?;
+    // One supervisor after another: the first one also notifies of what ends meanwhile.
+    let _lock = lease::wait_for(&state.events_lock())?;
+    if !attempt.event_pending().exists() {
+        return Ok(());
+    }
+    let repository = assignment.repository.as_ref().map(|repository| repository.root().to_owned());
+    let directory = repository.clone().unwrap_or_else(|| assignment.directory.clone());
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OrchestratorError::Thread)?;
+    runtime.block_on(async {
+        tokio::time::sleep(EVENT_WAVE).await;
+        let events = claim_all(reader, &assignment.settings, repository)?;
+        send_user_events(&command, &directory, &events).await;
+        Ok(())
+    })
+}
+
+/// Returns whether a server lives that will record the end. Commands such as `retry` are none.
+fn has_server(reader: &Reader) -> bool {
+    let mut servers = reader.registry().servers.iter().filter(|(_, server)| !server.boss.is_one_shot_client());
+    servers.any(|(id, _)| lease::is_held(&reader.dir().server_lock(id)))
+}
+
+/// Claims what has ended without a server, and returns its events.
+fn claim_all(
+    mut reader: Reader,
+    settings: &Settings,
+    repository: Option<PathBuf>,
+) -> Result<Vec<UserEvent>, OrchestratorError> {
+    reader.catch_up()?;
+    let is_wanted = |event: NotifyEvent| settings.notify.contains(&event);
+    let workers: Vec<Arc<Worker>> = reader.registry().workers().map(|worker| reader.up_to_date(worker)).collect();
+    let (mut events, mut bosses) = (Vec::new(), Vec::<&BossId>::new());
+    for worker in workers.iter().filter(|worker| delivery::is_final(worker)) {
+        let attempt = newest_attempt(reader.dir(), worker);
+        if !take_pending(&attempt)? {
+            continue;
+        }
+        bosses.push(&worker.boss);
+        let Some(event) = user_event::end(worker).filter(|(event, _)| is_wanted(*event)) else { continue };
+        if attempt.claim_event(event.0)? {
+            events.push(UserEvent::of_worker(worker, event, repository.clone(), Timestamp::now()));
+        }
+    }
+    let all = || workers.iter().map(|worker| &**worker);
+    if let Some(last) = bosses.into_iter().find_map(|boss| user_event::last_of_all(all(), boss))
+        && is_wanted(NotifyEvent::AllDone)
+        && newest_attempt(reader.dir(), last).claim_event(NotifyEvent::AllDone)?
+    {
+        events.push(UserEvent::all_done(repository, Timestamp::now()));
+    }
+    Ok(events)
+}
+
+fn newest_attempt(dir: &StateDir, worker: &Worker) -> AttemptDir {
+    dir.worker(&worker.id).attempt(worker.attempt)
+}
+
+/// Removes the mark that the user is to be notified of this attempt's end. `false` if there is none.
+fn take_pending(attempt: &AttemptDir) -> Result<bool, FileError> {
+    let path = attempt.event_pending();
+    match fs::remove_file(&path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(FileError::write(&path, source)),
+    }
+}

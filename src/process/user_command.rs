@@ -1,0 +1,105 @@
+//! A command of the user that is given input and that nothing waits for long, such as the `notify_command`. It runs with
+//! `sh -c` in a process group of its own. It must come from the user's settings, never from a worker or a boss.
+
+use std::io;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use thiserror::Error;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// Maximum number of bytes that an error quotes of the command's error output.
+const STDERR_SHOWN: usize = 500;
+
+/// The reason why the command did not succeed.
+#[derive(Debug, Error)]
+pub enum UserCommandError {
+    #[error("cannot start it: {0}")]
+    Start(#[from] io::Error),
+    #[error("it was ended after {seconds} s")]
+    TimedOut { seconds: u64 },
+    #[error("{status}: {stderr}")]
+    Failed { status: ExitStatus, stderr: String },
+}
+
+/// A command, and how it runs.
+#[derive(Debug)]
+pub struct UserCommand<'a> {
+    pub command: &'a str,
+    pub directory: &'a Path,
+    /// The variable of this process's environment that the command does not inherit.
+    pub without_variable: &'a str,
+    pub limit: Duration,
+}
+
+/// Runs the command once with this input. Ends it with its processes if it takes longer than its limit.
+pub async fn run_user_command(run: &UserCommand<'_>, input: &[u8]) -> Result<(), UserCommandError> {
+    // A file and no pipe: a process that the command leaves behind may hold it open.
+    let stderr = tempfile::NamedTempFile::new()?;
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(run.command).current_dir(run.directory).env_remove(run.without_variable).process_group(0);
+    let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr.reopen()?).spawn()?;
+    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let stdin = child.stdin.take();
+    let ending = async {
+        if let Some(mut stdin) = stdin {
+            // A command need not read its input.
+            let _ = stdin.write_all(input).await;
+        }
+        child.wait().await
+    };
+    let Ok(status) = timeout(run.limit, ending).await else {
+        // It is not reaped yet, so its process id cannot be reused.
+        group.map(|group| kill_process_group(group, Signal::KILL));
+        return Err(UserCommandError::TimedOut { seconds: run.limit.as_secs() });
+    };
+    let status = status?;
+    if status.success() {
+        return Ok(());
+    }
+    let printed = std::fs::read(stderr.path()).unwrap_or_default();
+    let stderr = String::from_utf8_lossy(&printed[..printed.len().min(STDERR_SHOWN)]).trim().to_owned();
+    Err(UserCommandError::Failed { status, stderr })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    fn run<'a>(command: &'a str, directory: &'a Path, seconds: u64) -> UserCommand<'a> {
+        UserCommand { command, directory, without_variable: "PATH", limit: Duration::from_secs(seconds) }
+    }
+
+    #[tokio::test]
+    async fn hanging_command_is_ended_with_its_processes() {
+        let folder = tempfile::tempdir().unwrap();
+        let command = "/bin/sleep 600 & echo $! > child.new; /bin/mv child.new child; wait";
+        let why = run_user_command(&run(command, folder.path(), 5), b"").await.unwrap_err();
+        assert_eq!(why.to_string(), "it was ended after 5 s");
+        let child: u32 = std::fs::read_to_string(folder.path().join("child")).unwrap().trim().parse().unwrap();
+        let began = Instant::now();
+        // A killed process takes a moment to disappear.
+        while crate::process::Identity::of(child).is_some_and(|child| child.is_alive()) {
+            assert!(began.elapsed() < Duration::from_secs(60), "{child} still runs");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn failure_quotes_error_output() {
+        let folder = tempfile::tempdir().unwrap();
+        let failing = run("echo broken >&2; exit 3", folder.path(), 60);
+        assert_eq!(run_user_command(&failing, b"").await.unwrap_err().to_string(), "exit status: 3: broken");
+    }
+
+    #[tokio::test]
+    async fn input_need_not_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        run_user_command(&run("exit 0", folder.path(), 60), &vec![b'x'; 1 << 20]).await.unwrap();
+    }
+}
