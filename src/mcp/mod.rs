@@ -28,5 +28,5 @@ mod wire;
 
 pub use server::{ServeError, serve};
 pub use starter::StartError;
-pub use surface::{surface, tool_table};
+pub use surface::{reading_tools, surface, tool_table};
 pub use wire::worker_json;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use rmcp::model::Tool;
 use serde_json::{Value, json};
 
 use super::instructions::INSTRUCTIONS;
@@ -10,6 +11,12 @@ use super::tools;
 /// Returns the instructions and the tools with their schemas, as in both eras of the protocol.
 pub fn surface() -> Value {
     json!({ "instructions": INSTRUCTIONS, "tools": tools::definitions() })
+}
+
+/// Returns the names of the tools that change nothing.
+pub fn reading_tools() -> impl Iterator<Item = &'static str> {
+    let reads = |tool: &&Tool| tool.annotations.as_ref().and_then(|hints| hints.read_only_hint) == Some(true);
+    tools::definitions().iter().filter(reads).map(|tool| &*tool.name)
 }
 
 /// Returns the table for `src/docs/tools.md`: the purpose of each tool and its parameters, required ones with a star.

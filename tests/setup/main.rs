@@ -113,6 +113,73 @@ fn option_without_effect_is_noted() {
 }
 
 #[test]
+fn claude_may_call_reading_tools() {
+    let home = Home::new();
+    let before = home.files();
+    let rules = || home.json(".claude/settings.json")["permissions"]["allow"].clone();
+    home.write(
+        ".claude/settings.json",
+        "{\"permissions\": {\"allow\": [\"mcp__orchestrator-boss__get_worker_status\"]}}",
+    );
+    home.setup(&["claude"]);
+    let reading = rules();
+    let names: Vec<&str> = reading.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    assert!(names.contains(&"mcp__orchestrator-boss__wait_for_any_worker"), "{names:?}");
+    let reads = |name: &&str| ["wait_", "get_", "list_"].iter().any(|verb| name.contains(&format!("boss__{verb}")));
+    assert!(names.len() == 5 && names.iter().all(reads), "{names:?}");
+    assert_eq!(home.setup(&["claude"])["status"], "already");
+
+    home.setup(&["claude", "--allow-tools"]);
+    assert_eq!(rules().as_array().expect("a list").last().expect("a rule"), "mcp__orchestrator-boss");
+    assert_eq!(home.setup(&["claude"])["status"], "already");
+    home.setup(&["claude", "--remove"]);
+    assert_eq!(rules(), serde_json::json!(["mcp__orchestrator-boss__get_worker_status"]), "the user's own stays");
+    home.setup(&["claude", "--remove", "--allow-tools"]);
+    assert_eq!(rules(), serde_json::json!([]));
+    fs::remove_file(home.path(".claude/settings.json")).expect("a file");
+    fs::remove_dir(home.path(".claude")).expect("an empty folder");
+    assert_eq!(home.files(), before);
+}
+
+#[test]
+fn rule_of_an_older_version_is_removed() {
+    let home = Home::new();
+    home.setup(&["claude", "--allow-tools"]);
+    let record = ".local/state/orchestrator-boss/setup.json";
+    let mut older = home.json(record);
+    for file in older["files"].as_object_mut().expect("an object").values_mut() {
+        let added = file.as_object_mut().and_then(|file| file.remove("rules")).expect("the rules");
+        file["rule"] = (added != serde_json::json!([])).into();
+    }
+    let older = older.to_string();
+    assert!(older.contains("\"rule\":true"), "{older}");
+    home.write(record, &older);
+    home.setup(&["claude", "--remove"]);
+    assert!(!home.path(".claude/settings.json").exists());
+}
+
+#[test]
+fn limits_go_to_the_settings_file() {
+    let home = Home::new();
+    let file = ".config/orchestrator-boss/config.toml";
+    home.setup(&["codex", "--max-cost-usd", "2.5"]);
+    assert_eq!(home.read(file), "[boss]\nmax_cost_usd = 2.5\n");
+    home.write(file, "# mine\nmax_workers = 9 # many\n");
+    home.setup(&["codex", "--max-workers", "3", "--max-cost-usd", "5"]);
+    assert_eq!(home.read(file), "# mine\nmax_workers = 3 # many\n\n[boss]\nmax_cost_usd = 5.0\n");
+    assert_eq!(home.setup(&["codex", "--max-workers", "3"])["status"], "already");
+    home.setup(&["codex", "--remove"]);
+    assert!(home.read(file).contains("max_workers = 3"));
+
+    for wrong in [["--max-workers", "0"], ["--max-cost-usd", "-1"], ["--max-cost-usd", "nan"], ["--max-workers", "x"]] {
+        let before = home.files();
+        let refused = home.run(&[&["setup", "codex"], &wrong[..]].concat());
+        assert!(!refused.status.success(), "{wrong:?}");
+        assert_eq!(home.files(), before, "{wrong:?}");
+    }
+}
+
+#[test]
 fn without_a_receipt_only_the_entry_is_removed() {
     let home = Home::new();
     home.setup(&["gemini"]);

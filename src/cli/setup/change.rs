@@ -7,12 +7,12 @@ use serde_json::Value;
 use super::document::Format;
 use super::entry::{self, FieldRule};
 use super::manifest::{CreatedParts, Manifest};
-use super::registration::{Registration, Rule};
+use super::registration::{Registration, Rules};
 use super::syntax_error::SyntaxError;
 use super::{SetupError, file};
 
 /// A change of one file. A text is `None` if the file does not exist.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SettingsChange {
     pub path: PathBuf,
     pub before: Option<String>,
@@ -36,15 +36,22 @@ pub fn register(registration: &Registration, manifest: &Manifest) -> Result<Sett
     put(path, *format, containers, manifest, |text| entry::set(*format, text, keys, fields))
 }
 
-pub fn allow(rule: &Rule, manifest: &Manifest) -> Result<SettingsChange, SetupError> {
-    let Rule { path, format, keys, text: rule } = rule;
-    let wanted = FieldRule::Including(vec![(*rule).to_owned()]);
+/// Adds the rules for the tools that only read, or the one for all tools.
+pub fn allow(rules: &Rules, all: bool, manifest: &Manifest) -> Result<SettingsChange, SetupError> {
+    let Rules { path, format, keys, for_reading, for_all } = rules;
+    let names = if all { vec![for_all.clone()] } else { for_reading.clone() };
+    let mut added = Vec::new();
     let mut change = put(path, *format, keys, manifest, |text| {
         let old = format.get(text, keys)?;
-        let new = wanted.over(old.as_ref());
+        let has = |name: &str| old.as_ref().and_then(Value::as_array).is_some_and(|it| it.iter().any(|it| it == name));
+        if has(for_all) {
+            return Ok(text.to_owned());
+        }
+        added = names.iter().filter(|name| !has(name)).cloned().collect();
+        let new = FieldRule::Including(names.clone()).over(old.as_ref());
         if old.as_ref() == Some(&new) { Ok(text.to_owned()) } else { format.set(text, keys, &new) }
     })?;
-    change.created.rule |= !change.is_none();
+    change.created.rules.extend(added);
     Ok(change)
 }
 
@@ -81,20 +88,20 @@ pub fn unregister(registration: &Registration, manifest: &Manifest) -> Result<Se
     take(path, *format, manifest, |text| format.remove(text, keys))
 }
 
-/// Removes the rule if setup added it, or if the user asks for it.
-pub fn disallow(rule: &Rule, manifest: &Manifest, asked: bool) -> Result<SettingsChange, SetupError> {
-    let Rule { path, format, keys, text: rule } = rule;
-    if !asked && !manifest.of(path).rule {
-        let before = file::read(path)?;
-        return Ok(SettingsChange {
-            path: path.clone(),
-            after: before.clone(),
-            before,
-            created: CreatedParts::default(),
-            whole: false,
-        });
+/// Removes the rules that setup added, or all of this server if the user asks for it.
+pub fn disallow(rules: &Rules, manifest: &Manifest, all: bool) -> Result<SettingsChange, SetupError> {
+    let Rules { path, format, keys, for_reading, for_all } = rules;
+    let created = manifest.of(path);
+    let mut names = created.rules;
+    if all || created.older_rule {
+        names.push(for_all.clone());
     }
-    take(path, *format, manifest, |text| format.remove_element(text, keys, rule))
+    if all {
+        names.extend(for_reading.iter().cloned());
+    }
+    take(path, *format, manifest, |text| {
+        names.iter().try_fold(text.to_owned(), |text, name| format.remove_element(&text, keys, name))
+    })
 }
 
 fn take(

@@ -12,7 +12,8 @@ use super::SetupError;
 use super::document::Format;
 use super::entry::{FieldRule, NAME};
 use super::json::Dialect;
-use super::registration::{Environment, Registration, Rule, SetupScope};
+use super::registration::{Environment, Registration, Rules, SetupScope};
+use crate::mcp;
 
 const PROGRAM: &str = "claude";
 /// Strict JSON, in both files.
@@ -38,21 +39,23 @@ pub fn registration(environment: &Environment, scope: SetupScope) -> Registratio
         format: FORMAT,
         keys: vec!["mcpServers", NAME],
         fields,
-        rule: Some(rule(environment, scope)),
+        rules: Some(rules(environment, scope)),
         notes,
     }
 }
 
-fn rule(environment: &Environment, scope: SetupScope) -> Rule {
+fn rules(environment: &Environment, scope: SetupScope) -> Rules {
     let folder = match scope {
         SetupScope::User => environment.folder_in("CLAUDE_CONFIG_DIR", ".claude"),
         SetupScope::Project => environment.project.join(".claude"),
     };
-    Rule {
+    let for_all = format!("mcp__{NAME}");
+    Rules {
         path: folder.join("settings.json"),
         format: FORMAT,
         keys: vec!["permissions", "allow"],
-        text: "mcp__orchestrator-boss",
+        for_reading: mcp::reading_tools().map(|tool| format!("{for_all}__{tool}")).collect(),
+        for_all,
     }
 }
 

@@ -28,7 +28,7 @@ pub fn registration(environment: &Environment, scope: SetupScope) -> Registratio
         format: Format::Toml,
         keys: vec!["mcp_servers", NAME],
         fields,
-        rule: None,
+        rules: None,
         notes: match scope {
             SetupScope::User => Vec::new(),
             SetupScope::Project => vec!["Codex reads a project's settings only when you trust the project".into()],

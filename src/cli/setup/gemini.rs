@@ -26,7 +26,7 @@ pub fn registration(environment: &Environment, scope: SetupScope) -> Registratio
         format: Format::Json(Dialect { comments: true, trailing_commas: false }),
         keys: vec!["mcpServers", NAME],
         fields,
-        rule: None,
+        rules: None,
         notes: vec!["Gemini CLI starts servers only in folders that you trust".into()],
     }
 }

@@ -27,8 +27,11 @@ pub struct CreatedParts {
     pub blank: Option<String>,
     /// The objects and lists that were created in the file, the outermost first.
     pub containers: Vec<Vec<String>>,
-    /// True if the rule in the file was created.
-    pub rule: bool,
+    /// The rules that were added to the file.
+    pub rules: Vec<String>,
+    /// True if version 0.2.0 or older added the rule for all tools.
+    #[serde(rename = "rule", skip_serializing_if = "std::ops::Not::not")]
+    pub older_rule: bool,
     /// The whole text, if the file is ours: a skill.
     pub text: Option<String>,
 }

@@ -14,6 +14,7 @@ mod entry;
 mod file;
 mod gemini;
 mod json;
+mod limits;
 mod manifest;
 mod opencode;
 pub(super) mod plugin;
@@ -39,6 +40,7 @@ use thiserror::Error;
 
 use self::change::SettingsChange;
 use self::client::ClientKind;
+use self::limits::Limits;
 use self::manifest::Manifest;
 use self::registered::FoundRegistration;
 use self::registration::{Environment, Registration, SetupScope};
@@ -55,7 +57,7 @@ use crate::files::FileError;
 #[command(after_help = "\
 Examples:
   orchestrator-boss setup claude
-  orchestrator-boss setup codex --skill
+  orchestrator-boss setup codex --skill --max-workers 4 --max-cost-usd 5
   orchestrator-boss setup gemini --remove
 
 Exit codes:
@@ -74,9 +76,12 @@ pub(super) struct SetupArgs {
     /// Also install the skill, which teaches an agent to manage workers (with --remove: remove it)
     #[arg(long)]
     skill: bool,
-    /// Let the client call this server's tools without asking (not needed for Codex and OpenCode)
+    /// Let the client call all tools of this server without asking (not needed for Codex and OpenCode). Claude Code is
+    /// always set up to call those that only read
     #[arg(long)]
     allow_tools: bool,
+    #[command(flatten)]
+    limits: Limits,
     /// Overwrite or remove the skill even if it was changed
     #[arg(long)]
     force: bool,
@@ -159,16 +164,17 @@ fn set_up(args: &SetupArgs, places: &Places) -> Result<ExitCode, SetupError> {
     if !args.remove {
         program::check(places)?;
     }
+    let allow_tools = args.allow_tools || offer_to_allow(args);
     let environment = Environment {
         home: etcetera::home_dir().map_err(|_| SetupError::NoHome)?,
         project: env::current_dir().map_err(SetupError::UnknownPath)?,
         command: program::command(args.scope == SetupScope::Project).map_err(SetupError::UnknownPath)?,
         arguments: program::arguments(places).map_err(SetupError::UnknownPath)?,
-        allow_tools: args.allow_tools,
+        allow_tools,
     };
     let registration = args.client.registration(&environment, args.scope);
     let mut manifest = Manifest::load();
-    let changes = changes(args, &environment, &registration, &manifest)?;
+    let changes = changes(args, places, &environment, &registration, &manifest)?;
     let mut notes = notes(args, &registration)?;
     let other_entries = other_entries(args, &registration, &environment.project);
     notes.extend(other_entries_note(args, &other_entries));
@@ -203,21 +209,36 @@ fn set_up(args: &SetupArgs, places: &Places) -> Result<ExitCode, SetupError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Asks once whether the client may call all tools, where it would otherwise ask before each call.
+fn offer_to_allow(args: &SetupArgs) -> bool {
+    let question = match args.client {
+        ClientKind::Claude => {
+            "Claude Code may call the tools that only read. Allow those that start, message, merge and cancel workers too?"
+        }
+        ClientKind::Gemini => "Gemini CLI asks before each call of a tool. Allow all tools of this server?",
+        ClientKind::Codex | ClientKind::OpenCode => return false,
+    };
+    let is_asked = !args.remove && !args.yes && !args.json && !args.dry_run && show::is_interactive();
+    is_asked && show::confirm(question)
+}
+
 fn changes(
     args: &SetupArgs,
+    places: &Places,
     environment: &Environment,
     registration: &Registration,
     manifest: &Manifest,
 ) -> Result<Vec<SettingsChange>, SetupError> {
     let change = if args.remove { change::unregister } else { change::register };
     let mut changes = vec![change(registration, manifest)?];
-    if let Some(rule) = &registration.rule {
-        if args.remove {
-            changes.push(change::disallow(rule, manifest, args.allow_tools)?);
-        } else if args.allow_tools {
-            changes.push(change::allow(rule, manifest)?);
-        }
+    if let Some(rules) = &registration.rules {
+        changes.push(if args.remove {
+            change::disallow(rules, manifest, args.allow_tools)?
+        } else {
+            change::allow(rules, environment.allow_tools, manifest)?
+        });
     }
+    changes.extend(args.limits.change(places)?);
     if args.skill {
         let skills = args.client.skills(environment, args.scope);
         let change = if args.remove { skill::uninstall } else { skill::install };

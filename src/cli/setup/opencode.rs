@@ -27,7 +27,7 @@ pub fn registration(environment: &Environment, scope: SetupScope) -> Registratio
             // The default is 60 s without activity.
             (vec!["timeout"], FieldRule::AtLeast(CALL_SECONDS * 1000)),
         ],
-        rule: None,
+        rules: None,
         notes: Vec::new(),
     }
 }

@@ -36,17 +36,20 @@ pub struct Registration {
     pub format: Format,
     pub keys: Vec<&'static str>,
     pub fields: Vec<Field>,
-    /// A rule, in another file, that lets the client call our tools without asking.
-    pub rule: Option<Rule>,
+    /// The rules, in another file, that let the client call our tools without asking.
+    pub rules: Option<Rules>,
     pub notes: Vec<String>,
 }
 
-/// A string in a list of rules.
-pub struct Rule {
+/// A list of rules in a file of the client, and those of this server.
+pub struct Rules {
     pub path: PathBuf,
     pub format: Format,
     pub keys: Vec<&'static str>,
-    pub text: &'static str,
+    /// The rules for the tools that only read, one for each.
+    pub for_reading: Vec<String>,
+    /// The rule for all tools.
+    pub for_all: String,
 }
 
 impl Environment {
