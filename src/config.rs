@@ -463,6 +463,11 @@ impl Settings {
         }
     }
 
+    /// Returns the maximum number of bytes that one path to seed may have if its files cannot be cloned.
+    pub fn seed_limit(&self) -> u64 {
+        self.seed_limit_mib.saturating_mul(1 << 20)
+    }
+
     pub fn backend(&self, name: &str) -> BackendSettings {
         self.backends.get(name).cloned().unwrap_or_default()
     }

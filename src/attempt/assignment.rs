@@ -54,6 +54,9 @@ pub struct Assignment {
     /// The first of ten ports for the processes of the worker. `None` without a worktree of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Those of its ports at which other processes listened when the attempt began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports_in_use: Vec<u16>,
     /// The program of the CLI, as found on the server's PATH.
     pub program: PathBuf,
     pub own_registrations: Vec<String>,
@@ -83,13 +86,19 @@ pub fn folder_within(worktree: &Path, inner: &Path) -> Option<PathBuf> {
 const WORKER_VARIABLE: &str = "ORCHESTRATOR_WORKER";
 const PORT_VARIABLE: &str = "ORCHESTRATOR_PORT";
 
+/// Returns the variables by which processes can keep apart from those of other workers: the id of their worker, and the
+/// first of its ports.
+pub fn worker_variables(id: &WorkerId, port: Option<u16>) -> BTreeMap<String, String> {
+    let id = (WORKER_VARIABLE.to_owned(), id.to_string());
+    let port = port.map(|port| (PORT_VARIABLE.to_owned(), port.to_string()));
+    [id].into_iter().chain(port).collect()
+}
+
 impl Assignment {
     /// Returns the variables by which the worker's processes can keep apart from those of other workers: its id, and
     /// the first of its ports. Empty in a directory of the user.
     pub fn variables(&self) -> BTreeMap<String, String> {
-        let id = self.ours.then(|| (WORKER_VARIABLE, self.worker_id.to_string()));
-        let port = self.port.map(|port| (PORT_VARIABLE, port.to_string()));
-        [id, port].into_iter().flatten().map(|(name, value)| (name.to_owned(), value)).collect()
+        if self.ours { worker_variables(&self.worker_id, self.port) } else { BTreeMap::new() }
     }
 
     /// Returns the directory for calls of git. Outside a repository, no configuration is trusted.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::assignment::SetupTask;
 use super::verification_dir::VerificationDir;
 use crate::config::Settings;
 use crate::git::{self, Repository};
@@ -21,6 +22,12 @@ pub struct VerificationAssignment {
     pub repository: Repository,
     pub commit: String,
     pub command: String,
+    /// The setup that runs first in the new worktree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<SetupTask>,
+    /// Ignored paths of the main checkout that the worktree gets a copy of, before the setup.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seed: Vec<String>,
     /// The path of the worktree. The default is in the folder of the verification run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree: Option<PathBuf>,

@@ -215,10 +215,18 @@ fn order(
         into,
         strategy: request.strategy,
         verify_command: request.verify_command.clone(),
+        setup_command: setup_command(workers),
         directory: if is_ours { directory(context, workers) } else { None },
         push: request.push,
     };
     Ok((order, left_out))
+}
+
+/// Returns the setup command of the missions, if they share one.
+fn setup_command(workers: &[Arc<Worker>]) -> Option<String> {
+    let mut commands = workers.iter().map(|worker| worker.mission.setup_command.as_ref());
+    let first = commands.next()?;
+    first.filter(|first| commands.all(|other| other == Some(first))).cloned()
 }
 
 /// Returns the subfolder in which the verification runs: that of the workers if they share one, or else that of the

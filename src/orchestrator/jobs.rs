@@ -28,6 +28,8 @@ pub(super) struct Order {
     pub into: String,
     pub strategy: Strategy,
     pub verify_command: Option<String>,
+    /// The command that sets up its worktree, if the missions agree on one. The default is that of the settings.
+    pub setup_command: Option<String>,
     /// The subfolder in which the command runs.
     pub directory: Option<PathBuf>,
     pub push: bool,

@@ -43,6 +43,11 @@ pub(super) fn block_of(dir: &StateDir, worker: &WorkerId) -> Option<u16> {
     })
 }
 
+/// Returns the ports of a block at which processes listen. They may be of other programs: a block is kept over attempts.
+pub(super) fn in_use(first: u16) -> Vec<u16> {
+    (first..first + SIZE).filter(|port| !is_free(*port)).collect()
+}
+
 /// Frees the block of a worker whose worktree was removed.
 pub(super) fn release(dir: &StateDir, worker: &WorkerId) {
     if !dir.ports().exists() {
@@ -125,6 +130,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         assert!(!is_free(port));
+        assert!(in_use(port - 3).contains(&port));
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         assert!(!is_free(listener.local_addr().unwrap().port()));
     }

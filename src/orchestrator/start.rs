@@ -102,6 +102,7 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
     let tag = process::tag_at_depth(tag, context.depth + 1);
     let socket_name = format!("{}.sock", &Uuid::new_v4().simple().to_string()[..16]);
     let folder = local::socket_folder()?;
+    let port = ours.then(|| ports::block_of(&order.attempt_dir.state_dir(), &worker.id)).flatten();
     let assignment = Assignment {
         worker_id: worker.id.clone(),
         attempt: worker.attempt,
@@ -121,7 +122,8 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
         main_checkout,
         setup,
         prepared_at,
-        port: ours.then(|| ports::block_of(&order.attempt_dir.state_dir(), &worker.id)).flatten(),
+        port,
+        ports_in_use: port.map(ports::in_use).unwrap_or_default(),
         program,
         socket: folder.join(socket_name),
         settings: Secrets::without(&context.settings),
@@ -163,7 +165,7 @@ fn setup(
     Ok(command.map(|command| SetupTask { command, timeout_minutes: settings.timeout_minutes }))
 }
 
-fn setup_settings(context: &Context, repository: Option<&Repository>) -> SetupSettings {
+pub(super) fn setup_settings(context: &Context, repository: Option<&Repository>) -> SetupSettings {
     let remotes = || repository.and_then(|it| git::remote_urls(it).ok()).unwrap_or_default();
     context.settings.setup(repository.map_or(Path::new(""), Repository::root), remotes)
 }
@@ -175,8 +177,8 @@ fn seed(context: &Context, made: &mut git::Worktree) -> Result<(), OrchestratorE
     if paths.is_empty() {
         return Ok(());
     }
-    let limit = context.settings.seed_limit_mib.saturating_mul(1 << 20);
-    let left_out = git::seed(repository, &made.path, &paths, limit).map_err(git::WorktreeError::from)?;
+    let left_out =
+        git::seed(repository, &made.path, &paths, context.settings.seed_limit()).map_err(git::WorktreeError::from)?;
     made.not_copied.extend(left_out);
     made.seeded_at = Some(Timestamp::now());
     Ok(git::worktree::remember(repository, made)?)

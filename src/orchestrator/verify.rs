@@ -2,7 +2,7 @@
 //! what a killed supervisor has left.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -12,18 +12,23 @@ use super::blocking::blocking;
 use super::configuration;
 use super::context::Context;
 use super::error::OrchestratorError;
+use super::jobs::Order;
 use super::mailbox::Ask;
+use super::{ports, start};
+use crate::attempt::assignment::{self, SetupTask};
 use crate::attempt::secrets::Secrets;
 use crate::attempt::sockets;
 use crate::attempt::state_dir::StateDir;
 use crate::attempt::verification::{self, VerificationAssignment, VerificationResult};
 use crate::attempt::verification_dir::VerificationDir;
+use crate::config::SetupSettings;
 use crate::crash_point::{self, Point};
 use crate::files;
 use crate::files::lease;
-use crate::git::{Repository, Trust};
+use crate::git::Trust;
 use crate::launcher::local;
 use crate::mission::hint::with_hints;
+use crate::mission::id::WorkerId;
 use crate::mission::outcome::{Missing, Verification};
 use crate::process::{self, ProcessScope, ProcessTree, WorkerPlaces};
 
@@ -40,20 +45,16 @@ pub(super) struct Verified {
     pub log: Option<PathBuf>,
 }
 
-/// Runs the command on the commit. Dropping the future ends the run.
-pub(super) async fn verify(
-    actor: &ActorHandle,
-    repository: &Repository,
-    commit: &str,
-    command: &str,
-    directory: Option<&Path>,
-) -> Result<Verified> {
+/// Runs the command on the commit, in a worktree that is set up as the order says. Dropping the future ends the run.
+pub(super) async fn verify(actor: &ActorHandle, order: &Order, commit: &str, command: &str) -> Result<Verified> {
     let context = Arc::clone(&actor.context);
     let state = actor.ask(|reply| Ask::StateDir { reply }).await??;
     let dir = VerificationDir::new(&state, &context.server);
-    let (inner, place, repository) = (Arc::clone(&context), dir.clone(), repository.clone());
-    let (what, command, directory) = (commit.to_owned(), command.to_owned(), directory.map(Path::to_owned));
-    blocking(move || prepare(&inner, &place, repository, what, command, directory)).await?;
+    let ports = VerificationPorts::new(&state);
+    let (inner, place, order) = (Arc::clone(&context), dir.clone(), order.clone());
+    let (what, command, (state_dir, owner)) = (commit.to_owned(), command.to_owned(), ports.parts());
+    let variables = move || assignment::worker_variables(&owner, ports::block_of(&state_dir, &owner));
+    blocking(move || prepare(&inner, &place, order, what, command, variables())).await?;
     crash_point::at(Point::VerificationPrepared);
     let result = match local::start_verification(&context.program, &dir).await {
         Ok(mut run) => {
@@ -82,14 +83,40 @@ fn keep_log(dir: &VerificationDir, state: &StateDir, commit: &str) -> Option<Pat
     })
 }
 
+/// The ports of one verification run, which has them as a worker does. They are freed when this is dropped.
+struct VerificationPorts {
+    state: StateDir,
+    owner: WorkerId,
+}
+
+impl VerificationPorts {
+    fn new(state: &StateDir) -> Self {
+        let name = format!("integration-{}", &Uuid::new_v4().simple().to_string()[..12]);
+        Self { state: state.clone(), owner: WorkerId::new(0, &name) }
+    }
+
+    fn parts(&self) -> (StateDir, WorkerId) {
+        (self.state.clone(), self.owner.clone())
+    }
+}
+
+impl Drop for VerificationPorts {
+    fn drop(&mut self) {
+        ports::release(&self.state, &self.owner);
+    }
+}
+
 fn prepare(
     context: &Context,
     dir: &VerificationDir,
-    repository: Repository,
+    order: Order,
     commit: String,
     command: String,
-    directory: Option<PathBuf>,
+    variables: BTreeMap<String, String>,
 ) -> Result<()> {
+    let Order { repository, directory, setup_command, .. } = order;
+    let SetupSettings { command: general, timeout_minutes, seed } = start::setup_settings(context, Some(&repository));
+    let setup = setup_command.or(general).map(|command| SetupTask { command, timeout_minutes });
     let tag = process::tag_at_depth(format!("integration.{}", Uuid::new_v4().simple()), context.depth + 1);
     let run = VerificationAssignment {
         tag,
@@ -98,9 +125,11 @@ fn prepare(
         directory,
         commit,
         command,
+        setup,
+        seed,
         sockets: local::socket_folder().ok().map(|folder| sockets::new_folder_in(&folder)),
         settings: Secrets::without(&context.settings),
-        variables: BTreeMap::new(),
+        variables,
     };
     Ok(dir.create(&run)?)
 }

@@ -209,6 +209,11 @@ impl LiveAttempt {
         if set_up > 0 {
             changes.notes.push(format!("setup changed {}", words::count(set_up, "tracked file")));
         }
+        for port in &self.assignment.ports_in_use {
+            changes
+                .notes
+                .push(format!("another process listened at port {port} of this worker when the attempt began"));
+        }
         changes
     }
 

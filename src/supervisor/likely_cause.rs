@@ -141,6 +141,9 @@ impl LiveAttempt {
             directory: self.assignment.mission.place.subfolder().map(Path::to_owned),
             commit: commit.to_owned(),
             command: command.to_owned(),
+            // With a setup, no base is verified.
+            setup: None,
+            seed: Vec::new(),
             sockets: self.assignment.socket.parent().map(sockets::new_folder_in),
             settings: self.assignment.settings.clone(),
             variables: self.assignment.variables(),

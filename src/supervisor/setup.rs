@@ -32,7 +32,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// The reason why the worktree could not be set up.
 #[derive(Debug, Error)]
-enum SetupError {
+pub(super) enum SetupError {
     #[error("cannot set up the worktree: `{command}` ended with exit status {code}")]
     Failed { command: String, code: i32 },
     #[error("cannot set up the worktree: `{command}` was ended by signal {signal}")]
@@ -55,12 +55,37 @@ impl Hinted for SetupError {
     }
 }
 
+impl SetupError {
+    /// Returns the reason, unless the setup succeeded or was stopped.
+    pub(super) fn of(task: &SetupTask, end: ShellEnd) -> Option<Self> {
+        let command = short(&task.command);
+        match end {
+            ShellEnd::Exited(Exit::Code(0)) | ShellEnd::Cancelled => None,
+            ShellEnd::Exited(Exit::Code(code)) => Some(Self::Failed { command, code }),
+            ShellEnd::Exited(Exit::Signal(signal)) => Some(Self::Killed { command, signal }),
+            ShellEnd::TimedOut => Some(Self::TimedOut { command, minutes: task.timeout_minutes }),
+            ShellEnd::NotStarted(source) => Some(Self::NotStarted { command, source }),
+        }
+    }
+
+    /// Returns the message with hints, and with the end of what the command printed.
+    pub(super) fn message(&self, log_tail: &str) -> String {
+        let (message, quoted) = (with_hints(self), tail(log_tail.trim_end(), QUOTED));
+        if quoted.is_empty() { message } else { format!("{message}\n{quoted}") }
+    }
+}
+
+impl SetupTask {
+    pub(super) fn limit(&self) -> Duration {
+        Duration::try_from_secs_f64(self.timeout_minutes * 60.0).unwrap_or(LONGEST).min(LONGEST)
+    }
+}
+
 impl LiveAttempt {
     /// Sets up the worktree, unless there is nothing to do. If it fails or is stopped, returns the end of the attempt.
     pub(super) async fn set_up(&mut self) -> Result<(), TurnEnd> {
         let Some(task) = self.assignment.setup.clone() else { return Ok(()) };
-        let command = short(&task.command);
-        self.status.set_phase(Phase::SettingUp, &format!("setting up: {command}"));
+        self.status.set_phase(Phase::SettingUp, &format!("setting up: {}", short(&task.command)));
         let before = self.changed_tracked_files().await;
         let ShellRun { end, seconds, log_tail } = self.run_setup(&task).await;
         crash_point::at(Point::SetUp);
@@ -85,20 +110,11 @@ impl LiveAttempt {
         }
         self.run.setup = Some(setup).filter(|_| !matches!(end, ShellEnd::Cancelled));
         let stopped = self.stop_before_first_turn(&end);
-        let error = match end {
-            _ if stopped.is_some() => None,
-            ShellEnd::Exited(Exit::Code(0)) | ShellEnd::Cancelled => None,
-            ShellEnd::Exited(Exit::Code(code)) => Some(SetupError::Failed { command, code }),
-            ShellEnd::Exited(Exit::Signal(signal)) => Some(SetupError::Killed { command, signal }),
-            ShellEnd::TimedOut => Some(SetupError::TimedOut { command, minutes: task.timeout_minutes }),
-            ShellEnd::NotStarted(source) => Some(SetupError::NotStarted { command, source }),
-        };
+        let error = if stopped.is_some() { None } else { SetupError::of(&task, end) };
         match (stopped, error) {
             (None, None) => Ok(()),
             (stop, error) => {
-                let message = error.map(|error| with_hints(&error)).unwrap_or_default();
-                let quoted = tail(log_tail.trim_end(), QUOTED);
-                let message = if quoted.is_empty() { message } else { format!("{message}\n{quoted}") };
+                let message = error.map_or_else(String::new, |error| error.message(&log_tail));
                 let failure = Failure { kind: FailureKind::SetupFailed, message, resets_at: None };
                 let end = TurnEnd::not_started(failure, stop);
                 // The next attempt can still resume it.
@@ -121,8 +137,7 @@ impl LiveAttempt {
             variables: &variables,
             sockets: &self.sockets,
         };
-        let limit = Duration::try_from_secs_f64(task.timeout_minutes * 60.0).unwrap_or(LONGEST).min(LONGEST);
-        shell::run(&command, limit, self.inbox.until_stopped()).await
+        shell::run(&command, task.limit(), self.inbox.until_stopped()).await
     }
 
     /// Returns the reason why no turn may begin, if there is one.

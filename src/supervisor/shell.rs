@@ -43,6 +43,7 @@ const GIT_KEPT: [&str; 16] = [
 ];
 
 /// The command to run, and its directory.
+#[derive(Clone, Copy)]
 pub(super) struct ShellCommand<'a> {
     pub command: &'a str,
     pub directory: &'a Path,

@@ -1,5 +1,5 @@
-//! A verification run of an integration. It creates a worktree at the commit, runs the command, sweeps the processes,
-//! and removes the worktree. It ends with the server that wants the result, and no process or worktree outlives it. If
+//! A verification run of an integration. It creates a worktree at the commit, sets it up, runs the command, sweeps the
+//! processes, and removes the worktree. It ends with the server that wants the result, and no process or worktree outlives it. If
 //! it is killed, any server finds its folder and removes what is left.
 
 use std::io::Read;
@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::blocking::blocking;
 use super::cleanup::SWEEP_GRACE;
 use super::isolation::SocketFolder;
-use super::shell::ShellCommand;
+use super::setup::SetupError;
+use super::shell::{self, ShellCommand};
 use super::startup::{SupervisorError, report_ready, run_process, separate_from_server, take_lease};
 use super::verify::{passed_if_unchanged, verify};
 use super::{missing, process_record};
@@ -75,7 +76,7 @@ pub(super) async fn verify_commit(
         return Some(Verification::CouldNotRun { why });
     }
     crash_point::at(Point::VerificationTreeMade);
-    let (before, since) = (state(run, &tree).await, SystemTime::now());
+    let since = SystemTime::now();
     let inner = run.directory.as_ref().and_then(|inner| folder_within(&tree, inner));
     let (start, log) = (inner.unwrap_or_else(|| tree.clone()), dir.log());
     let sockets = run.sockets.clone().map(SocketFolder::make).unwrap_or_default();
@@ -88,7 +89,12 @@ pub(super) async fn verify_commit(
         variables: &run.variables,
         sockets: &sockets,
     };
-    let result = verify(&command, Some(run.commit.clone()), cancelled.cancelled()).await;
+    let not_set_up = set_up(run, &tree, &command, cancelled).await;
+    let before = state(run, &tree).await;
+    let result = match not_set_up {
+        Some(why) => Some(Verification::CouldNotRun { why }),
+        None => verify(&command, Some(run.commit.clone()), cancelled.cancelled()).await,
+    };
     let allowlist = run.settings.shared_daemons.clone();
     let places = [Some(tree.clone()), sockets.path().map(Path::to_owned)].into_iter().flatten().collect();
     let private = WorkerPlaces { places, since: Some(since) };
@@ -101,6 +107,28 @@ pub(super) async fn verify_commit(
         }
         result => result,
     }
+}
+
+/// Copies ignored folders into the worktree and runs the setup. Returns the reason if the setup failed.
+async fn set_up(
+    run: &VerificationAssignment,
+    tree: &Path,
+    verify_command: &ShellCommand<'_>,
+    cancelled: &CancellationToken,
+) -> Option<String> {
+    if !run.seed.is_empty() {
+        let (repository, worktree, paths) = (run.repository.clone(), tree.to_owned(), run.seed.clone());
+        let limit = run.settings.seed_limit();
+        match blocking(move || git::seed(&repository, &worktree, &paths, limit)).await {
+            Ok(left_out) if left_out.is_empty() => {}
+            Ok(left_out) => tracing::warn!(?left_out, "not copied into the worktree of a verification"),
+            Err(error) => tracing::warn!(%error, "cannot copy folders into the worktree of a verification"),
+        }
+    }
+    let task = run.setup.as_ref()?;
+    let command = ShellCommand { command: &task.command, ..*verify_command };
+    let shell::ShellRun { end, log_tail, .. } = shell::run(&command, task.limit(), cancelled.cancelled()).await;
+    SetupError::of(task, end).map(|error| error.message(&log_tail))
 }
 
 async fn lacks(run: &VerificationAssignment, dir: &VerificationDir, verification: &Verification) -> Vec<Missing> {

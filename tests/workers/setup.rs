@@ -10,7 +10,9 @@ use orchestrator_boss::mission::create::{Draft, DraftPlace};
 use orchestrator_boss::mission::entry::AttemptSummary;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::mission::outcome::FailureKind;
-use orchestrator_boss::orchestrator::{BatchKind, NewMessage, RemovalRequest, RemovalTarget, RetryRequest};
+use orchestrator_boss::orchestrator::{
+    BatchKind, IntegrationRequest, IntegrationSource, NewMessage, RemovalRequest, RemovalTarget, RetryRequest,
+};
 
 use crate::support::wait::{CEILING, in_time};
 use crate::world::{Server, World, mission, until_exists};
@@ -300,6 +302,59 @@ async fn worker_keeps_its_own_ports_until_its_worktree_is_removed() {
     server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
     let taken = text(&world.state_dir().join("ports.json"));
     assert!(!taken.contains(&port(&first).to_string()) && taken.contains(&port(&second).to_string()), "{taken}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn port_taken_between_attempts_is_noted() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let print = format!("run echo $ORCHESTRATOR_PORT > {}", world.path("port").display());
+    let id = server.create_one(mission("one", &print)).await;
+    server.until(&id, "completed").await;
+    assert_eq!(last(&server, &id).await.changes.notes, Vec::<String>::new());
+    let port: u16 = text(&world.path("port")).trim().parse().unwrap();
+    let _other = std::net::TcpListener::bind(("127.0.0.1", port + 4)).unwrap();
+    retry(&server, &id, &print, false).await;
+    assert_eq!(text(&world.path("port")).trim(), port.to_string(), "it keeps its ports");
+    let notes = last(&server, &id).await.changes.notes;
+    let expected = format!("another process listened at port {} of this worker when the attempt began", port + 4);
+    assert_eq!(notes, [expected]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn integration_is_verified_in_a_set_up_worktree() {
+    let world = World::new();
+    fs::write(world.repo().join(".gitignore"), "deps/\ncache/\n").unwrap();
+    world.git(&["add", "."]);
+    world.git(&["commit", "-qm", "ignore"]);
+    fs::create_dir(world.repo().join("cache")).unwrap();
+    fs::write(world.repo().join("cache/a"), "x\n").unwrap();
+    let seed = vec!["cache".to_owned()];
+    let install = "grep x cache/a && mkdir deps && echo $ORCHESTRATOR_PORT $ORCHESTRATOR_WORKER > deps/port";
+    let server = world.server_with(Some("boss"), Settings { seed: seed.clone(), ..settings(&world, install) });
+    let verify = "test -n \"$ORCHESTRATOR_PORT\" && grep \"$ORCHESTRATOR_PORT $ORCHESTRATOR_WORKER\" deps/port";
+    let commits = |title: &str| format!("write {title}.txt x\ncommit {title}");
+    let one = Draft { verify_command: Some(verify.to_owned()), ..mission("one", &commits("one")) };
+    let id = server.create_one(one).await;
+    server.until(&id, "completed").await;
+    let request = |id: &str| IntegrationRequest {
+        verify_command: Some(verify.to_owned()),
+        ..IntegrationRequest::of(IntegrationSource::Worker(id.to_owned()))
+    };
+    let answer = server.orchestrator.integrate(&server.boss, request(&id)).await.unwrap();
+    assert_eq!(answer.status.as_str(), "merged", "{answer:#?}");
+    let ports = text(&world.state_dir().join("ports.json"));
+    assert!(ports.contains(&id) && !ports.contains("integration"), "its ports are freed: {ports}");
+
+    let broken = "if ls *.txt | grep -q two; then echo broken; exit 7; fi";
+    let broken = Draft { setup_command: Some(broken.to_owned()), ..mission("two", &commits("two")) };
+    let id = server.create_one(broken).await;
+    server.until(&id, "completed").await;
+    let answer = server.orchestrator.integrate(&server.boss, request(&id)).await.unwrap();
+    assert_ne!(answer.status.as_str(), "merged", "{answer:#?}");
+    let why = format!("{answer:#?}");
+    assert!(why.contains("cannot set up the worktree") && why.contains("exit status 7"), "{why}");
+    assert!(!world.repo().join("two.txt").exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

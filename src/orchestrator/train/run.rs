@@ -129,8 +129,7 @@ impl TrainRun<'_> {
         let names: Vec<String> = stacked.iter().map(|entry| self.order.sources[entry.source].name()).collect();
         let with = if names.is_empty() { "alone".to_owned() } else { format!("with {}", names.join(", ")) };
         self.progress.doing(format!("verifies {} {with} (run {})", self.order.into, train.verifications));
-        let (repository, directory) = (&self.order.repository, self.order.directory.as_deref());
-        let Verified { result, log, lacks } = verify(&self.actor, repository, &commit, command, directory).await?;
+        let Verified { result, log, lacks } = verify(&self.actor, self.order, &commit, command).await?;
         train.log = log.or(train.log.take());
         if !is_passed(&result) {
             train.lacks = lacks;
