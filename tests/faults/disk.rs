@@ -53,6 +53,31 @@ pub fn with_disk(mib: u32, test: impl FnOnce(&Disk)) {
     });
 }
 
+/// Runs `test` with an XFS disk of this size, which clones files. Prints that it is skipped without root, since no other
+/// user can mount one.
+#[cfg(target_os = "linux")]
+pub fn with_cloning_disk(mib: u32, test: impl FnOnce(&Disk)) {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("SKIPPED: only root can mount a disk that clones files");
+        return;
+    }
+    in_own_mounts(|| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (disk, image) = (Disk { folder }, tempfile::NamedTempFile::new().expect("a temporary file"));
+        fs::create_dir(disk.root()).expect("a folder");
+        image.as_file().set_len(u64::from(mib) << 20).expect("a sparse file");
+        if let Err(why) = run(Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(image.path())) {
+            return crate::world::skip(&format!("no XFS disk can be made: {why}"));
+        }
+        if let Err(why) = run(Command::new("mount").args(["-o", "loop"]).arg(image.path()).arg(disk.root())) {
+            // A container may have no loop devices, which no test can change.
+            eprintln!("SKIPPED: no loop device can be mounted: {why}");
+            return;
+        }
+        test(&disk);
+    });
+}
+
 #[cfg(target_os = "linux")]
 impl Drop for Disk {
     fn drop(&mut self) {
@@ -76,6 +101,15 @@ pub fn with_disk(mib: u32, test: impl FnOnce(&Disk)) {
         Ok(()) => test(&disk),
         Err(why) => crate::world::skip(&format!("no disk image can be attached: {why}")),
     }
+}
+
+/// Runs `test` with a temporary folder: APFS clones files.
+#[cfg(target_os = "macos")]
+pub fn with_cloning_disk(_: u32, test: impl FnOnce(&Disk)) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let disk = Disk { folder };
+    fs::create_dir(disk.root()).expect("a folder");
+    test(&disk);
 }
 
 #[cfg(target_os = "macos")]

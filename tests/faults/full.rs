@@ -54,6 +54,24 @@ fn with_world(mib: u32, test: impl FnOnce(&Disk, World)) {
 }
 
 #[test]
+fn setup_that_fills_the_disk_is_reported() {
+    with_world(16, |_, world| {
+        let world = world.set("setup_command = \"head -c 100000000 /dev/zero > big\"");
+        let mut boss = world.boss();
+        let worker = create(&mut boss, mission("t", "touch ran"));
+        let record = world.attempt(&worker, 1).join("outcome.json");
+        until("the outcome is recorded on the full disk", || fs::metadata(&record).is_ok_and(|it| it.len() > 0));
+        let worktree = world.worktree(&worker);
+        assert!(!worktree.join("ran").exists(), "no CLI was started");
+        fs::remove_file(worktree.join("big")).unwrap();
+        let settled = settled(&mut boss, &worker);
+        assert_eq!(settled["status"], "failed", "{settled:#}");
+        assert_eq!(settled["outcome"]["run"]["reason"], "setup_failed", "{settled:#}");
+        assert!(reason(&settled).contains("No space left"), "{settled:#}");
+    });
+}
+
+#[test]
 fn outcome_on_full_disk_is_recorded_and_reported() {
     with_world(6, |disk, world| {
         let mut boss = world.boss();

@@ -4,6 +4,7 @@
 //! is gone.
 
 mod clock;
+mod clones;
 mod disk;
 mod full;
 mod moved;

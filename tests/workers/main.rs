@@ -20,6 +20,7 @@ mod output;
 mod own;
 mod own_work;
 mod places;
+mod projects;
 mod race;
 mod radar;
 mod repair;
