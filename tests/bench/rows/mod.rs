@@ -3,6 +3,7 @@
 mod calls;
 mod git;
 mod many;
+mod prepare;
 mod rest;
 mod settle;
 mod spawn;
@@ -17,7 +18,7 @@ pub struct Row {
     pub measure: fn() -> Vec<Line>,
 }
 
-pub const ALL: [Row; 18] = [
+pub const ALL: [Row; 21] = [
     Row { name: "start-folder", measure: spawn::in_a_folder },
     Row { name: "start-worktree", measure: spawn::in_a_worktree },
     Row { name: "start-batch", measure: spawn::a_batch },
@@ -36,4 +37,7 @@ pub const ALL: [Row; 18] = [
     Row { name: "integrate", measure: git::integrate },
     Row { name: "radar", measure: git::collisions },
     Row { name: "salvage", measure: git::salvage },
+    Row { name: "setup", measure: prepare::setup },
+    Row { name: "seed", measure: prepare::seed },
+    Row { name: "npm", measure: prepare::npm },
 ];
