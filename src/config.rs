@@ -2,9 +2,11 @@
 //! workers change, since that would let a repository run commands.
 
 mod error;
+pub mod fields;
 #[cfg(test)]
 mod messages;
 mod position;
+mod profiles;
 mod repositories;
 mod spelling;
 
@@ -18,8 +20,9 @@ use etcetera::BaseStrategy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::error::{ConfigError, InvalidSettings};
+pub use self::error::{ConfigError, InvalidSettings, ProfileError, UnknownProfile};
 pub use self::position::Position;
+pub use self::profiles::Profile;
 use crate::backend::{Backends, CustomBackend};
 use crate::mission::hint::Hint;
 use crate::mission::user_event::NotifyEvent;
@@ -118,6 +121,8 @@ pub struct Settings {
     pub repositories: BTreeMap<String, RepositorySettings>,
     /// Settings of one backend.
     pub backends: BTreeMap<String, BackendSettings>,
+    /// Named sets of mission fields.
+    pub profiles: BTreeMap<String, Profile>,
     /// Backends of your own.
     pub custom: Vec<CustomBackend>,
     /// The file that the settings were read from. `None`: there was no file.
@@ -220,6 +225,7 @@ impl Default for Settings {
             notify: vec![NotifyEvent::Finished, NotifyEvent::Failed, NotifyEvent::NeedsAnswer, NotifyEvent::AllDone],
             notify_terminal: true,
             backends: BTreeMap::new(),
+            profiles: BTreeMap::new(),
             custom: Vec::new(),
             file: None,
         }
@@ -386,7 +392,18 @@ impl Settings {
         });
         settings.custom.iter().try_for_each(CustomBackend::check_settings)?;
         settings.check()?;
+        settings.profiles = settings.checked_profiles()?;
         Ok(settings)
+    }
+
+    fn checked_profiles(&self) -> Result<BTreeMap<String, Profile>, InvalidSettings> {
+        let backends = Backends::with_custom(self.custom.clone());
+        let check = |(name, profile): (&String, &Profile)| match self.checked_profile(name, profile.clone(), &backends)
+        {
+            Ok(checked) => Ok((name.clone(), checked)),
+            Err(source) => Err(InvalidSettings::Profile { name: name.clone(), source: Box::new(source) }),
+        };
+        self.profiles.iter().map(check).collect()
     }
 
     /// Returns the names at the top level, from serde's message about an unknown one.

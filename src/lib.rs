@@ -71,6 +71,7 @@
 //! | salvage ref | where work is kept before it is removed by force |
 //! | train | several branches that are integrated in order and verified together |
 //! | race | several workers on one prompt; the first verified one wins |
+//! | profile | a named set of mission fields in the user's settings |
 //!
 //! # Three typical changes
 //!

@@ -213,6 +213,7 @@ fn mission(backend: &str, permissions: Permissions) -> Mission {
         max_attempts: 1,
         request_id: None,
         permissions,
+        profile: None,
     }
 }
 

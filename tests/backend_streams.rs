@@ -94,6 +94,7 @@ fn mission(backend: &str) -> Mission {
         max_attempts: 1,
         request_id: None,
         permissions: Permissions::Edit,
+        profile: None,
     }
 }
 

@@ -118,6 +118,7 @@ fn settings_reference_is_current() {
         ("## Settings of a repository: `[repositories.\"PATH or URL\"]`", "/$defs/RepositorySettings"),
         ("## Settings of a backend: `[backends.NAME]`", "/$defs/BackendSettings"),
         ("## A backend of your own: `[[custom]]`", "/$defs/CustomBackend"),
+        ("## A profile of missions: `[profiles.NAME]`", "/$defs/Profile"),
     ] {
         let old = section_of(&current, heading).unwrap_or_else(|| panic!("{path} has no {heading}")).to_owned();
         let object = schema.pointer(pointer).expect("the schema has it");
@@ -134,15 +135,16 @@ fn settings_reference_is_current() {
     assert!(long.is_empty(), "too long for a terminal: {long:#?}");
 }
 
+/// Settings with a section of their own.
+const SECTIONS: [&str; 5] = ["boss", "repositories", "backends", "profiles", "custom"];
+
 /// Returns a list of the settings of one section, each with its type, meaning and default. A setting with a section of
 /// its own is left out.
 fn settings_of(object: &Value, definitions: &Value) -> String {
     let required = object["required"].as_array().cloned().unwrap_or_default();
     let properties = object["properties"].as_object().expect("a section has properties");
     let mut list = Vec::new();
-    for (name, setting) in
-        properties.iter().filter(|(name, _)| !["boss", "repositories", "backends", "custom"].contains(&name.as_str()))
-    {
+    for (name, setting) in properties.iter().filter(|(name, _)| !SECTIONS.contains(&name.as_str())) {
         let definition = setting["$ref"].as_str().and_then(|path| definitions.get(path.rsplit('/').next()?));
         let text = setting["description"].as_str().unwrap_or_else(|| panic!("{name} has no doc comment"));
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -165,7 +167,7 @@ fn settings_of(object: &Value, definitions: &Value) -> String {
 }
 
 fn type_of(name: &str, setting: &Value, definition: Option<&Value>) -> String {
-    if let Some(choices) = definition {
+    if let Some(choices) = definition.or_else(|| setting.get("enum").map(|_| setting)) {
         let list = choices["enum"]
             .as_array()
             .into_iter()

@@ -236,6 +236,19 @@ pub enum Refusal {
     Cost { backend: String },
 }
 
+impl Refusal {
+    /// Returns the names of the mission's fields that the backend refuses together.
+    pub fn fields(&self) -> [&'static str; 2] {
+        let field = match self {
+            Self::ForeignModel { .. } | Self::Model { .. } => "model_override",
+            Self::Effort { .. } => "model_effort",
+            Self::Permissions { .. } => "permissions",
+            Self::Cost { .. } => "max_cost_usd",
+        };
+        [field, "backend"]
+    }
+}
+
 impl Hinted for Refusal {
     fn hints(&self) -> Vec<Hint> {
         match self {

@@ -89,6 +89,12 @@ const TEMPLATE: &str = "\
 # [boss]
 # max_cost_usd = 5.0
 # max_tokens = 2_000_000
+
+# A named set of mission fields. Tell your agent: use the profile reviewer.
+# [profiles.reviewer]
+# backend = \"claudecode\"
+# permissions = \"read_only\"
+# timeout_minutes = 30
 ";
 
 pub(super) fn run(args: &ConfigArgs, places: &Places) -> ExitCode {
@@ -219,6 +225,7 @@ mod tests {
         assert_eq!(Settings::parse(TEMPLATE).unwrap(), Settings::default());
         let settings = Settings::parse(&uncommented()).unwrap();
         assert_eq!((settings.max_workers, settings.boss.max_tokens), (Some(4), Some(2_000_000)));
+        assert_eq!(settings.profiles["reviewer"].timeout_minutes, Some(30));
         assert_eq!(settings.verify_timeout_minutes, Settings::default().verify_timeout_minutes);
     }
 }

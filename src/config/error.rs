@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::backend::CustomError;
+use super::fields::{FieldError, MAX_PROFILE_NAME};
+use crate::backend::{CustomError, Refusal};
 use crate::mission::causes::in_plain_types;
 use crate::mission::hint::{Hint, Hinted};
 
@@ -28,6 +29,10 @@ pub enum InvalidSettings {
     Malformed(toml::de::Error),
     #[error("{}there is no setting {name:?} here", line.map(|line| format!("line {line}: ")).unwrap_or_default())]
     UnknownSetting { name: String, line: Option<usize>, instead: Hint },
+    #[error("{}a profile cannot set {name:?}: {why}", line.map(|line| format!("line {line}: ")).unwrap_or_default())]
+    NotInProfile { name: String, line: Option<usize>, why: &'static str },
+    #[error("cannot use [profiles.{name}]")]
+    Profile { name: String, source: Box<ProfileError> },
     #[error(transparent)]
     Custom(#[from] CustomError),
     #[error("[backends.{name}] is of no backend")]
@@ -54,6 +59,33 @@ pub enum InvalidSettings {
     MaxCost(f64),
 }
 
+/// The reason why a profile cannot be used.
+#[derive(Debug, Error)]
+pub enum ProfileError {
+    #[error("its name may contain only letters, digits, hyphens and underscores, at most {MAX_PROFILE_NAME}")]
+    Name,
+    #[error("its permissions are full, which the settings do not allow")]
+    FullPermissions,
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// A name that no profile has.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[error("cannot use the profile {name:?}: {}", if known.is_empty() {
+    "the user's settings have no profiles".to_owned()
+} else {
+    format!("there are only {}", known.join(", "))
+})]
+pub struct UnknownProfile {
+    pub name: String,
+    pub known: Vec<String>,
+    /// The known name that is similar.
+    pub meant: Option<String>,
+}
+
 impl Hinted for ConfigError {
     fn hints(&self) -> Vec<Hint> {
         match self {
@@ -69,6 +101,8 @@ impl Hinted for InvalidSettings {
     fn hints(&self) -> Vec<Hint> {
         match self {
             Self::Malformed(_) | Self::Custom(_) => Vec::new(),
+            Self::NotInProfile { .. } => vec![Hint::to("give it in each mission")],
+            Self::Profile { source, .. } => source.hints(),
             Self::UnknownSetting { instead, .. } | Self::UnknownBackend { instead, .. } => vec![instead.clone()],
             Self::StallMinutes(_) => vec![Hint::to("give a number of minutes, or 0 for never")],
             Self::SetupTimeout(_) => vec![Hint::to("give a number of minutes")],
@@ -79,6 +113,28 @@ impl Hinted for InvalidSettings {
             Self::NoPrompt => vec![Hint::to("add {prompt}")],
             Self::PromptNotAlone { .. } => vec![Hint::to("give {prompt} a line of its own")],
             Self::MaxCost(_) => vec![Hint::to("give an amount of US dollars, or leave it out")],
+        }
+    }
+}
+
+impl Hinted for ProfileError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Name => vec![Hint::to("choose another name")],
+            Self::FullPermissions => vec![Hint::to("use \"edit\""), Hint::Set("allow_full_permissions")],
+            // Their texts say what is accepted.
+            Self::Field(_) => Vec::new(),
+            Self::Refused(refusal) => refusal.hints(),
+        }
+    }
+}
+
+impl Hinted for UnknownProfile {
+    fn hints(&self) -> Vec<Hint> {
+        match &self.meant {
+            Some(meant) => vec![did_you_mean(meant)],
+            None if self.known.is_empty() => vec![Hint::to("leave out `profile`")],
+            None => vec![Hint::to("use one of these")],
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::Settings;
 use super::error::{ConfigError, InvalidSettings};
+use super::{ProfileError, Settings, UnknownProfile};
 use crate::mission::hint::with_hints;
 use crate::mission::testing::{MessageRow, all_messages, row, variant_of};
 
@@ -24,6 +24,22 @@ fn every_message_is_as_recorded() {
         "prompt_frame = \"Be nice.\"",
         "prompt_frame = \"{prompt} {branch}\"",
         "[boss]\nmax_cost_usd = -1.0",
+        "[profiles.cheap]\ntitle = \"A\"",
+    ];
+    let profiles = [
+        "[profiles.\"a b\"]",
+        "[profiles.cheap]\npermissions = \"full\"",
+        "[profiles.cheap]\nbackend = \"codex\"\nmodel_override = \"sonnet\"",
+        "[profiles.cheap]\nbackend = \"codx\"",
+    ];
+    let fields = [
+        "verify_command = \" \"".to_owned(),
+        format!("model_override = {:?}", "x".repeat(201)),
+        "model_effort = \"a\\nb\"".to_owned(),
+        "setup_command = \"a\\u0000b\"".to_owned(),
+        "model_override = \"-x\"".to_owned(),
+        "timeout_minutes = 0".to_owned(),
+        "max_cost_usd = -1.0".to_owned(),
     ];
     let mut rows = vec![
         row(ConfigError::Read { path: path(), source: io::ErrorKind::PermissionDenied.into() }),
@@ -32,7 +48,34 @@ fn every_message_is_as_recorded() {
         row(ConfigError::NotANumber { variable: "ORCHESTRATOR_WAIT_SECONDS", value: "long".into() }),
     ];
     rows.extend(texts.map(invalid));
+    rows.push(invalid(profiles[0]));
+    rows.extend(profiles.map(|text| {
+        in_profile(text, |error| match error {
+            // These pass on an error of another place.
+            ProfileError::Refused(_) | ProfileError::Field(_) => "InvalidSettings::Profile".to_owned(),
+            own => variant_of(own),
+        })
+    }));
+    rows.extend(fields.map(|text| {
+        in_profile(&format!("[profiles.cheap]\n{text}"), |error| match error {
+            ProfileError::Field(field) => variant_of(field),
+            other => variant_of(other),
+        })
+    }));
+    let known = || vec!["careful".to_owned(), "cheap".to_owned()];
+    rows.push(row(UnknownProfile { name: "chep".into(), known: known(), meant: Some("cheap".into()) }));
     insta::assert_snapshot!(all_messages(&rows, "src/config"));
+}
+
+fn in_profile(text: &str, name: impl Fn(&ProfileError) -> String) -> MessageRow {
+    match Settings::parse(text).expect_err("an invalid text") {
+        InvalidSettings::Profile { name: profile, source } => {
+            let variant = name(&source);
+            let source = InvalidSettings::Profile { name: profile, source };
+            (variant, with_hints(&ConfigError::Invalid { path: path(), source }))
+        }
+        other => panic!("{other}"),
+    }
 }
 
 fn path() -> PathBuf {

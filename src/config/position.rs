@@ -1,6 +1,7 @@
 //! Finds the place of an error in the text of a settings file.
 
-use super::error::InvalidSettings;
+use super::error::{InvalidSettings, ProfileError};
+use super::fields::FieldError;
 
 /// A place in a text: line and column, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,11 +16,12 @@ impl InvalidSettings {
         let begins_with = |key: &'static str| first_line(text, move |line| names(line, key));
         match self {
             Self::Malformed(error) => error.span().map(|span| at_byte(text, span.start)),
-            Self::UnknownSetting { name, line, .. } => {
+            Self::UnknownSetting { name, line, .. } | Self::NotInProfile { name, line, .. } => {
                 let line = (*line)?;
                 let column = text.lines().nth(line - 1)?.find(name.as_str()).map_or(1, |at| at + 1);
                 Some(Position { line, column })
             }
+            Self::Profile { name, source } => in_profile(text, name, |line| source.is_about(line)),
             Self::Custom(error) => first_line(text, |line| names(line, "name") && line.contains(error.backend())),
             Self::UnknownBackend { name, .. } => {
                 first_line(text, |line| line.starts_with("[backends") && line.contains(name.as_str()))
@@ -34,6 +36,33 @@ impl InvalidSettings {
             Self::MaxCost(_) => begins_with("max_cost_usd"),
         }
     }
+}
+
+impl ProfileError {
+    /// Returns whether a line of the profile's section sets what is refused.
+    fn is_about(&self, line: &str) -> bool {
+        let sets = |key: &str| names(line, key);
+        match self {
+            Self::Name => false,
+            Self::FullPermissions => sets("permissions"),
+            Self::Field(FieldError::Backend(unknown)) => {
+                (sets("backend") || sets("fallback_backends")) && line.contains(&unknown.name)
+            }
+            Self::Field(error) => error.key().is_some_and(sets),
+            Self::Refused(refusal) => refusal.fields().first().is_some_and(|field| sets(field)),
+        }
+    }
+}
+
+/// Returns the place of a line in the section of a profile, or else of the section.
+fn in_profile(text: &str, name: &str, is_wanted: impl Fn(&str) -> bool) -> Option<Position> {
+    let titles = ["", "\"", "'"].map(|quote| format!("[profiles.{quote}{name}{quote}]"));
+    let is_title = |line: &str| titles.iter().any(|title| line.starts_with(title.as_str()));
+    let at = text.lines().position(|line| is_title(line.trim_start()))?;
+    let inside = text.lines().skip(at + 1).take_while(|line| !line.trim_start().starts_with('['));
+    let line = inside.zip(at + 1..).find(|(line, _)| is_wanted(line.trim_start())).map_or(at, |(_, line)| line);
+    let indent = text.lines().nth(line).map_or(0, |line| line.len() - line.trim_start().len());
+    Some(Position { line: line + 1, column: indent + 1 })
 }
 
 /// Returns whether the line sets this key.
@@ -69,6 +98,11 @@ mod tests {
             ("max_depth = 1\ncommit_email = 'a@b'", (2, 1)),
             ("commit_message = '{titel}'", (1, 1)),
             ("prompt_frame = 'x'", (1, 1)),
+            ("[profiles.a]\ntitle = 'x'", (2, 1)),
+            ("[profiles.a]\nmax_attempts = 2\n[profiles.b]\n  max_attempts = 0", (4, 3)),
+            ("[profiles.a]\nfallback_backends = ['codx']", (2, 1)),
+            ("[profiles.\"a b\"]", (1, 1)),
+            ("max_depth = 1\n[profiles.a]\nbackend = 'codex'\nmodel_override = 'sonnet'", (4, 1)),
         ] {
             let found = Settings::parse(text).unwrap_err().position(text);
             assert_eq!(found.map(|it| (it.line, it.column)), Some(place), "{text}");

@@ -3,6 +3,7 @@
 use similar::{Algorithm, TextDiff};
 
 use super::error::{InvalidSettings, did_you_mean};
+use super::fields;
 use crate::mission::hint::Hint;
 
 /// Minimum similarity of two names. `max_worker` has 0.95 to `max_workers`, `max_tokens` 0.67.
@@ -11,19 +12,38 @@ const ALIKE: f32 = 0.75;
 const FEW: usize = 6;
 
 /// Sections and their own names, to recognise a name that was put elsewhere.
-const SECTIONS: [(&str, &[&str]); 2] =
-    [("[boss]", &["max_cost_usd", "max_tokens", "timeout_minutes"]), ("[backends.NAME]", &["program", "model"])];
+const SECTIONS: [(&str, &[&str]); 3] = [
+    ("[boss]", &["max_cost_usd", "max_tokens", "timeout_minutes"]),
+    ("[backends.NAME]", &["program", "model"]),
+    (
+        "[profiles.NAME]",
+        &[IN_PROFILES, "model_effort", "permissions", "verify_command", "fallback_backends", "max_attempts"],
+    ),
+];
+/// A setting that only profiles have.
+const IN_PROFILES: &str = "model_override";
 
 /// Returns the parser's error, or a clearer one for an unknown setting.
 pub(super) fn explained(error: toml::de::Error, text: &str, top_level: &[String]) -> InvalidSettings {
     let Some((name, known)) = unknown_field(error.message()) else { return InvalidSettings::Malformed(error) };
     let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+    if known.iter().any(|it| it == IN_PROFILES)
+        && let Some(why) = fields::why_not_in_profile(&name)
+    {
+        return InvalidSettings::NotInProfile { name, line, why };
+    }
     let instead = advice(&name, &known, top_level);
     InvalidSettings::UnknownSetting { name, line, instead }
 }
 
 fn advice(name: &str, known: &[String], top_level: &[String]) -> Hint {
     if let Some(meant) = nearest(name, known.iter().map(String::as_str)) {
+        return did_you_mean(meant);
+    }
+    let is_part = |it: &&String| name.len() > 3 && (it.starts_with(name) || it.ends_with(name));
+    if known.iter().any(|it| it == IN_PROFILES)
+        && let Some(meant) = known.iter().find(is_part)
+    {
         return did_you_mean(meant);
     }
     // Every key below a section's title belongs to that section.

@@ -91,6 +91,59 @@ fn unknown_name_suggests_the_intended_one() {
 }
 
 #[test]
+fn profile_refuses_what_no_mission_could_have() {
+    for (text, said) in [
+        ("timeout_minutes = 0", "cannot use [profiles.a]: timeout_minutes is 0: it must be from 1 to 10080"),
+        ("max_attempts = 21", "it must be from 1 to 20"),
+        ("max_cost_usd = 0.0", "it must be more than 0"),
+        ("max_tokens = -1", "invalid value"),
+        ("max_tokens = 'x'", "expected a whole number"),
+        ("permissions = 'root'", "expected one of `read_only`, `edit`, `full`"),
+        ("permissions = 'full'", "set `allow_full_permissions`"),
+        ("backend = 'codx'", "there are only claudecode, codex, gemini, opencode"),
+        ("fallback_backends = ['codx']", "there are only claudecode, codex, gemini, opencode"),
+        ("backend = 'codex'\nmax_cost_usd = 1.0", "cannot limit the cost of \"codex\""),
+        ("title = 'x'", "line 2: a profile cannot set \"title\": each mission has its own; give it in each mission"),
+        ("worktree = {}", "no two missions can work in one place"),
+        ("context_from = []", "it names other workers"),
+        ("timeout_minute = 3", "did you mean timeout_minutes?"),
+        ("model = 'x'", "did you mean model_override?"),
+        ("effort = 'low'", "did you mean model_effort?"),
+        ("verify = 'x'", "did you mean verify_command?"),
+    ] {
+        let error = refused(&format!("[profiles.a]\n{text}"));
+        assert!(error.contains(said), "{text}: {error}");
+    }
+    assert!(refused("[profiles.'a b']").contains("only letters, digits, hyphens and underscores"));
+    assert!(refused("model_override = 'x'").contains("put model_override below [profiles.NAME]"));
+    let text = "allow_full_permissions = true\n[profiles.a]\npermissions = 'full'\nmodel_override = ' opus '\n\
+                [profiles.mine]\nbackend = 'mine'\n[[custom]]\nname = 'mine'\nprogram = 'x'";
+    let settings = Settings::parse(text).unwrap();
+    assert_eq!(settings.profiles["a"].model_override.as_deref(), Some("opus"));
+    assert_eq!(settings.profile("mine").unwrap().backend.as_deref(), Some("mine"));
+    assert_eq!(with_hints(&settings.profile("main").unwrap_err()).split("; ").last(), Some("did you mean mine?"));
+    let none = Settings::default().profile("a").unwrap_err();
+    assert_eq!(
+        with_hints(&none),
+        "cannot use the profile \"a\": the user's settings have no profiles; leave out `profile`"
+    );
+}
+
+#[test]
+fn own_fields_win_over_a_profile() {
+    let profile = Profile {
+        backend: Some("codex".into()),
+        max_attempts: Some(3),
+        fallback_backends: Some(vec!["gemini".into()]),
+        ..Profile::default()
+    };
+    let own = Profile { max_attempts: Some(1), max_tokens: Some(5), ..Profile::default() };
+    let (merged, supplied) = own.completed_by(&profile);
+    assert_eq!(merged, Profile { max_attempts: Some(1), max_tokens: Some(5), ..profile });
+    assert_eq!(supplied, ["backend", "fallback_backends"]);
+}
+
+#[test]
 fn misspelt_variable_is_refused_and_foreign_ignored() {
     let check = |name: &str| check_variables([name.to_owned()].into_iter()).map_err(|error| with_hints(&error));
     let error = check("ORCHESTRATOR_MAX_WORKER").unwrap_err();

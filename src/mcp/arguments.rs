@@ -9,46 +9,32 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::coercion;
-use crate::backend::UnknownBackend;
+use crate::config::UnknownProfile;
+use crate::config::fields::{self, FieldError};
+pub(super) use crate::config::fields::{LINE, NAME, PROMPT};
 use crate::mission::causes::in_plain_types;
+use crate::mission::hint::with_hints;
 
-/// Maximum size in bytes of an id, or of the name of a branch or model.
-pub(super) const NAME: usize = 200;
 /// Maximum size in bytes of a title.
 pub(super) const TITLE: usize = 200;
 /// Maximum size in bytes of a `task_id` or `request_id`.
 pub(super) const KEY: usize = 100;
-/// Maximum size in bytes of a command line or path.
-pub(super) const LINE: usize = 8 * 1024;
-/// Maximum size in bytes of a prompt or message.
-pub(super) const PROMPT: usize = 1024 * 1024;
-
 #[derive(Debug, Clone, PartialEq, Error)]
 pub(super) enum ArgumentError {
     #[error("{message}")]
     Shape { message: String },
     #[error("{path}: {message}")]
     ShapeAt { path: String, message: String },
-    #[error("{field} is empty: give a text, or omit it if it is optional")]
-    Empty { field: &'static str },
-    #[error("{field} is {is} bytes long, at most {max} are accepted: {advice}")]
-    TooLong { field: &'static str, is: usize, max: usize, advice: &'static str },
-    #[error("{field} contains the control character {character:?}: it must be one line of plain text")]
-    Control { field: &'static str, character: char },
-    #[error("{field} contains a NUL character: remove it")]
-    Nul { field: &'static str },
-    #[error("{field} {text:?} begins with a dash, like an option: choose another name")]
-    Dash { field: &'static str, text: String },
-    #[error("{field} is {is}: it must be from {least} to {max}")]
-    Range { field: &'static str, is: String, least: u64, max: u64 },
+    #[error(transparent)]
+    Field(#[from] FieldError),
     #[error("{one} and {other} exclude each other: give one of them")]
     Both { one: &'static str, other: &'static str },
     #[error("one of {choices} is required")]
     NoneOf { choices: &'static str },
-    #[error(transparent)]
-    Backend(#[from] UnknownBackend),
-    #[error("max_cost_usd is {is}: it must be more than 0 and at most {max}")]
-    Cost { is: f64, max: f64 },
+    #[error("{}", with_hints(.0))]
+    Profile(UnknownProfile),
+    #[error("backend is missing: give one of {backends}{profiles}")]
+    NoBackend { backends: String, profiles: String },
     #[error("the argument {field} is missing: give the {field} as a text")]
     Missing { field: &'static str },
     #[error("cursor {0:?} is not from this tool: leave it out to start at the beginning")]
@@ -106,46 +92,28 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// Checks one line: no control characters, and none that change the direction of text.
+/// Checks one line, as [`fields::line`] does.
 pub(super) fn line(field: &'static str, text: String, max: usize) -> Result<String> {
-    let text = filled(field, text, max)?;
-    match text.chars().find(|c| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')) {
-        Some(character) => Err(ArgumentError::Control { field, character }),
-        None => Ok(text.trim().to_owned()),
-    }
+    Ok(fields::line(field, text, max)?)
 }
 
 /// Checks a line that becomes an argument of a program.
 pub(super) fn name(field: &'static str, text: String) -> Result<String> {
-    match line(field, text, NAME)? {
-        text if text.starts_with('-') => Err(ArgumentError::Dash { field, text }),
-        text => Ok(text),
-    }
+    Ok(fields::name(field, text)?)
 }
 
 /// Checks a text that a program can take as an argument.
 pub(super) fn text(field: &'static str, text: String, max: usize) -> Result<String> {
-    let text = filled(field, text, max)?;
-    if text.contains('\0') { Err(ArgumentError::Nul { field }) } else { Ok(text) }
-}
-
-fn filled(field: &'static str, text: String, max: usize) -> Result<String> {
-    if text.trim().is_empty() {
-        return Err(ArgumentError::Empty { field });
-    }
-    if text.len() > max {
-        let advice = if max == PROMPT { "put long material into a file and name its path" } else { "shorten it" };
-        return Err(ArgumentError::TooLong { field, is: text.len(), max, advice });
-    }
-    Ok(text)
+    Ok(fields::text(field, text, max)?)
 }
 
 pub(super) fn range(field: &'static str, value: u64, least: u64, max: u64) -> Result<u64> {
-    if (least..=max).contains(&value) {
-        Ok(value)
-    } else {
-        Err(ArgumentError::Range { field, is: value.to_string(), least, max })
-    }
+    Ok(fields::range(field, value, least, max)?)
+}
+
+/// Returns the error of an empty list.
+pub(super) fn empty(field: &'static str) -> ArgumentError {
+    FieldError::Empty { field }.into()
 }
 
 /// Applies a check to an optional field.

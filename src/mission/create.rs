@@ -36,8 +36,16 @@ pub struct Draft {
     pub max_attempts: u32,
     pub request_id: Option<String>,
     pub permissions: Permissions,
+    pub profile: Option<AppliedProfile>,
     /// See [`NewWorker::needs`].
     pub needs: Vec<String>,
+}
+
+/// The profile that completed a draft, and the names of the fields that it supplied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppliedProfile {
+    pub name: String,
+    pub fields: Vec<&'static str>,
 }
 
 impl Draft {
@@ -60,6 +68,7 @@ impl Draft {
             max_attempts: self.max_attempts,
             request_id: self.request_id.clone(),
             permissions: self.permissions,
+            profile: self.profile.as_ref().map(|profile| profile.name.clone()),
         }
     }
 }

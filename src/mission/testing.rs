@@ -37,6 +37,7 @@ pub fn draft(title: &str) -> Draft {
         max_attempts: 1,
         request_id: None,
         permissions: Permissions::Edit,
+        profile: None,
         needs: Vec::new(),
     }
 }

@@ -63,7 +63,7 @@ pub(super) async fn check_all(
     let asked: BTreeSet<BackendName> = new.map(|draft| draft.backend.clone()).collect();
     let logged_out = probe::logged_out(&context, asked).await;
     let check = |draft: Draft| match logged_out.get(&draft.backend).filter(|_| !is_known(&draft)) {
-        Some(why) => Err(Arc::clone(why).into()),
+        Some(why) => Err(OrchestratorError::from(Arc::clone(why)).of_draft(&draft)),
         None => Ok(draft),
     };
     (checked.into_iter().map(|draft| check(draft?)).collect(), base)
@@ -96,20 +96,7 @@ struct Checks<'a> {
 
 impl Checks<'_> {
     fn check(&mut self, mut draft: Draft) -> Checked {
-        if draft.permissions == Permissions::Full && !self.context.settings.allow_full_permissions {
-            return Err(OrchestratorError::FullPermissions);
-        }
-        let backend = self.context.backends.get(draft.backend.as_str())?;
-        // The task and the place are not known yet, and no backend needs them to check.
-        let place = Place::Directory { path: PathBuf::new() };
-        let mission = draft.mission(TaskId::from(WorkerId::new(0, "").to_string()), Vec::new(), place);
-        backend.check(&mission)?;
-        self.program(&draft.backend)?;
-        for fallback in &draft.fallback_backends {
-            self.context.backends.get(fallback.as_str())?;
-        }
-        let present = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
-        draft.needs = backend.probe().key_variables.into_iter().filter(present).collect();
+        draft.needs = self.needs(&draft).map_err(|error| error.of_draft(&draft))?;
         match &mut draft.place {
             DraftPlace::Directory(path) => {
                 let named = self.context.directory.join(&path);
@@ -130,6 +117,24 @@ impl Checks<'_> {
             }
         }
         Ok(draft)
+    }
+
+    /// Checks the backend of a draft and what it has to enforce. Returns the variables that the backend needs.
+    fn needs(&mut self, draft: &Draft) -> Result<Vec<String>> {
+        if draft.permissions == Permissions::Full && !self.context.settings.allow_full_permissions {
+            return Err(OrchestratorError::FullPermissions);
+        }
+        let backend = self.context.backends.get(draft.backend.as_str())?;
+        // The task and the place are not known yet, and no backend needs them to check.
+        let place = Place::Directory { path: PathBuf::new() };
+        let mission = draft.mission(TaskId::from(WorkerId::new(0, "").to_string()), Vec::new(), place);
+        backend.check(&mission)?;
+        self.program(&draft.backend)?;
+        for fallback in &draft.fallback_backends {
+            self.context.backends.get(fallback.as_str())?;
+        }
+        let present = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
+        Ok(backend.probe().key_variables.into_iter().filter(present).collect())
     }
 
     fn program(&mut self, backend: &BackendName) -> Result<()> {

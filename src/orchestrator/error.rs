@@ -14,7 +14,7 @@ use crate::git::{
     UncommittedError, WorktreeError,
 };
 use crate::launcher::local::LaunchError;
-use crate::mission::create::Rejection;
+use crate::mission::create::{Draft, Rejection};
 use crate::mission::hint::{Hint, Hinted};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::Worker;
@@ -103,6 +103,8 @@ pub enum OrchestratorError {
 
     #[error("cannot give the worker full permissions: the settings do not allow them")]
     FullPermissions,
+    #[error("cannot take {} from the profile {profile:?}", fields.join(" and "))]
+    FromProfile { profile: String, fields: Vec<&'static str>, source: Box<OrchestratorError> },
     #[error("cannot run in {}: it is not a subfolder of the worktree", directory.display())]
     NotASubfolder { directory: PathBuf },
     #[error("cannot run in {}: there is no such folder in {start}, where the worktree starts", directory.display())]
@@ -172,6 +174,28 @@ pub enum OrchestratorError {
 }
 
 impl OrchestratorError {
+    /// Returns the error of a draft, with the profile if that supplied what is refused.
+    pub(super) fn of_draft(self, draft: &Draft) -> Self {
+        let Some(profile) = &draft.profile else { return self };
+        let refused = self.refused_fields();
+        let fields: Vec<_> = profile.fields.iter().copied().filter(|field| refused.contains(field)).collect();
+        if fields.is_empty() {
+            return self;
+        }
+        Self::FromProfile { profile: profile.name.clone(), fields, source: Box::new(self) }
+    }
+
+    /// Returns the fields of the mission that are to blame, if a profile can supply them.
+    fn refused_fields(&self) -> Vec<&'static str> {
+        match self {
+            Self::Shared(inner) => inner.refused_fields(),
+            Self::FullPermissions => vec!["permissions"],
+            Self::Backend(refusal) => refusal.fields().to_vec(),
+            Self::NoProgram { .. } | Self::LoggedOut { .. } => vec!["backend"],
+            _ => Vec::new(),
+        }
+    }
+
     pub(super) fn not_settled(worker: &Worker, what: &'static str) -> Self {
         Self::NotSettled { worker: worker.id.to_string(), status: worker.status.as_str(), what }
     }
@@ -294,6 +318,10 @@ impl OrchestratorError {
                 hooks.display(),
                 record.display()
             ))],
+            Self::FromProfile { fields, source, .. } => {
+                let own = Hint::to(format!("give the mission its own {}", fields.join(" or ")));
+                source.hints().into_iter().chain([own]).collect()
+            }
             Self::FullPermissions => {
                 vec![Hint::to("use the permissions `edit`"), Hint::Set("allow_full_permissions")]
             }

@@ -57,6 +57,7 @@ fn requests() -> Vec<E> {
             changes: "core.pager (added)".into(),
         },
         E::FullPermissions,
+        E::FromProfile { profile: "careful".into(), fields: vec!["permissions"], source: Box::new(E::FullPermissions) },
         E::Malformed { reason: "title is empty".into() },
         E::ShuttingDown,
     ]

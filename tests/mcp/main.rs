@@ -7,6 +7,7 @@ mod hazards;
 mod integrate;
 mod logins;
 mod places;
+mod profiles;
 mod prompts;
 mod resources;
 mod search;

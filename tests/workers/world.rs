@@ -176,6 +176,7 @@ pub fn mission(title: &str, script: &str) -> Draft {
         max_attempts: 1,
         request_id: None,
         permissions: Permissions::Edit,
+        profile: None,
         needs: Vec::new(),
     }
 }

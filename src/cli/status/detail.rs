@@ -49,6 +49,7 @@ fn add_identity(shown: &DashboardWorker, home: Option<&Path>, facts: &mut Facts)
         facts.add("task", worker.task().as_str());
     }
     facts.add("backend", &[&row.backend, &row.model].map(String::as_str).join(" "));
+    facts.add("profile", worker.mission.profile.as_deref().unwrap_or_default());
     if worker.attempt > 1 {
         facts.add("attempt", &worker.attempt.to_string());
     }

@@ -1,16 +1,21 @@
 //! Reports which agent CLIs can be used here.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::mission::backend;
 use super::{Tool, ToolCall, ToolKind};
+use crate::config::Profile;
 use crate::mcp::arguments::optional;
 use crate::mcp::error::ToolError;
-use crate::mcp::size;
+use crate::mcp::{size, wire};
 use crate::orchestrator::BackendView;
 
 const ENVELOPE: usize = 300;
+/// Bytes for the profiles.
+const PROFILES: usize = 2_500;
 const MODELS_SHOWN: usize = 12;
 
 pub(super) struct GetBackendStatus;
@@ -26,6 +31,13 @@ pub(super) struct BackendArguments {
 pub(super) struct BackendsReport {
     next_step: String,
     backends: Vec<BackendReport>,
+    /// The user's profiles by name, each with the fields that it gives a mission.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "Option<wire::ObjectPlaceholder>")]
+    profiles: BTreeMap<String, Profile>,
+    /// Number of omitted profiles.
+    #[serde(skip_serializing_if = "wire::is_zero")]
+    more_profiles: usize,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -70,7 +82,7 @@ impl Tool for GetBackendStatus {
     const NAME: &'static str = "get_backend_status";
     const DESCRIPTION: &'static str = "\
 Show which agent CLIs (backends) can work here: installed, version, logged in, models, running and queued workers, and \
-how to fix what is missing (install, login). Call it once before the first missions, and when a worker fails with \
+how to fix what is missing (install, login); and the user's profiles for missions. Call it once before the first missions, and when a worker fails with \
 auth_error or could_not_start.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = BackendArguments;
@@ -79,19 +91,37 @@ auth_error or could_not_start.";
     async fn run(call: ToolCall, arguments: BackendArguments) -> Result<BackendsReport, ToolError> {
         let only = optional(arguments.backend, |name| backend(&call.orchestrator, name))?;
         let views = call.orchestrator.backend_status(only.as_ref()).await?;
-        Ok(BackendsReport::new(&views))
+        Ok(BackendsReport::new(&views, &call.orchestrator.settings().profiles))
     }
 }
 
 impl BackendsReport {
-    fn new(views: &[BackendView]) -> Self {
+    fn new(views: &[BackendView], profiles: &BTreeMap<String, Profile>) -> Self {
         let usable = |view: &&BackendView| view.installed && view.authenticated != Some(false);
         let next_step = match views.iter().find(usable) {
             Some(_) => "batch_create_workers with backends that are installed and logged in".to_owned(),
             None => "give the user how_to_fix; no worker can run until then".to_owned(),
         };
-        let (backends, _) = size::fit(views.iter().map(BackendReport::new), size::ANSWER - ENVELOPE);
-        Self { backends, next_step }
+        let (profiles, more_profiles) =
+            size::fit(profiles.iter().map(|(name, profile)| (name.clone(), shown(profile))), PROFILES);
+        let room = size::ANSWER - ENVELOPE - size::of(&profiles);
+        let (backends, _) = size::fit(views.iter().map(BackendReport::new), room);
+        Self { backends, next_step, profiles: profiles.into_iter().collect(), more_profiles }
+    }
+}
+
+/// Returns a profile with every text cut to size.
+fn shown(profile: &Profile) -> Profile {
+    let cut = |text: &Option<String>, most| text.as_deref().map(|text| size::line(text, most));
+    let names = |names: &Vec<String>| names.iter().map(|name| size::line(name, 60)).collect();
+    Profile {
+        backend: cut(&profile.backend, 60),
+        model_override: cut(&profile.model_override, 60),
+        model_effort: cut(&profile.model_effort, 60),
+        setup_command: cut(&profile.setup_command, 200),
+        verify_command: cut(&profile.verify_command, 200),
+        fallback_backends: profile.fallback_backends.as_ref().map(names),
+        ..profile.clone()
     }
 }
 
@@ -141,7 +171,7 @@ mod tests {
             waits_for: Some("a free slot".into()),
             held_until: None,
         };
-        let report = serde_json::to_value(BackendsReport::new(&[view])).unwrap();
+        let report = serde_json::to_value(BackendsReport::new(&[view], &BTreeMap::new())).unwrap();
         let expected = serde_json::json!({
             "backends": [{
                 "backend": "codex", "installed": true, "version": "0.169.0", "authenticated": "no",
@@ -151,5 +181,30 @@ mod tests {
             "next_step": "give the user how_to_fix; no worker can run until then"
         });
         assert_eq!(report, expected);
+    }
+
+    #[test]
+    fn profiles_have_only_their_own_fields() {
+        let profile = Profile { backend: Some("codex".into()), max_attempts: Some(2), ..Profile::default() };
+        let report = BackendsReport::new(&[], &BTreeMap::from([("cheap".to_owned(), profile)]));
+        let report = serde_json::to_value(report).unwrap();
+        assert_eq!(report["profiles"], serde_json::json!({"cheap": {"backend": "codex", "max_attempts": 2}}));
+        assert_eq!(report.get("more_profiles"), None);
+    }
+
+    #[test]
+    fn many_profiles_fit_and_are_counted() {
+        let long = "\u{1}\"é\n".repeat(2_000);
+        let profile = Profile {
+            model_override: Some(long.clone()),
+            verify_command: Some(long.clone()),
+            fallback_backends: Some(vec![long; 10]),
+            ..Profile::default()
+        };
+        let profiles: BTreeMap<_, _> = (0..100).map(|number| (format!("p{number:03}"), profile.clone())).collect();
+        let report = BackendsReport::new(&[], &profiles);
+        assert!(!report.profiles.is_empty());
+        assert_eq!(report.profiles.len() + report.more_profiles, 100);
+        assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
     }
 }

@@ -112,7 +112,7 @@ call wait_for_any_worker. For one mission, create_worker_mission does the same."
 
     async fn run(call: ToolCall, batch: Batch) -> Result<BatchAnswer, ToolError> {
         if batch.workers.is_empty() {
-            return Err(arguments::ArgumentError::Empty { field: "workers" }.into());
+            return Err(arguments::empty("workers").into());
         }
         let drafts = batch.workers.into_iter().map(|mission| draft(&call, mission)).collect();
         let kind = if batch.race.unwrap_or(false) { BatchKind::Race } else { BatchKind::Independent };

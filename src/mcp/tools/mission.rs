@@ -5,18 +5,14 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::config::{Profile, fields};
 use crate::mcp::arguments::{self, ArgumentError, KEY, LINE, NAME, PROMPT, TITLE, optional};
-use crate::mission::create::{Draft, DraftPlace};
+use crate::mission::create::{AppliedProfile, Draft, DraftPlace};
 use crate::mission::id::{BackendName, TaskId};
 use crate::mission::spec::{self, Permissions};
 use crate::orchestrator::Orchestrator;
 
-/// A week.
-const LONGEST_TIMEOUT_MINUTES: u64 = 7 * 24 * 60;
-const MAX_ATTEMPTS: u64 = 20;
 const MAX_DEPENDENCIES: u64 = 100;
-const MAX_FALLBACKS: u64 = 10;
-const MAX_COST_USD: f64 = 100_000.0;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -26,8 +22,12 @@ pub(super) struct MissionArguments {
     /// All that the worker knows, at most 1 MiB: goal, context, files, constraints, how to check, what to report. It
     /// does not see this conversation.
     prompt: String,
-    /// The agent CLI: codex, claudecode, gemini, opencode, or one from the user's settings.
-    backend: String,
+    /// The agent CLI: codex, claudecode, gemini, opencode, or one from the user's settings. Required unless the profile
+    /// has one.
+    backend: Option<String>,
+    /// A named set of these fields from the user's settings; get_backend_status lists them. A field that you give
+    /// yourself wins over the profile's.
+    profile: Option<String>,
     /// A model of that backend; default: from the user's settings or the CLI.
     model_override: Option<String>,
     /// low, medium, high, or another level of that backend; default: the CLI's.
@@ -55,8 +55,7 @@ pub(super) struct MissionArguments {
     /// At least 1; input and output together.
     max_tokens: Option<u64>,
     /// Backends to try in order when this one fails; at most 10.
-    #[serde(default)]
-    fallback_backends: Vec<String>,
+    fallback_backends: Option<Vec<String>>,
     /// 1 to 20; default: 1 + number of fallback_backends.
     max_attempts: Option<u64>,
     /// Any text of at most 100 bytes. A second call with the same one starts no second worker.
@@ -82,44 +81,77 @@ pub(super) struct WorktreeArguments {
 
 impl MissionArguments {
     pub(super) fn draft(self, orchestrator: &Orchestrator) -> Result<Draft, ArgumentError> {
-        let backend = backend(orchestrator, self.backend)?;
-        let fallbacks = self.fallback_backends.len() as u64;
-        arguments::range("the number of fallback_backends", fallbacks, 0, MAX_FALLBACKS)?;
         arguments::range("the number of depends_on", self.depends_on.len() as u64, 0, MAX_DEPENDENCIES)?;
-        let attempts = self.max_attempts.unwrap_or(1 + fallbacks);
-        let timeout = self.timeout_minutes.unwrap_or(spec::DEFAULT_TIMEOUT_MINUTES.into());
+        let own = Profile {
+            backend: self.backend,
+            model_override: self.model_override,
+            model_effort: self.model_effort,
+            permissions: self.permissions,
+            setup_command: self.setup_command,
+            verify_command: self.verify_command,
+            timeout_minutes: self.timeout_minutes,
+            max_cost_usd: self.max_cost_usd,
+            max_tokens: self.max_tokens,
+            fallback_backends: self.fallback_backends,
+            max_attempts: self.max_attempts,
+        };
+        let (fields, profile) = resolve(own.checked(orchestrator.backends())?, self.profile, orchestrator)?;
+        let backend = fields.backend.ok_or_else(|| no_backend(orchestrator))?;
+        let fallbacks = fields.fallback_backends.unwrap_or_default();
+        let attempts = fields.max_attempts.unwrap_or(1 + fallbacks.len() as u64);
+        let timeout = fields.timeout_minutes.map_or(spec::DEFAULT_TIMEOUT_MINUTES, small);
         Ok(Draft {
             title: arguments::line("title", self.title, TITLE)?,
             prompt: arguments::text("prompt", self.prompt, PROMPT)?,
-            backend,
-            model: optional(self.model_override, |model| arguments::name("model_override", model))?,
-            effort: optional(self.model_effort, |effort| arguments::name("model_effort", effort))?,
+            backend: BackendName::from(backend),
+            model: fields.model_override,
+            effort: fields.model_effort,
             place: place(self.working_directory, self.worktree)?,
-            setup_command: optional(self.setup_command, |command| arguments::text("setup_command", command, LINE))?,
-            verify_command: optional(self.verify_command, |command| arguments::text("verify_command", command, LINE))?,
+            setup_command: fields.setup_command,
+            verify_command: fields.verify_command,
             task_id: optional(self.task_id, |key| arguments::line("task_id", key, KEY))?.map(TaskId::from),
             depends_on: lines("depends_on", self.depends_on, NAME)?,
-            timeout_minutes: small(arguments::range("timeout_minutes", timeout, 1, LONGEST_TIMEOUT_MINUTES)?),
-            max_cost_usd: optional(self.max_cost_usd, cost)?,
-            max_tokens: optional(self.max_tokens, |tokens| arguments::range("max_tokens", tokens, 1, u64::MAX))?,
-            fallback_backends: backends(orchestrator, self.fallback_backends)?,
-            max_attempts: small(arguments::range("max_attempts", attempts, 1, MAX_ATTEMPTS)?),
+            timeout_minutes: timeout,
+            max_cost_usd: fields.max_cost_usd,
+            max_tokens: fields.max_tokens,
+            fallback_backends: fallbacks.into_iter().map(BackendName::from).collect(),
+            max_attempts: small(attempts),
             request_id: optional(self.request_id, |key| arguments::line("request_id", key, KEY))?,
-            permissions: self.permissions.unwrap_or_default(),
+            permissions: fields.permissions.unwrap_or_default(),
+            profile,
             // Filled in when the mission is checked.
             needs: Vec::new(),
         })
     }
 }
 
-pub(super) fn backend(orchestrator: &Orchestrator, name: String) -> Result<BackendName, ArgumentError> {
-    let name = arguments::name("backend", name)?;
-    orchestrator.backends().get(&name)?;
-    Ok(BackendName::from(name))
+/// Completes the fields of a call by those of the profile that it names.
+fn resolve(
+    own: Profile,
+    name: Option<String>,
+    orchestrator: &Orchestrator,
+) -> Result<(Profile, Option<AppliedProfile>), ArgumentError> {
+    let Some(name) = optional(name, |name| arguments::name("profile", name))? else { return Ok((own, None)) };
+    let profile = orchestrator.settings().profile(&name).map_err(ArgumentError::Profile)?;
+    let (merged, fields) = own.completed_by(profile);
+    Ok((merged, Some(AppliedProfile { name, fields })))
 }
 
-fn backends(orchestrator: &Orchestrator, names: Vec<String>) -> Result<Vec<BackendName>, ArgumentError> {
-    names.into_iter().map(|name| backend(orchestrator, name)).collect()
+/// Returns the error of a mission whose backend neither it nor its profile names.
+fn no_backend(orchestrator: &Orchestrator) -> ArgumentError {
+    let backends = orchestrator.backends().names().collect::<Vec<_>>().join(", ");
+    let profiles = orchestrator.settings().profiles.iter();
+    let with_one: Vec<&str> =
+        profiles.filter(|(_, profile)| profile.backend.is_some()).map(|(name, _)| name.as_str()).collect();
+    let profiles = match with_one.as_slice() {
+        [] => String::new(),
+        names => format!(", or a profile that has one: {}", names.join(", ")),
+    };
+    ArgumentError::NoBackend { backends, profiles }
+}
+
+pub(super) fn backend(orchestrator: &Orchestrator, name: String) -> Result<BackendName, ArgumentError> {
+    Ok(BackendName::from(fields::backend(orchestrator.backends(), name)?))
 }
 
 pub(super) fn lines(field: &'static str, texts: Vec<String>, max: usize) -> Result<Vec<String>, ArgumentError> {
@@ -143,14 +175,6 @@ fn place(directory: Option<String>, worktree: Option<WorktreeArguments>) -> Resu
                 directory: optional(worktree.directory, |text| path("worktree.directory", text))?,
             })
         }
-    }
-}
-
-fn cost(dollars: f64) -> Result<f64, ArgumentError> {
-    if dollars > 0.0 && dollars <= MAX_COST_USD {
-        Ok(dollars)
-    } else {
-        Err(ArgumentError::Cost { is: dollars, max: MAX_COST_USD })
     }
 }
 

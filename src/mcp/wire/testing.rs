@@ -74,6 +74,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     let mut view = settled(number, Ending::Failed);
     let long = |bytes: usize| "\u{1}\"é\n".repeat(bytes / 4);
     Arc::make_mut(&mut view.worker).mission.title = long(800);
+    Arc::make_mut(&mut view.worker).mission.profile = Some(long(400));
     Arc::make_mut(&mut view.worker).mission.task_id = TaskId::from(long(400));
     Arc::make_mut(&mut view.worker).mission.place =
         Place::Worktree { path: long(4_000).into(), branch: long(800), base: None, directory: None };

@@ -105,6 +105,9 @@ pub(in crate::mcp) struct WorkerReport {
     #[serde(flatten)]
     description: Description,
     attempt: u32,
+    /// The profile that completed its mission.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<String>,
     /// Its working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     worktree: Option<String>,
@@ -203,6 +206,7 @@ impl WorkerReport {
             directory: worker.mission.place.subfolder().map(|inner| size::line(&inner.to_string_lossy(), 160)),
             base: WorkerBase::of(worker),
             attempt: worker.attempt,
+            profile: None,
             session_id: session.map(|id| size::line(id, 60)),
             enforced: view.enforced.map(enforced),
             budget: view.budget.as_deref().map(|budget| size::line(budget, 140)),
@@ -245,7 +249,13 @@ impl WorkerReport {
     fn fill(&mut self, view: &WorkerView, room: usize) {
         /// Bytes for the keys of all texts.
         const KEYS: usize = 120;
+        /// Bytes for a profile, of which its name takes up to 60.
+        const PROFILE: usize = 80;
         let mut left = room.saturating_sub(size::of(self) + KEYS);
+        if let Some(profile) = view.worker.mission.profile.as_deref().filter(|_| left > PROFILE) {
+            self.profile = Some(size::line(profile, 60));
+            left -= PROFILE;
+        }
         if let (Some(report), Some(race)) = (&mut self.race, &view.race) {
             left = left.saturating_sub(report.fill(race, left));
         }
