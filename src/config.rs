@@ -8,6 +8,7 @@ mod messages;
 mod position;
 mod profiles;
 mod repositories;
+mod schema;
 mod spelling;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use self::error::{ConfigError, InvalidSettings, ProfileError, UnknownProfile};
 pub use self::position::Position;
 pub use self::profiles::Profile;
+pub use self::schema::{SCHEMA_FILE, SCHEMA_LINE, is_our_schema, schema_text};
 use crate::backend::{Backends, CustomBackend};
 use crate::mission::hint::Hint;
 use crate::mission::user_event::NotifyEvent;
@@ -47,6 +49,7 @@ pub struct Settings {
     /// Branch from which work starts and into which it is merged. Each worker keeps the branch that it started from.
     /// Default: for each boss, the branch that is checked out where the boss was started, when it creates its first
     /// worker.
+    #[schemars(length(min = 1))]
     pub integration_branch: Option<String>,
     /// Prefix of the worker's id in branches that the server names.
     pub branch_prefix: String,
@@ -79,6 +82,7 @@ pub struct Settings {
     /// another one. If it fails, the CLI is not started.
     pub setup_command: Option<String>,
     /// Time limit of one run of a `setup_command`. It does not count against the time limit of the mission.
+    #[schemars(range(min = 0))]
     pub setup_timeout_minutes: f64,
     /// Ignored files and folders of the main worktree that new worktrees get a copy of, by their paths in it, such as a
     /// cache. Virtual environments and folders with links that lead outside are left out.
@@ -89,6 +93,7 @@ pub struct Settings {
     pub verify_timeout_minutes: u32,
     /// Time without events, output or CPU time of any of its processes after which a worker counts as stalled and its
     /// boss is notified, once. 0: never.
+    #[schemars(range(min = 0))]
     pub stall_minutes: f64,
     /// Reaction to a stalled worker.
     pub on_stall: OnStall,
@@ -122,6 +127,7 @@ pub struct Settings {
     /// Settings of one backend.
     pub backends: BTreeMap<String, BackendSettings>,
     /// Named sets of mission fields.
+    #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z0-9_-]{1,60}$"}))]
     pub profiles: BTreeMap<String, Profile>,
     /// Backends of your own.
     pub custom: Vec<CustomBackend>,
@@ -135,6 +141,7 @@ pub struct Settings {
 #[serde(default, deny_unknown_fields)]
 pub struct BossSettings {
     /// Maximum total cost, as far as the CLIs report it.
+    #[schemars(range(min = 0))]
     pub max_cost_usd: Option<f64>,
     /// Maximum number of tokens, read and written together.
     pub max_tokens: Option<u64>,
@@ -163,6 +170,7 @@ pub struct RepositorySettings {
     /// setting.
     pub setup_command: Option<String>,
     /// Time limit of one run of it. Default: the general setting.
+    #[schemars(range(min = 0))]
     pub setup_timeout_minutes: Option<f64>,
     /// Ignored files and folders that new worktrees get a copy of. Default: the general setting.
     pub seed: Option<Vec<String>>,

@@ -25,8 +25,10 @@ use crate::mission::spec::{Mission, Permissions};
 #[serde(deny_unknown_fields)]
 pub struct CustomBackend {
     /// The name that missions give as `backend`: lower-case letters, digits and hyphens.
+    #[schemars(extend("pattern" = "^[a-z0-9-]+$"))]
     pub name: String,
     /// The program: a path, or a name to look for on the PATH.
+    #[schemars(length(min = 1))]
     pub program: String,
     /// Arguments. One that holds a placeholder without a value is left out.
     #[serde(default)]

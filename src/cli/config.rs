@@ -1,19 +1,22 @@
-//! `config`: creates the user's settings file, shows the settings in force, and checks a file.
+//! `config`: creates the user's settings file, shows the settings in force, checks a file, and prints its schema.
 
+mod schema;
 mod show;
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use self::schema::SchemaReport;
 use super::error::{self, CliError};
 use super::hint;
 use super::output;
 use super::places::Places;
 use super::sanitize;
-use crate::config::{self, InvalidSettings, Settings};
+use crate::config::{self, InvalidSettings, SCHEMA_LINE, Settings};
 use crate::files;
 use crate::mission::causes::with_causes;
 
@@ -24,11 +27,15 @@ Examples:
   orchestrator-boss config show
   orchestrator-boss config check
   orchestrator-boss config check other.toml --json
+  orchestrator-boss config schema > config.schema.json
 
 `init` writes a file with the settings that matter most, each commented out, and
-never replaces one without --force. `show` prints all settings in force, and
-whether each comes from the file, a variable or the default. `check` reports
-errors with line and column. `orchestrator-boss help settings` explains all.
+never replaces one without --force. Beside it, it writes a JSON schema, with
+which editors complete and check the file. `show` prints all settings in force,
+and whether each comes from the file, a variable or the default. `check` reports
+errors with line and column, and updates the schema if it is of another version.
+A schema that this program did not write is left as it is.
+`orchestrator-boss help settings` explains all.
 
 Exit codes:
   0    success
@@ -41,7 +48,7 @@ pub(super) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Write a settings file with comments, and print its path
+    /// Write a settings file with comments and its schema, and print its path
     Init {
         /// Replace an existing file
         #[arg(long)]
@@ -61,6 +68,8 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Print the JSON schema of settings files
+    Schema,
 }
 
 /// The content of a new settings file. Every setting is commented out, so that the defaults apply.
@@ -102,6 +111,7 @@ pub(super) fn run(args: &ConfigArgs, places: &Places) -> ExitCode {
         Action::Init { force } => init(*force, places),
         Action::Show { json } => show::show(*json, places),
         Action::Check { file, json } => check(file.as_deref(), *json, places),
+        Action::Schema => schema::print(),
     })
 }
 
@@ -116,13 +126,20 @@ fn init(force: bool, places: &Places) -> Result<ExitCode, CliError> {
         let failed = |error| CliError::Failed(format!("cannot create {}: {error}", folder.display()));
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
+    let schema = schema::write(&path);
+    // A line that names another file would make editors check the settings against that.
+    let text = if schema.is_usable() { format!("{SCHEMA_LINE}\n{TEMPLATE}") } else { TEMPLATE.to_owned() };
     let written = if exists {
-        files::replace_users_own(&path, TEMPLATE.as_bytes())
+        files::replace_users_own(&path, text.as_bytes())
     } else {
-        files::create_once(&path, TEMPLATE.as_bytes())
+        files::create_once(&path, text.as_bytes())
     };
     written.map_err(|error| CliError::Failed(with_causes(&error)))?;
     output::line(&sanitize::text(&path.display().to_string()))?;
+    if let Some(line) = schema.line() {
+        // The only output is the path, for scripts.
+        let _ = writeln!(io::stderr(), "{}", sanitize::text(&line));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -143,6 +160,9 @@ struct CheckDocument {
     column: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// The schema that the file names. `None` if it names none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema: Option<SchemaReport>,
 }
 
 fn check(file: Option<&Path>, json: bool, places: &Places) -> Result<ExitCode, CliError> {
@@ -155,12 +175,16 @@ fn check(file: Option<&Path>, json: bool, places: &Places) -> Result<ExitCode, C
         line: found.as_ref().and_then(|it| it.place.map(|place| place.line)),
         column: found.as_ref().and_then(|it| it.place.map(|place| place.column)),
         error: found.map(|it| it.text),
+        schema: schema::refresh(&path),
         file: path,
     };
     if json {
         output::json(&document)?;
     } else {
         output::line(&sanitize::text(&document.line(exists)))?;
+        if let Some(line) = document.schema.as_ref().and_then(SchemaReport::line) {
+            output::line(&sanitize::text(&line))?;
+        }
     }
     Ok(if document.ok { ExitCode::SUCCESS } else { ExitCode::from(error::FAILED) })
 }
@@ -222,7 +246,7 @@ mod tests {
 
     #[test]
     fn new_file_changes_nothing_and_its_settings_exist() {
-        assert_eq!(Settings::parse(TEMPLATE).unwrap(), Settings::default());
+        assert_eq!(Settings::parse(&format!("{SCHEMA_LINE}\n{TEMPLATE}")).unwrap(), Settings::default());
         let settings = Settings::parse(&uncommented()).unwrap();
         assert_eq!((settings.max_workers, settings.boss.max_tokens), (Some(4), Some(2_000_000)));
         assert_eq!(settings.profiles["reviewer"].timeout_minutes, Some(30));

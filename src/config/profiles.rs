@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Settings;
 use super::error::{ProfileError, UnknownProfile};
-use super::fields::{self, FieldError, LINE, LONGEST_TIMEOUT_MINUTES, MAX_ATTEMPTS, MAX_FALLBACKS, MAX_PROFILE_NAME};
+use super::fields::{
+    self, FieldError, LINE, LONGEST_TIMEOUT_MINUTES, MAX_ATTEMPTS, MAX_COST_USD, MAX_FALLBACKS, MAX_PROFILE_NAME,
+};
 use super::spelling;
 use crate::backend::Backends;
 use crate::mission::id::BackendName;
@@ -18,12 +20,15 @@ use crate::mission::spec::{DEFAULT_TIMEOUT_MINUTES, Mission, Permissions, Place}
 pub struct Profile {
     /// Backend: `codex`, `claudecode`, `gemini`, `opencode`, or one of your own.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub backend: Option<String>,
     /// Model of that backend.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub model_override: Option<String>,
     /// Effort: `low`, `medium`, `high`, or another level of that backend.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub model_effort: Option<String>,
     /// Permissions of the worker. `full` needs the setting `allow_full_permissions`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,24 +36,31 @@ pub struct Profile {
     pub permissions: Option<Permissions>,
     /// Shell command that prepares a new worktree before the worker starts.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub setup_command: Option<String>,
     /// Shell command that checks the work.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub verify_command: Option<String>,
     /// Time limit of the worker, from 1 to 10080.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = LONGEST_TIMEOUT_MINUTES))]
     pub timeout_minutes: Option<u64>,
     /// Maximum cost of the worker, more than 0. Only for backends that report their cost.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = MAX_COST_USD), extend("exclusiveMinimum" = 0))]
     pub max_cost_usd: Option<f64>,
     /// Maximum number of tokens of the worker, read and written together.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_tokens: Option<u64>,
     /// Backends to try in order when the first one fails, at most 10.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_FALLBACKS))]
     pub fallback_backends: Option<Vec<String>>,
     /// Maximum number of attempts, from 1 to 20.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_ATTEMPTS))]
     pub max_attempts: Option<u64>,
 }
 

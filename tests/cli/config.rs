@@ -102,3 +102,60 @@ fn check_places_the_error_and_suggests_the_name() {
     misspelt.env("ORCHESTRATOR_MAX_WORKER", "3");
     assert!(run(misspelt).ended(1).contains("did you mean ORCHESTRATOR_MAX_WORKERS"));
 }
+
+#[test]
+fn schema_is_written_and_updated_only_if_ours() {
+    let world = World::new();
+    let folder = world.path(".config/orchestrator-boss");
+    let (path, schema) = (folder.join("config.toml"), folder.join("config.schema.json"));
+    let ran = run(config(&world, &["init"]));
+    assert!(ran.stderr.contains(&format!("{}: created", schema.display())), "{ran:?}");
+    assert!(fs::read_to_string(&path).unwrap().starts_with("#:schema ./config.schema.json\n"));
+    let current = fs::read_to_string(&schema).unwrap();
+    assert_eq!(run(config(&world, &["schema"])).ended(0), current);
+
+    let older = current.replace("\"max_depth\"", "\"max_levels\"");
+    fs::write(&schema, &older).unwrap();
+    let said = run(config(&world, &["check"])).ended(0);
+    assert!(said.ends_with(&format!("{}: updated to the settings of this version\n", schema.display())), "{said}");
+    assert_eq!(fs::read_to_string(&schema).unwrap(), current);
+
+    for others in ["{\"title\": \"mine\"}", "no JSON", ""] {
+        fs::write(&schema, others).unwrap();
+        let json = run(config(&world, &["check", "--json"])).json();
+        assert_eq!((&json["ok"], &json["schema"]["state"]), (&true.into(), &"not_ours".into()), "{json:#}");
+        let ran = run(config(&world, &["init", "--force"]));
+        assert!(ran.stderr.contains("left as it is"), "{ran:?}");
+        assert_eq!(fs::read_to_string(&schema).unwrap(), others);
+        let written = fs::read_to_string(&path).unwrap();
+        assert!(!written.contains("#:schema"), "editors would check it against another schema: {written}");
+        fs::write(&path, format!("#:schema ./config.schema.json\n{written}")).unwrap();
+    }
+    fs::remove_file(&schema).unwrap();
+    let said = run(config(&world, &["check"])).ended(0);
+    assert!(said.contains("config schema > "), "{said}");
+    assert!(!schema.exists(), "`check` creates no file");
+    fs::write(&path, "max_workers = 2\n").unwrap();
+    fs::write(&schema, &older).unwrap();
+    assert_eq!(run(config(&world, &["check"])).ended(0), format!("{}: no errors\n", path.display()));
+    assert_eq!(fs::read_to_string(&schema).unwrap(), older, "the settings do not name it");
+}
+
+#[test]
+fn profiles_are_shown_and_checked() {
+    let world = World::new();
+    let path = world.path("mine.toml");
+    let file = path.to_str().unwrap();
+    fs::write(&path, "[profiles.cheap]\nbackend = \"codex\"\nmax_attempts = 2\n").unwrap();
+    let said = run(config(&world, &["show", "--config", file])).ended(0);
+    let rows: Vec<String> = said
+        .lines()
+        .filter(|line| line.starts_with("profiles."))
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(rows, ["profiles.cheap.backend \"codex\" (file)", "profiles.cheap.max_attempts 2 (file)"]);
+    fs::write(&path, "[profiles.cheap]\nbackend = \"codex\"\nmax_attempts = 0\n").unwrap();
+    let said = run(config(&world, &["check", file])).ended(1);
+    let says = ":3:1: cannot use [profiles.cheap]: max_attempts is 0: it must be from 1 to 20";
+    assert!(said.starts_with(&format!("{file}{says}")), "{said}");
+}
