@@ -72,6 +72,7 @@
 //! | train | several branches that are integrated in order and verified together |
 //! | race | several workers on one prompt; the first verified one wins |
 //! | profile | a named set of mission fields in the user's settings |
+//! | context | the final messages of other workers, before a worker's prompt |
 //!
 //! # Three typical changes
 //!

@@ -206,6 +206,7 @@ fn mission(backend: &str, permissions: Permissions) -> Mission {
         verify_command: None,
         task_id: TaskId::from("t"),
         depends_on: Vec::new(),
+        context_from: Vec::new(),
         timeout_minutes: 120,
         max_cost_usd,
         max_tokens: None,

@@ -87,6 +87,7 @@ fn mission(backend: &str) -> Mission {
         verify_command: None,
         task_id: TaskId::from("t"),
         depends_on: Vec::new(),
+        context_from: Vec::new(),
         timeout_minutes: 120,
         max_cost_usd: None,
         max_tokens: None,

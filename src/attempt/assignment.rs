@@ -27,6 +27,9 @@ pub struct Assignment {
     pub model: Option<String>,
     pub effort: Option<String>,
     pub start: Start,
+    /// The reports of other workers that stand before the prompt: see [`crate::mission::context`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
     /// Messages that were written for this attempt. `start` contains their texts too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Message>,

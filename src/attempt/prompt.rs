@@ -1,4 +1,5 @@
-//! The prompt of a worker: the boss's text inside a short frame, which the user can change.
+//! The prompt of a worker: the boss's text, after the context of its mission, inside a short frame, which the user can
+//! change.
 
 use super::assignment::Assignment;
 use crate::mission::entry::Start;
@@ -54,9 +55,10 @@ fn framed(assignment: &Assignment, prompt: &str) -> String {
         ("{branch}", assignment.mission.place.branch()),
         ("{verify_command}", assignment.mission.verify_command.as_deref()),
     ];
+    let context = assignment.context.as_deref().unwrap_or_default();
     let lines = frame.lines().filter_map(|line| fill(line, &values));
-    // Last, so that braces in the boss's text are not filled in.
-    lines.collect::<Vec<_>>().join("\n").replacen("{prompt}", prompt, 1)
+    // Last, so that braces in the boss's text and in reports are not filled in.
+    lines.collect::<Vec<_>>().join("\n").replacen("{prompt}", &format!("{context}{prompt}"), 1)
 }
 
 fn fill(line: &str, values: &[(&str, Option<&str>)]) -> Option<String> {

@@ -127,6 +127,7 @@ impl Profile {
             verify_command: None,
             task_id: "".into(),
             depends_on: Vec::new(),
+            context_from: Vec::new(),
             timeout_minutes: DEFAULT_TIMEOUT_MINUTES,
             max_cost_usd: self.max_cost_usd,
             max_tokens: self.max_tokens,

@@ -8,7 +8,7 @@ use rmcp::model::JsonObject;
 use serde_json::{Number, Value};
 
 /// Text parameters that accept a number as a text without its quotes.
-const NAMES: [&str; 5] = ["worker_id", "worker_ids", "task_id", "depends_on", "request_id"];
+const NAMES: [&str; 6] = ["worker_id", "worker_ids", "task_id", "depends_on", "context_from", "request_id"];
 
 /// Converts all parameters of an object to the types in its schema.
 pub(super) fn coerce(arguments: &mut JsonObject, schema: &JsonObject) {

@@ -70,7 +70,7 @@ pub struct Headroom {
 /// The reason why a queued worker does not start. Its text says what the worker waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WaitReason {
-    /// Other tasks, by their ids.
+    /// Other tasks, by their ids, and reports of other workers.
     Tasks(String),
     /// A server that can start it.
     Server(String),
@@ -268,7 +268,7 @@ pub fn wait_reason(
     }
     match graph::readiness(registry, worker) {
         Readiness::Waiting(tasks) => {
-            return Some(WaitReason::Tasks(tasks.iter().map(|task| task.as_str()).collect::<Vec<_>>().join(", ")));
+            return Some(WaitReason::Tasks(tasks.join(", ")));
         }
         // Blocks are reported to the boss.
         Readiness::Blocked(_) => return None,

@@ -30,7 +30,7 @@ impl Default for Retention {
 
 /// Returns the workers to move, oldest first. Empty if there are not too many.
 ///
-/// Workers whose end is not acknowledged stay, and so do dependencies of open missions. A worker that stays keeps the
+/// Workers whose end is not acknowledged stay, and so do those that open missions wait for. A worker that stays keeps the
 /// newer ones of its task too, so that the newest worker of a task in the registry is the newest of all.
 pub fn movable(registry: &Registry, retention: Retention, now: Timestamp) -> Vec<WorkerId> {
     let settled = registry.workers().filter(|worker| worker.status.is_settled()).count();
@@ -38,7 +38,12 @@ pub fn movable(registry: &Registry, retention: Retention, now: Timestamp) -> Vec
         return Vec::new();
     }
     let open = registry.workers().filter(|worker| !delivery::is_final(worker));
-    let mut blocked: HashSet<&TaskId> = open.flat_map(|worker| &worker.mission.depends_on).collect();
+    let mut blocked: HashSet<&TaskId> = HashSet::new();
+    for worker in open {
+        blocked.extend(&worker.mission.depends_on);
+        let sources = worker.mission.context_from.iter().filter_map(|source| graph::source(registry, source));
+        blocked.extend(sources.map(|source| source.task()));
+    }
     let mut moved = Vec::new();
     let mut racers = HashSet::new();
     for worker in registry.workers() {
@@ -83,7 +88,7 @@ fn is_movable(registry: &Registry, worker: &Worker, now: Timestamp) -> bool {
 mod tests {
     use super::super::entry::Entry;
     use super::super::lifecycle::Ending;
-    use super::super::testing::{apply, create, draft, needs, settle};
+    use super::super::testing::{apply, create, draft, needs, settle, takes};
     use super::*;
 
     const RETENTION: Retention = Retention { newest: 1, slack: 1 };
@@ -120,6 +125,20 @@ mod tests {
         assert_eq!(moved(&registry, start + SignedDuration::from_hours(31 * 24)), ["w-2-a", "w-3-b"]);
         settle(&mut registry, &ids[4], Ending::Completed);
         assert_eq!(moved(&registry, start), ["w-1-base", "w-2-a"], "nothing waits for the base any more");
+    }
+
+    #[test]
+    fn worker_whose_report_is_awaited_stays() {
+        for name in ["a", "w-1"] {
+            let mut registry = Registry::default();
+            let drafts = [draft("a"), draft("b"), draft("c")];
+            let mut ids: Vec<_> = create(&mut registry, &drafts).into_iter().map(Result::unwrap).collect();
+            ids.extend(create(&mut registry, &[takes("open", &[name])]).into_iter().map(Result::unwrap));
+            ids[..3].iter().for_each(|id| settle(&mut registry, id, Ending::Completed));
+            ids[..3].iter().for_each(|id| report(&mut registry, id));
+            deliver(&mut registry);
+            assert_eq!(moved(&registry, Timestamp::UNIX_EPOCH), ["w-2-b", "w-3-c"], "{name}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Registration of a batch: which drafts become workers, and why the others are refused. Each draft is decided by
 //! itself, so that a bad one fails alone. Pure.
 
-use std::collections::hash_map::Entry;
+mod references;
+
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,10 +12,9 @@ use thiserror::Error;
 use super::entry::NewWorker;
 use super::hint::{Hint, Hinted};
 use super::id::{BackendName, BossId, RaceId, TaskId, WorkerId};
-use super::name::{Named, meanings};
 use super::race::{self, Race};
 use super::registry::{Registry, Worker};
-use super::spec::{Mission, Permissions, Place};
+use super::spec::{ContextSource, Mission, Permissions, Place};
 
 /// A mission as the boss gave it. Its fields are checked one by one, but not yet against the other missions.
 #[derive(Debug, Clone)]
@@ -29,6 +29,7 @@ pub struct Draft {
     pub verify_command: Option<String>,
     pub task_id: Option<TaskId>,
     pub depends_on: Vec<String>,
+    pub context_from: Vec<String>,
     pub timeout_minutes: u32,
     pub max_cost_usd: Option<f64>,
     pub max_tokens: Option<u64>,
@@ -49,7 +50,13 @@ pub struct AppliedProfile {
 }
 
 impl Draft {
-    pub fn mission(&self, task_id: TaskId, depends_on: Vec<TaskId>, place: Place) -> Mission {
+    pub fn mission(
+        &self,
+        task_id: TaskId,
+        depends_on: Vec<TaskId>,
+        context_from: Vec<ContextSource>,
+        place: Place,
+    ) -> Mission {
         Mission {
             title: self.title.clone(),
             prompt: self.prompt.clone(),
@@ -61,6 +68,7 @@ impl Draft {
             verify_command: self.verify_command.clone(),
             task_id,
             depends_on,
+            context_from,
             timeout_minutes: self.timeout_minutes,
             max_cost_usd: self.max_cost_usd,
             max_tokens: self.max_tokens,
@@ -104,6 +112,12 @@ pub enum Rejection {
     UnknownDependency { name: String, known: String },
     #[error("cannot depend on {name:?}: it is {meanings}")]
     AmbiguousDependency { name: String, meanings: String },
+    #[error("cannot take context from {name:?}: it is no task or worker here; there are {known}")]
+    UnknownContext { name: String, known: String },
+    #[error("cannot take context from {name:?}: it is {meanings}")]
+    AmbiguousContext { name: String, meanings: String },
+    #[error("cannot take context from {name:?}: {worker} is a worker of another boss")]
+    ContextOfAnother { name: String, worker: WorkerId },
     #[error("cannot depend in a cycle: {path}")]
     Cycle { path: String },
     #[error("cannot work in {path}: worker {worker} already works there")]
@@ -129,8 +143,13 @@ impl Hinted for Rejection {
                 vec![Hint::to("choose another task_id"), Hint::Cancel(worker.to_string())]
             }
             Self::TaskTwice { .. } => vec![Hint::to("give each mission a task_id of its own")],
-            Self::UnknownDependency { .. } => vec![Hint::to("name a task_id of this batch, or one of those")],
-            Self::AmbiguousDependency { .. } => vec![Hint::to("use the whole id of one")],
+            Self::UnknownDependency { .. } | Self::UnknownContext { .. } => {
+                vec![Hint::to("name a task_id of this batch, or one of those")]
+            }
+            Self::ContextOfAnother { .. } => vec![Hint::to("name one of your own workers")],
+            Self::AmbiguousDependency { .. } | Self::AmbiguousContext { .. } => {
+                vec![Hint::to("use the whole id of one")]
+            }
             Self::Cycle { .. } => vec![Hint::to("remove one of these dependencies")],
             Self::PlaceTaken { worker, .. } => {
                 let other = Hint::to("name another directory, or none to get a worktree");
@@ -174,8 +193,8 @@ pub fn register(
     drafts: &[Draft],
     defaults: Defaults<'_>,
 ) -> Vec<Result<Registered, Rejection>> {
-    let mut batch = BatchRegistration::new(registry, drafts);
-    drafts.iter().map(|draft| batch.register(boss, draft, defaults)).collect()
+    let mut batch = BatchRegistration::new(registry, boss, drafts);
+    drafts.iter().map(|draft| batch.register(draft, defaults)).collect()
 }
 
 /// Decides on missions that race each other. All of them are registered, or none.
@@ -194,8 +213,8 @@ pub fn register_race(
         .iter()
         .map(|draft| Draft { task_id: draft.task_id.clone().or_else(|| Some(id.as_str().into())), ..draft.clone() })
         .collect();
-    let mut batch = BatchRegistration { is_race: true, ..BatchRegistration::new(registry, &drafts) };
-    let mut made: Vec<_> = drafts.iter().map(|draft| batch.register(boss, draft, defaults)).collect();
+    let mut batch = BatchRegistration { is_race: true, ..BatchRegistration::new(registry, boss, &drafts) };
+    let mut made: Vec<_> = drafts.iter().map(|draft| batch.register(draft, defaults)).collect();
     if let Some(refused) = made.iter().position(Result::is_err) {
         for other in made.iter_mut().filter(|it| it.is_ok()) {
             *other = Err(Rejection::RaceRefused { index: refused });
@@ -223,6 +242,7 @@ fn check_race(drafts: &[Draft]) -> Result<(), Rejection> {
             ("task_id", draft.task_id == first.task_id),
             ("verify_command", draft.verify_command == first.verify_command),
             ("depends_on", draft.depends_on == first.depends_on),
+            ("context_from", draft.context_from == first.context_from),
             ("permissions", draft.permissions == first.permissions),
         ];
         if let Some((field, _)) = same.into_iter().find(|(_, same)| !same) {
@@ -262,6 +282,7 @@ const MOST_KNOWN: usize = 10;
 
 struct BatchRegistration<'a> {
     registry: &'a Registry,
+    boss: &'a BossId,
     next_number: u64,
     /// Task ids that any draft of this batch bears, so that the order within it does not matter.
     named: HashMap<TaskId, &'a Draft>,
@@ -270,7 +291,7 @@ struct BatchRegistration<'a> {
     paths: HashMap<PathBuf, WorkerId>,
     branches: HashMap<String, WorkerId>,
     /// Tasks that are in no cycle and depend on none, determined once for the whole batch.
-    acyclic: HashSet<TaskId>,
+    acyclic: HashSet<ContextSource>,
     /// The names that an error lists as known.
     known: Vec<TaskId>,
     /// All of them bear the same task id.
@@ -278,7 +299,7 @@ struct BatchRegistration<'a> {
 }
 
 impl<'a> BatchRegistration<'a> {
-    fn new(registry: &'a Registry, drafts: &'a [Draft]) -> Self {
+    fn new(registry: &'a Registry, boss: &'a BossId, drafts: &'a [Draft]) -> Self {
         let named: HashMap<_, _> = drafts.iter().filter_map(|draft| Some((draft.task_id.clone()?, draft))).collect();
         let mut known: Vec<TaskId> = named.keys().cloned().collect();
         known.sort_unstable();
@@ -296,6 +317,7 @@ impl<'a> BatchRegistration<'a> {
         }
         let mut batch = Self {
             registry,
+            boss,
             next_number: registry.last_number + 1,
             named,
             taken_tasks: HashSet::new(),
@@ -310,14 +332,15 @@ impl<'a> BatchRegistration<'a> {
         batch
     }
 
-    fn register(&mut self, boss: &BossId, draft: &'a Draft, defaults: Defaults<'_>) -> Result<Registered, Rejection> {
-        if let Some(existing) = self.same_request(boss, draft)? {
+    fn register(&mut self, draft: &'a Draft, defaults: Defaults<'_>) -> Result<Registered, Rejection> {
+        if let Some(existing) = self.same_request(draft)? {
             return Ok(Registered::Existing(existing));
         }
         let id = WorkerId::new(self.next_number, &draft.title);
         let task_id = draft.task_id.clone().unwrap_or_else(|| TaskId::from(id.to_string()));
         self.check_task(&task_id)?;
         let depends_on = self.resolve_dependencies(draft)?;
+        let context_from = self.resolve_context(draft)?;
         self.check_cycle(&task_id, draft)?;
         let place = self.claim_place(&id, draft, defaults)?;
 
@@ -326,10 +349,10 @@ impl<'a> BatchRegistration<'a> {
         if let Some(request) = &draft.request_id {
             self.requests.insert(request, id.clone());
         }
-        let mission = draft.mission(task_id, depends_on, place);
+        let mission = draft.mission(task_id, depends_on, context_from, place);
         Ok(Registered::New(Box::new(NewWorker {
             id,
-            boss: boss.clone(),
+            boss: self.boss.clone(),
             mission,
             needs: draft.needs.clone(),
             race: None,
@@ -339,10 +362,10 @@ impl<'a> BatchRegistration<'a> {
 
     /// Returns the worker that was created by an earlier request with the same id. Another boss's request id is
     /// refused, since the two requests may or may not be the same.
-    fn same_request(&self, boss: &BossId, draft: &Draft) -> Result<Option<WorkerId>, Rejection> {
+    fn same_request(&self, draft: &Draft) -> Result<Option<WorkerId>, Rejection> {
         let Some(request) = draft.request_id.as_deref() else { return Ok(None) };
         match self.registry.by_request(request) {
-            Some(worker) if worker.boss != *boss => {
+            Some(worker) if worker.boss != *self.boss => {
                 Err(Rejection::RequestTaken { request: request.to_owned(), worker: worker.id.clone() })
             }
             Some(worker) => Ok(Some(worker.id.clone())),
@@ -365,100 +388,6 @@ impl<'a> BatchRegistration<'a> {
                 status: worker.status.as_str(),
             }),
         }
-    }
-
-    fn resolve_dependencies(&self, draft: &Draft) -> Result<Vec<TaskId>, Rejection> {
-        draft.depends_on.iter().map(|name| self.resolve(name)).collect()
-    }
-
-    /// Resolves the name of a dependency. A task of this batch takes precedence over one of the registry with the same
-    /// key, since it is newer.
-    fn resolve(&self, name: &str) -> Result<TaskId, Rejection> {
-        let task = TaskId::from(name);
-        if self.named.contains_key(&task) {
-            return Ok(task);
-        }
-        match self.registry.named(name) {
-            Named::One(worker) => Ok(worker.task().clone()),
-            Named::Unknown => Err(self.unknown(name)),
-            Named::Several(found) => {
-                let meanings = meanings(&found);
-                Err(Rejection::AmbiguousDependency { name: name.to_owned(), meanings })
-            }
-        }
-    }
-
-    fn unknown(&self, name: &str) -> Rejection {
-        let known: Vec<&str> = self.known.iter().map(TaskId::as_str).collect();
-        let known = if known.is_empty() { "(there are none yet)".to_owned() } else { known.join(", ") };
-        Rejection::UnknownDependency { name: name.to_owned(), known }
-    }
-
-    fn resolved(&self, draft: &Draft) -> Vec<TaskId> {
-        draft.depends_on.iter().filter_map(|name| self.resolve(name).ok()).collect()
-    }
-
-    fn needs(&self, task: &TaskId) -> Vec<TaskId> {
-        match (self.named.get(task), self.registry.task(task)) {
-            (Some(draft), _) => self.resolved(draft),
-            (None, Some(worker)) if !worker.status.is_settled() => worker.mission.depends_on.clone(),
-            _ => Vec::new(),
-        }
-    }
-
-    /// Returns the tasks that are in no cycle, by topological order. Each dependency is visited once.
-    fn find_acyclic(&self) -> HashSet<TaskId> {
-        let mut needs: HashMap<TaskId, Vec<TaskId>> = HashMap::new();
-        let mut todo: Vec<TaskId> = self.named.keys().cloned().collect();
-        while let Some(task) = todo.pop() {
-            if let Entry::Vacant(new) = needs.entry(task) {
-                let below = self.needs(new.key());
-                todo.extend(below.iter().cloned());
-                new.insert(below);
-            }
-        }
-        let mut needed_by: HashMap<&TaskId, Vec<&TaskId>> = HashMap::new();
-        for (task, below) in &needs {
-            below.iter().for_each(|it| needed_by.entry(it).or_default().push(task));
-        }
-        let mut left: HashMap<&TaskId, usize> = needs.iter().map(|(task, below)| (task, below.len())).collect();
-        let mut free: Vec<&TaskId> = left.iter().filter(|(_, left)| **left == 0).map(|(task, _)| *task).collect();
-        let mut acyclic = HashSet::new();
-        while let Some(task) = free.pop() {
-            acyclic.insert(task.clone());
-            for above in needed_by.remove(task).unwrap_or_default() {
-                let left = left.entry(above).or_default();
-                *left -= 1;
-                if *left == 0 {
-                    free.push(above);
-                }
-            }
-        }
-        acyclic
-    }
-
-    /// Searches the dependencies of this draft, in the batch and the registry, for the draft itself. Accepted drafts of
-    /// this batch are skipped, since they are in no cycle.
-    fn check_cycle(&self, task: &TaskId, draft: &Draft) -> Result<(), Rejection> {
-        let is_named = self.named.get(task).is_some_and(|named| std::ptr::eq(*named, draft));
-        if draft.task_id.is_none() || is_named && self.acyclic.contains(task) {
-            return Ok(());
-        }
-        let mut needed_by: HashMap<TaskId, TaskId> = HashMap::new();
-        let mut todo = vec![(task.clone(), self.resolved(draft))];
-        while let Some((at, below)) = todo.pop() {
-            for next in below {
-                if next == *task {
-                    return Err(Rejection::Cycle { path: cycle_path(task, &at, &needed_by) });
-                }
-                if !self.taken_tasks.contains(&next) && !needed_by.contains_key(&next) {
-                    needed_by.insert(next.clone(), at.clone());
-                    let below = self.needs(&next);
-                    todo.push((next, below));
-                }
-            }
-        }
-        Ok(())
     }
 
     fn claim_place(&mut self, id: &WorkerId, draft: &Draft, defaults: Defaults<'_>) -> Result<Place, Rejection> {
@@ -486,19 +415,6 @@ impl<'a> BatchRegistration<'a> {
         }
         Ok(place)
     }
-}
-
-/// Returns the path from the task through its dependencies back to the task.
-fn cycle_path(task: &TaskId, last: &TaskId, needed_by: &HashMap<TaskId, TaskId>) -> String {
-    let mut path = vec![task.as_str()];
-    let mut at = Some(last);
-    while let Some(here) = at.filter(|here| *here != task) {
-        path.push(here.as_str());
-        at = needed_by.get(here);
-    }
-    path.push(task.as_str());
-    path.reverse();
-    path.join(" → ")
 }
 
 #[cfg(test)]

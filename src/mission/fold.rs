@@ -11,7 +11,7 @@ use super::lifecycle::{self, Event, WorkerStatus};
 use super::message::Author;
 use super::notification::Notification;
 use super::race;
-use super::registry::{Derived, Registry, Server};
+use super::registry::{Registry, Server};
 use super::summary::AttemptSummary;
 use super::worker::{Integrated, NextAttempt, Start, Worker};
 
@@ -20,7 +20,7 @@ impl Registry {
     pub fn apply(&mut self, line: &Line) {
         self.seq = line.seq;
         if !line.entry.changes_no_dependency() {
-            self.broken_below = Derived::default();
+            self.forget_derived();
         }
         match &line.entry {
             Entry::ServerJoined { boss, directory } => {

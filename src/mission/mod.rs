@@ -8,6 +8,7 @@ pub mod archive;
 pub mod backoff;
 pub mod budget;
 pub mod causes;
+pub mod context;
 pub mod create;
 pub mod delivery;
 pub mod entry;

@@ -40,6 +40,8 @@ pub struct Registry {
     index: RegistryIndex,
     #[serde(skip)]
     pub(super) broken_below: Derived<HashSet<u64>>,
+    #[serde(skip)]
+    pub(super) in_circles: Derived<HashSet<u64>>,
 }
 
 /// A value that is derived from the others on first use, and so is not compared.
@@ -102,9 +104,15 @@ impl Registry {
     /// Inserts a worker that was found elsewhere, for a registry that is being rebuilt. Everything else uses
     /// [`Registry::apply`].
     pub fn restore(&mut self, worker: Arc<Worker>) {
-        self.broken_below = Derived::default();
+        self.forget_derived();
         self.count_all(&worker);
         self.put(worker);
+    }
+
+    /// Drops the derived values, after a change of what a worker can wait for.
+    pub(super) fn forget_derived(&mut self) {
+        self.broken_below = Derived::default();
+        self.in_circles = Derived::default();
     }
 
     /// Rebuilds the indexes. Must be called once after loading a saved registry.

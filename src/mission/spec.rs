@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::id::{BackendName, TaskId};
+use super::id::{BackendName, TaskId, WorkerId};
 
 /// Ends forgotten workers.
 pub const DEFAULT_TIMEOUT_MINUTES: u32 = 120;
@@ -31,6 +31,9 @@ pub struct Mission {
     /// Task ids. If several workers have the same task, the newest counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<TaskId>,
+    /// The workers whose final messages come before the prompt, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub context_from: Vec<ContextSource>,
     pub timeout_minutes: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_cost_usd: Option<f64>,
@@ -45,6 +48,34 @@ pub struct Mission {
     /// The user's profile that supplied fields. Their values are those of its creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+}
+
+impl Mission {
+    /// Returns everything that the mission waits for, whatever its state.
+    pub fn waits_for(&self) -> Vec<ContextSource> {
+        let tasks = self.depends_on.iter().cloned().map(ContextSource::Task);
+        tasks.chain(self.context_from.iter().cloned()).collect()
+    }
+}
+
+/// A worker whose final message is context of another mission.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContextSource {
+    /// The newest worker of a task, or the winner of its race.
+    Task(TaskId),
+    /// This worker, which may be one of several racers.
+    Worker(WorkerId),
+}
+
+impl ContextSource {
+    /// Returns the task's or the worker's id.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Task(task) => task.as_str(),
+            Self::Worker(id) => id.as_str(),
+        }
+    }
 }
 
 /// The place where a worker works.

@@ -30,6 +30,7 @@ pub fn draft(title: &str) -> Draft {
         verify_command: None,
         task_id: Some(title.into()),
         depends_on: Vec::new(),
+        context_from: Vec::new(),
         timeout_minutes: 120,
         max_cost_usd: None,
         max_tokens: None,
@@ -44,6 +45,11 @@ pub fn draft(title: &str) -> Draft {
 
 pub fn needs(title: &str, depends_on: &[&str]) -> Draft {
     Draft { depends_on: depends_on.iter().map(|it| (*it).to_owned()).collect(), ..draft(title) }
+}
+
+/// Returns a draft that takes the reports of these tasks or workers as context.
+pub fn takes(title: &str, context_from: &[&str]) -> Draft {
+    Draft { context_from: context_from.iter().map(|it| (*it).to_owned()).collect(), ..draft(title) }
 }
 
 pub fn apply(registry: &mut Registry, server: &str, entry: Entry) {

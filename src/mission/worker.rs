@@ -151,6 +151,13 @@ pub struct NextAttempt {
     pub written: Vec<Message>,
 }
 
+impl NextAttempt {
+    /// Returns whether the attempt begins with the context of its mission. A resumed session has it already.
+    pub fn takes_context(&self) -> bool {
+        !matches!(self.start, Start::Resume { .. })
+    }
+}
+
 /// The input of an attempt's first turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

@@ -41,6 +41,7 @@ use crate::mission::entry::Entry;
 use crate::mission::graph;
 use crate::mission::id::{BossId, WorkerId};
 use crate::mission::registry::{Registry, Worker};
+use crate::mission::spec::ContextSource;
 use crate::store::journal::{Journal, Needed};
 use crate::store::state_file::SavedState;
 
@@ -372,6 +373,7 @@ impl Actor {
         let integrated = needed.filter(|worker| worker.integrated.is_some()).cloned().collect();
         let Some(dir) = self.state.records.dir().map(|dir| dir.worker(id)) else { return };
         let order = start::StartOrder {
+            reports: self.reports(&worker),
             bases: graph::bases(self.registry(), &worker, integration_branch.as_deref()),
             integration_branch,
             integrated,
@@ -381,6 +383,18 @@ impl Actor {
         };
         let task = start::start(Arc::clone(&self.state.context), self.mailbox.clone(), order);
         self.following.insert(id.clone(), self.runtime.spawn(task));
+    }
+
+    /// Returns the workers whose reports are context of this one, if its attempt needs them.
+    fn reports(&self, worker: &Worker) -> Vec<start::ReportOrder> {
+        let sources = worker.mission.context_from.iter().filter(|_| worker.next.takes_context());
+        let order = |source: &ContextSource| {
+            let from = graph::source(self.registry(), source).cloned();
+            let last = from.as_ref().and_then(|from| Some((&from.id, from.last()?.attempt)));
+            let dir = last.zip(self.state.records.dir()).map(|((id, attempt), dir)| dir.worker(id).attempt(attempt));
+            start::ReportOrder { source: source.clone(), from, dir }
+        };
+        sources.map(order).collect()
     }
 
     fn stop_losers(&mut self) {

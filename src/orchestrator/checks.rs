@@ -127,7 +127,7 @@ impl Checks<'_> {
         let backend = self.context.backends.get(draft.backend.as_str())?;
         // The task and the place are not known yet, and no backend needs them to check.
         let place = Place::Directory { path: PathBuf::new() };
-        let mission = draft.mission(TaskId::from(WorkerId::new(0, "").to_string()), Vec::new(), place);
+        let mission = draft.mission(TaskId::from(WorkerId::new(0, "").to_string()), Vec::new(), Vec::new(), place);
         backend.check(&mission)?;
         self.program(&draft.backend)?;
         for fallback in &draft.fallback_backends {

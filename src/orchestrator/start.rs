@@ -23,11 +23,12 @@ use crate::files::FileError;
 use crate::git::merged::Merged;
 use crate::git::{self, Repository};
 use crate::launcher::local;
+use crate::mission::context;
 use crate::mission::hint::with_hints;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Failure, FailureKind, Outcome};
 use crate::mission::registry::Worker;
-use crate::mission::spec::Place;
+use crate::mission::spec::{ContextSource, Place};
 use crate::process;
 
 pub(super) struct StartOrder {
@@ -40,6 +41,16 @@ pub(super) struct StartOrder {
     pub integrated: Vec<Arc<Worker>>,
     /// The integration branch, by its full name.
     pub integration_branch: Option<String>,
+    pub reports: Vec<ReportOrder>,
+}
+
+/// A worker whose final message is context of the one that starts.
+pub(super) struct ReportOrder {
+    pub source: ContextSource,
+    /// `None` if it is not known any more.
+    pub from: Option<Arc<Worker>>,
+    /// The folder of its last settled attempt.
+    pub dir: Option<AttemptDir>,
 }
 
 pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<Ask>, order: StartOrder) {
@@ -112,6 +123,7 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
         model: worker.next.model.clone().or_else(|| context.settings.backend(worker.next.backend.as_str()).model),
         effort: worker.next.effort.clone(),
         start: worker.next.start.clone(),
+        context: context_of(&order.reports),
         written: worker.next.written.clone(),
         repository: repository.map(|it| configuration::for_supervisor(context, it)).transpose()?,
         own_registrations: registrations::own(&worker.next.backend, &start),
@@ -143,6 +155,21 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
         remembered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     Ok(begins)
+}
+
+/// Returns the text before the prompt.
+fn context_of(orders: &[ReportOrder]) -> Option<String> {
+    let report = |order: &ReportOrder| match &order.from {
+        Some(from) => context::Report::of(from, final_message(from, order.dir.as_ref())),
+        None => context::Report::missing(&order.source),
+    };
+    context::assemble(&orders.iter().map(report).collect::<Vec<_>>())
+}
+
+/// Returns the whole final message from the record, or else its ends, which the registry has.
+fn final_message(from: &Worker, dir: Option<&AttemptDir>) -> String {
+    let recorded = dir.and_then(|dir| dir.outcome().ok().flatten()).map(|outcome| outcome.run.final_message);
+    recorded.or_else(|| Some(from.last()?.final_message.clone())).unwrap_or_default()
 }
 
 /// Returns the setup that the attempt has to run. `None` if there is none, or if it succeeded in this worktree before.

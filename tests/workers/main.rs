@@ -3,6 +3,7 @@
 
 mod admission;
 mod beside;
+mod context;
 #[cfg(target_os = "linux")]
 mod daemons;
 mod end;

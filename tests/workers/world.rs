@@ -169,6 +169,7 @@ pub fn mission(title: &str, script: &str) -> Draft {
         verify_command: None,
         task_id: None,
         depends_on: Vec::new(),
+        context_from: Vec::new(),
         timeout_minutes: 10,
         max_cost_usd: None,
         max_tokens: None,

@@ -88,8 +88,8 @@ pub struct AttemptSection {
     pub brief: Option<AttemptSummary>,
     /// The final message, as far as it is kept.
     pub final_message: String,
-    /// Messages that it began with, if not with the mission's prompt, and their authors. A text without an author is
-    /// ours.
+    /// Its context and the messages that it began with, if not with the mission's prompt, and their authors. A text
+    /// without an author is ours.
     pub asked: Vec<(Option<Author>, String)>,
     pub conversation: Option<Conversation>,
 }
@@ -251,12 +251,13 @@ impl AttemptSection {
 /// Reads the messages of a retry from the folder of the attempt.
 fn asked(dir: &AttemptDir) -> Vec<(Option<Author>, String)> {
     let assignment: Option<Assignment> = files::read_json(&dir.assignment()).ok().flatten();
-    let Some(Assignment { start, written, .. }) = assignment else { return Vec::new() };
-    match start {
+    let Some(Assignment { start, context, written, .. }) = assignment else { return Vec::new() };
+    let asked = match start {
         Start::Mission => Vec::new(),
         _ if !written.is_empty() => written.into_iter().map(|message| (Some(message.by), message.text)).collect(),
         Start::Prompt { text } | Start::Resume { text, .. } => vec![(None, text)],
-    }
+    };
+    context.into_iter().map(|context| (None, context)).chain(asked).collect()
 }
 
 /// Returns the changed files, each with its lines if git still has both commits.

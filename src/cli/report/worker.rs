@@ -135,6 +135,10 @@ fn facts(report: &WorkerSection) -> Markup {
                 @let tasks = worker.mission.depends_on.iter().map(|task| task.as_str()).collect::<Vec<_>>().join(", ");
                 (fact("Depends on", plain(&tasks)))
             }
+            @if !worker.mission.context_from.is_empty() {
+                @let sources = worker.mission.context_from.iter().map(|source| source.name()).collect::<Vec<_>>().join(", ");
+                (fact("Context from", plain(&sources)))
+            }
             @if let Some(race) = &report.view.race { (fact("Race", race_result(race, &worker.id))) }
             (set_up(report))
             (verified(report))

@@ -75,6 +75,8 @@ fn add_present(shown: &DashboardWorker, facts: &mut Facts) {
     facts.add("waiting", view.waits_for.as_deref().unwrap_or_default());
     let needs: Vec<&str> = worker.mission.depends_on.iter().map(|task| task.as_str()).collect();
     facts.add("depends on", &needs.join(", "));
+    let sources: Vec<&str> = worker.mission.context_from.iter().map(|source| source.name()).collect();
+    facts.add("context", &sources.join(", "));
     for collision in &view.collisions {
         let paths =
             if collision.paths.is_empty() { String::new() } else { format!(" in {}", collision.paths.join(", ")) };

@@ -25,8 +25,7 @@ pub(super) struct MissionArguments {
     /// The agent CLI: codex, claudecode, gemini, opencode, or one from the user's settings. Required unless the profile
     /// has one.
     backend: Option<String>,
-    /// A named set of these fields from the user's settings; get_backend_status lists them. A field that you give
-    /// yourself wins over the profile's.
+    /// A named set of these fields in the user's settings, from get_backend_status; your own fields win.
     profile: Option<String>,
     /// A model of that backend; default: from the user's settings or the CLI.
     model_override: Option<String>,
@@ -48,6 +47,10 @@ pub(super) struct MissionArguments {
     /// Task or worker ids that must be completed first; this starts on top of their branches.
     #[serde(default)]
     depends_on: Vec<String>,
+    /// Task or worker ids whose final messages come before the prompt, as reports; this starts when they have settled,
+    /// however they ended.
+    #[serde(default)]
+    context_from: Vec<String>,
     /// 1 to 10080, default 120, without time in the queue.
     timeout_minutes: Option<u64>,
     /// More than 0; only for backends that report their cost.
@@ -82,6 +85,7 @@ pub(super) struct WorktreeArguments {
 impl MissionArguments {
     pub(super) fn draft(self, orchestrator: &Orchestrator) -> Result<Draft, ArgumentError> {
         arguments::range("the number of depends_on", self.depends_on.len() as u64, 0, MAX_DEPENDENCIES)?;
+        arguments::range("the number of context_from", self.context_from.len() as u64, 0, MAX_DEPENDENCIES)?;
         let own = Profile {
             backend: self.backend,
             model_override: self.model_override,
@@ -111,6 +115,7 @@ impl MissionArguments {
             verify_command: fields.verify_command,
             task_id: optional(self.task_id, |key| arguments::line("task_id", key, KEY))?.map(TaskId::from),
             depends_on: lines("depends_on", self.depends_on, NAME)?,
+            context_from: lines("context_from", self.context_from, NAME)?,
             timeout_minutes: timeout,
             max_cost_usd: fields.max_cost_usd,
             max_tokens: fields.max_tokens,

@@ -8,7 +8,7 @@ use super::super::create::{Defaults, Draft, DraftPlace, Registered, register};
 use super::super::entry::{Entry, FailureSummary, Line};
 use super::super::lifecycle::Ending;
 use super::super::outcome::Usage;
-use super::super::testing::{apply, brief, create, draft, needs};
+use super::super::testing::{apply, brief, create, draft, needs, takes};
 use super::*;
 
 const FLOORS: Floors = Floors { memory_mib: 500, disk_mib: 100, processes: 50, files: 20 };
@@ -118,7 +118,12 @@ proptest! {
         for (boss, server, count) in [("many", "s", 16), ("few", "s", 4), ("elsewhere", "t", 4)] {
             let drafts: Vec<_> = (0..count).map(|n| {
                 let name = format!("{boss}-{n}");
-                let task = if n % 3 == 2 { needs(&name, &[&format!("{boss}-{}", n - 1)]) } else { draft(&name) };
+                let before = |back: usize| format!("{boss}-{}", n - back);
+                let task = match n % 6 {
+                    2 | 5 => needs(&name, &[&before(1)]),
+                    4 => takes(&name, &[&before(1), &before(2)]),
+                    _ => draft(&name),
+                };
                 Draft { backend: if n % 2 == 0 { "codex".into() } else { "gemini".into() }, ..task }
             }).collect();
             ids.extend(create_for(&mut registry, boss, server, &drafts));

@@ -1,7 +1,8 @@
 use std::path::PathBuf;
 
 use super::super::lifecycle::Ending;
-use super::super::testing::{create, draft, needs, settle};
+use super::super::spec::ContextSource;
+use super::super::testing::{apply, create, create_race, draft, needs, settle, takes};
 use super::*;
 
 fn rejection(made: Vec<Result<WorkerId, Rejection>>, at: usize) -> String {
@@ -42,6 +43,50 @@ fn cycle_through_an_open_worker_is_found() {
     settle(&mut registry, made[0].as_ref().unwrap(), Ending::Failed);
     let again = create(&mut registry, &[needs("a", &["b"])]);
     assert!(rejection(again, 0).contains("a → b → a"));
+}
+
+#[test]
+fn context_resolves_in_batch_and_registry() {
+    let mut registry = Registry::default();
+    create(&mut registry, &[draft("early")]);
+    let racer = |backend: &str| Draft { backend: backend.into(), task_id: Some("race".into()), ..draft(backend) };
+    create_race(&mut registry, &[racer("codex"), racer("gemini")]).into_iter().for_each(|made| drop(made.unwrap()));
+    let names = ["late", "early", "w-2", "race", "w-1", "early"];
+    let made = create(&mut registry, &[takes("x", &names), draft("late")]);
+    let x = registry.get(made[0].as_ref().unwrap()).unwrap();
+    let task = |name: &str| ContextSource::Task(name.into());
+    let worker = |number: u64, title: &str| ContextSource::Worker(WorkerId::new(number, title));
+    let expected = [task("late"), task("early"), worker(2, "codex"), task("race"), worker(1, "early")];
+    assert_eq!(x.mission.context_from, expected);
+}
+
+#[test]
+fn unknown_and_foreign_context_is_refused_by_name() {
+    let mut registry = Registry::default();
+    let other = BossId::from("other");
+    let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/", integration_branch: None };
+    let theirs = register(&registry, &other, &[draft("theirs")], defaults).remove(0).unwrap();
+    let Registered::New(theirs) = theirs else { panic!("{theirs:?}") };
+    apply(&mut registry, "s", super::super::entry::Entry::Created { workers: vec![*theirs] });
+    let made = create(&mut registry, &[takes("a", &["nothing"]), takes("b", &["theirs"]), takes("c", &["a"])]);
+    assert!(rejection(made.clone(), 0).contains("cannot take context from \"nothing\""), "{made:?}");
+    assert!(rejection(made.clone(), 1).contains("w-1-theirs is a worker of another boss"), "{made:?}");
+    assert!(made[2].is_ok(), "as with dependencies, only the mission itself is refused");
+}
+
+#[test]
+fn cycles_through_both_kinds_are_refused() {
+    let mut registry = Registry::default();
+    let made = create(&mut registry, &[takes("a", &["c"]), needs("b", &["a"]), takes("c", &["b"]), takes("d", &["d"])]);
+    assert!(rejection(made.clone(), 0).contains("a → c → b → a"), "{made:?}");
+    assert!(rejection(made, 3).contains("d → d"));
+    let made = create(&mut registry, &[draft("old"), takes("new", &["old"])]);
+    settle(&mut registry, made[0].as_ref().unwrap(), Ending::Failed);
+    let again = create(&mut registry, &[takes("old", &["new"])]);
+    assert!(rejection(again, 0).contains("old → new → old"));
+    let name = made[0].as_ref().unwrap().to_string();
+    let again = create(&mut registry, &[takes("old", &[&name])]);
+    assert!(again[0].is_ok(), "the report of an earlier worker of its own task: {again:?}");
 }
 
 #[test]

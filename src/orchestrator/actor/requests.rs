@@ -102,7 +102,7 @@ impl Actor {
         let branch_prefix = &context.settings.branch_prefix;
         let defaults = Defaults { worktrees: &worktrees, branch_prefix, integration_branch };
         let needed = Needed {
-            names: drafts.iter().flat_map(|draft| draft.depends_on.iter().cloned()).collect(),
+            names: drafts.iter().flat_map(|it| it.depends_on.iter().chain(&it.context_from).cloned()).collect(),
             requests: drafts.iter().filter_map(|draft| draft.request_id.clone()).collect(),
         };
         let created = self.state.records.transact_with(&needed, |registry| {
@@ -354,9 +354,10 @@ impl Actor {
             (next.backend.clone(), next.model.clone(), next.effort.clone());
         backend.check(&mission)?;
         let id = worker.id.clone();
-        // Its dependencies are needed too, since they are checked again.
-        let depends_on = worker.mission.depends_on.iter().map(|task| task.as_str().to_owned());
-        let needed = Needed { names: depends_on.chain([id.to_string()]).collect(), ..Needed::default() };
+        // What it waits for is needed too, since that is checked again.
+        let waits_for = worker.mission.waits_for();
+        let names = waits_for.iter().map(|source| source.name().to_owned()).chain([id.to_string()]);
+        let needed = Needed { names: names.collect(), ..Needed::default() };
         let one_shot_dir = self.state.records.dir().cloned().filter(|_| self.is_one_shot());
         let requeued = self.state.records.transact_with(&needed, |registry| {
             let settled = registry.get(&id).filter(|worker| worker.status.is_settled());

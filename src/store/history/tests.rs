@@ -101,9 +101,11 @@ impl Pair {
             task_id: Some(TaskId::from(format!("t{task}"))),
             request_id: request.map(|it| format!("r{it}")),
             depends_on: needs.map(|it| format!("t{it}")).into_iter().collect(),
+            context_from: needs.filter(|it| it % 2 == 0).map(|it| format!("w-{}", it + 1)).into_iter().collect(),
             ..draft("t")
         };
-        let needed = Needed { names: draft.depends_on.clone(), requests: draft.request_id.iter().cloned().collect() };
+        let names = draft.depends_on.iter().chain(&draft.context_from).cloned().collect();
+        let needed = Needed { names, requests: draft.request_id.iter().cloned().collect() };
         let drafts = vec![draft; racers];
         let (boss, all) = (self.boss.clone(), self.all.clone());
         let decide = |registry: &Registry| {
