@@ -106,7 +106,8 @@
 //! its file in `mcp/tools/`, and goes to the method of `orchestrator/handle.rs` that the tool calls.
 //!
 //! 1. `mcp/tools/mission.rs`: the field of `MissionArguments`. Its doc comment is what models read. Check its range in
-//!    `draft`, with the helpers of `mcp/arguments.rs`.
+//!    `draft`, with the helpers of `mcp/arguments.rs`. If profiles may set it: also a field of `Profile` in
+//!    `config/profiles.rs`, with its check there. If not: a row in `config/fields.rs` that says why.
 //! 2. `mission/create.rs` and `mission/spec.rs`: the field of `Draft` and of `Mission`. `Mission` is stored: give the
 //!    field `#[serde(default)]`, so that older journals can be read. `cargo check --all-targets` names every literal.
 //! 3. The room that acts on it. The supervisor has the whole mission in its assignment, and a backend has it in
@@ -121,9 +122,10 @@
 //! **Change a limit.**
 //!
 //! 1. Find it. Limits are named constants beside the code that enforces them: the ranges of a tool's arguments in its
-//!    file in `mcp/tools/` or in `mcp/arguments.rs`, the default time limit in `mission/spec.rs`, sizes of answers in
-//!    `mcp/size.rs`, the size of one call in `mcp/transport.rs` (a batch has no limit of its own), the waits of each
-//!    client in `mcp/client.rs`. Limits that a user can set are in `config.rs`.
+//!    file in `mcp/tools/`, in `mcp/arguments.rs` or in `config/fields.rs`, the default time limit in `mission/spec.rs`,
+//!    sizes of answers in `mcp/size.rs`, the size of one call in `mcp/transport.rs` (a batch has no limit of its own),
+//!    the waits of each client in `mcp/client.rs`, sizes of reports in `mission/context.rs`. Limits that a user can set
+//!    are in `config.rs`.
 //! 2. Search for its number and its name in the doc comments of `mcp/tools/`, in `skills/`, `src/docs/`, `tests/` and the
 //!    README: texts repeat limits. A constant may be a product.
 //! 3. Tests: `cargo test --test input --test mcp`, and `tests/limits/` for limits on workers. Generated texts:

@@ -51,7 +51,7 @@ pub struct Mission {
 }
 
 impl Mission {
-    /// Returns everything that the mission waits for, whatever its state.
+    /// Returns the tasks and reports that the mission waits for, settled or not.
     pub fn waits_for(&self) -> Vec<ContextSource> {
         let tasks = self.depends_on.iter().cloned().map(ContextSource::Task);
         tasks.chain(self.context_from.iter().cloned()).collect()
