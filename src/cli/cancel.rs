@@ -64,8 +64,9 @@ fn one_line(text: &str) -> Result<String, ReasonError> {
     }
 }
 
+/// The result of the cancellation of one worker.
 #[derive(Debug, Serialize)]
-struct CancelResult {
+pub(super) struct CancelResult {
     worker_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'static str>,
@@ -108,12 +109,12 @@ async fn cancel(args: &CancelArgs, client: &OneShotClient) -> Result<ExitCode, C
         for name in &args.workers {
             client.find(name).await?;
         }
-        let one = async |name: &String| (name.clone(), client.cancel(name, reason).await);
-        let mut ending: FuturesUnordered<_> = args.workers.iter().map(one).collect();
+        let mut ending: FuturesUnordered<_> =
+            args.workers.iter().map(|name| cancel_one(client, name, reason)).collect();
         while !ending.is_empty() {
             let doing = || format!("cancelling {}", args.workers.join(", "));
-            if let Some((name, answer)) = output::with_progress(doing, ending.next()).await {
-                results.push(print(args, CancelResult::new(&name, answer)));
+            if let Some(result) = output::with_progress(doing, ending.next()).await {
+                results.push(print(args, result));
             }
         }
     }
@@ -122,8 +123,13 @@ async fn cancel(args: &CancelArgs, client: &OneShotClient) -> Result<ExitCode, C
     } else if results.is_empty() {
         let _ = output::line("no worker is open");
     }
-    let good = results.iter().all(|it| it.error.is_none() && it.survivors.unwrap_or(0) == 0);
+    let good = results.iter().all(CancelResult::is_good);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(error::FAILED) })
+}
+
+/// Cancels a worker. Returns when its processes have ended.
+pub(super) async fn cancel_one(client: &OneShotClient, name: &str, reason: &str) -> CancelResult {
+    CancelResult::new(name, client.cancel(name, reason).await)
 }
 
 /// Prints each result at once. The other workers are cancelled even if stdout is closed.
@@ -161,7 +167,13 @@ impl CancelResult {
         }
     }
 
-    fn line(&self) -> String {
+    /// Returns whether it has ended and left no process.
+    pub fn is_good(&self) -> bool {
+        self.error.is_none() && self.survivors.unwrap_or(0) == 0
+    }
+
+    /// Describes the result in one line.
+    pub fn line(&self) -> String {
         let undelivered = describe_undelivered(&self.undelivered).filter(|_| !self.already_settled);
         let undelivered =
             undelivered.map_or_else(String::new, |it| format!("; {it} (`orchestrator-boss retry` delivers it first)"));

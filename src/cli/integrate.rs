@@ -14,6 +14,7 @@ use super::output::{self, ProgressLine};
 use super::places::Places;
 use super::terminal::{Tone, paint};
 use super::{sanitize, text};
+use crate::mission::id::WorkerId;
 use crate::mission::outcome::{LikelyCause, NotOnBranch};
 use crate::orchestrator::{
     IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStatus, PushResult, Strategy,
@@ -82,8 +83,9 @@ enum StrategyOption {
     CherryPick,
 }
 
+/// The result of an integration.
 #[derive(Debug, Serialize)]
-struct IntegrationSummary {
+pub(super) struct IntegrationSummary {
     status: &'static str,
     into: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,6 +105,9 @@ struct IntegrationSummary {
     /// True if the worker has no commits.
     #[serde(skip)]
     nothing: bool,
+    /// True if all branches are merged, or would be.
+    #[serde(skip)]
+    pub is_good: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -142,34 +147,26 @@ struct Push {
 pub(super) fn run(args: &IntegrateArgs, places: &Places) -> ExitCode {
     output::run(async {
         let client = one_shot::open_for(places, &args.workers).await?;
-        let answer = output::unless_interrupted(integrate(args, &client)).await;
-        let nothing = match &answer {
-            Ok(Ok(answer)) => client.orchestrator().had_nothing_to_integrate(answer).await,
-            _ => false,
-        };
+        let progress = ProgressLine::new();
+        let integrating = integrate(&client, request(args), |doing| progress.show(doing));
+        let answer = output::unless_interrupted(integrating).await;
+        drop(progress);
         client.close().await;
-        let answer = answer??;
-        let good = is_good(&answer);
-        let report = IntegrationSummary { nothing, ..IntegrationSummary::new(answer) };
-        let _ = if args.json { output::json(&report) } else { report.print(good) };
-        Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(error::FAILED) })
+        let report = answer??;
+        let _ = if args.json { output::json(&report) } else { report.print() };
+        Ok(if report.is_good { ExitCode::SUCCESS } else { ExitCode::from(error::FAILED) })
     })
 }
 
 const REDRAW: Duration = Duration::from_millis(200);
 
-async fn integrate(args: &IntegrateArgs, client: &OneShotClient) -> Result<IntegrationAnswer, CliError> {
-    let orchestrator = client.orchestrator();
-    let boss = match args.workers.first() {
-        Some(name) => client.find(name).await?.worker.boss.clone(),
-        None => orchestrator.default_boss().clone(),
-    };
+fn request(args: &IntegrateArgs) -> IntegrationRequest {
     let source = match (&args.branch, args.workers.as_slice()) {
         (Some(branch), _) => IntegrationSource::Branch(branch.clone()),
         (None, [one]) => IntegrationSource::Worker(one.clone()),
         (None, several) => IntegrationSource::Train(several.to_vec()),
     };
-    let request = IntegrationRequest {
+    IntegrationRequest {
         into: args.into.clone(),
         strategy: match args.strategy {
             StrategyOption::Merge => Strategy::Merge,
@@ -182,19 +179,52 @@ async fn integrate(args: &IntegrateArgs, client: &OneShotClient) -> Result<Integ
         repo_path: args.repo_path.clone(),
         patience: None,
         ..IntegrationRequest::of(source)
+    }
+}
+
+/// Merges one worker into its integration branch, after its own check has passed on the result. `show` gets the current
+/// step.
+pub(super) async fn integrate_one(
+    client: &OneShotClient,
+    worker: &WorkerId,
+    show: impl Fn(&str),
+) -> Result<IntegrationSummary, CliError> {
+    let verify_command = client.find(worker.as_str()).await?.worker.mission.verify_command.clone();
+    let source = IntegrationSource::Worker(worker.to_string());
+    let request = IntegrationRequest { verify_command, patience: None, ..IntegrationRequest::of(source) };
+    integrate(client, request, show).await
+}
+
+/// Carries out an integration. `show` gets the current step several times a second. An integration whose future is
+/// dropped is undone when the client is closed, unless the branch has already moved.
+async fn integrate(
+    client: &OneShotClient,
+    request: IntegrationRequest,
+    show: impl Fn(&str),
+) -> Result<IntegrationSummary, CliError> {
+    let orchestrator = client.orchestrator();
+    let first = match &request.source {
+        IntegrationSource::Worker(name) => Some(name),
+        IntegrationSource::Train(names) => names.first(),
+        IntegrationSource::Branch(_) => None,
+    };
+    let boss = match first {
+        Some(name) => client.find(name).await?.worker.boss.clone(),
+        None => orchestrator.default_boss().clone(),
     };
     let work = orchestrator.integrate(&boss, request);
     tokio::pin!(work);
-    let progress = ProgressLine::new();
-    loop {
+    let answer = loop {
         tokio::select! {
-            answer = &mut work => return answer.map_err(CliError::from),
+            answer = &mut work => break answer?,
             () = tokio::time::sleep(REDRAW) => {
                 let doing = orchestrator.integrations().join("; ");
-                progress.show(if doing.is_empty() { "integrating" } else { &doing });
+                show(if doing.is_empty() { "integrating" } else { &doing });
             }
         }
-    }
+    };
+    let nothing = orchestrator.had_nothing_to_integrate(&answer).await;
+    Ok(IntegrationSummary { nothing, is_good: is_good(&answer), ..IntegrationSummary::new(answer) })
 }
 
 fn is_good(answer: &IntegrationAnswer) -> bool {
@@ -235,11 +265,23 @@ impl IntegrationSummary {
             push: answer.push.map(|push| Push { result: push.result.as_str(), said: push.said }),
             notes: answer.notes.clone(),
             nothing: false,
+            is_good: false,
         }
     }
 
-    fn print(&self, good: bool) -> Result<(), CliError> {
-        let print = |text: &str| output::line(&sanitize::text(text));
+    fn print(&self) -> Result<(), CliError> {
+        let (head, rest) = (self.head(), self.details());
+        let tone = if self.is_good { Tone::Good } else { Tone::Bad };
+        output::line(&paint(tone, &sanitize::text(&head)))?;
+        rest.iter().try_for_each(|line| output::line(&sanitize::text(line)))
+    }
+
+    /// Describes the result for users, in several lines.
+    pub fn text(&self) -> String {
+        [vec![self.head()], self.details()].concat().join("\n")
+    }
+
+    fn head(&self) -> String {
         let not_included = self.not_included.iter().map(|it| &it.worker_id);
         let what = match self.integrated.as_slice() {
             [] => not_included.collect::<std::collections::BTreeSet<_>>().into_iter().cloned().collect::<Vec<_>>(),
@@ -247,38 +289,35 @@ impl IntegrationSummary {
         };
         let what = what.join(", ");
         let into = &self.into;
-        let head = match (self.status, &self.commit) {
+        match (self.status, &self.commit) {
             ("would_merge", _) => format!("would merge into {into}"),
             _ if self.nothing => format!("{what} has no commits to merge into {into}"),
             ("already_merged" | "already_integrated", _) => format!("{what} is already in {into}"),
             ("merged", Some(commit)) => format!("merged {what} into {into}, now at {}", text::short_commit(commit)),
             ("incomplete", _) => format!("no new commits on the branch of {what}, and some of its work is not on it"),
             (status, _) => format!("not merged into {into}: {}", status.replace('_', " ")),
-        };
-        output::line(&paint(if good { Tone::Good } else { Tone::Bad }, &sanitize::text(&head)))?;
-        for LeftOutEntry { name, why } in &self.left_out {
-            print(&format!("left out: {name}: {}", why.trim_end()))?;
         }
+    }
+
+    /// Returns the reasons and the facts besides the head, a line for each.
+    fn details(&self) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        let left_out = self.left_out.iter();
+        lines.extend(left_out.map(|LeftOutEntry { name, why }| format!("left out: {name}: {}", why.trim_end())));
         for NotIncludedEntry { worker_id, part } in &self.not_included {
-            print(&format!("not included: {worker_id}: {} ({})", part.what, part.place))?;
-            print(&format!("  to include it: {}", part.how_to_include))?;
+            lines.push(format!("not included: {worker_id}: {} ({})", part.what, part.place));
+            lines.push(format!("  to include it: {}", part.how_to_include));
         }
-        for ConflictEntry { path, kind } in &self.conflicts {
-            print(&format!("conflict: {path} ({kind})"))?;
-        }
+        lines.extend(self.conflicts.iter().map(|ConflictEntry { path, kind }| format!("conflict: {path} ({kind})")));
         if let Some(VerificationSummary { result, note, .. }) = &self.verification {
-            print(&format!(
-                "verification: {} {}",
-                result.replace('_', " "),
-                note.as_deref().unwrap_or_default().trim_end()
-            ))?;
+            let note = note.as_deref().unwrap_or_default().trim_end();
+            lines.push(format!("verification: {} {note}", result.replace('_', " ")));
         }
-        if let Some(cause) = &self.likely_cause {
-            print(&format!("likely cause: {cause}"))?;
-        }
+        lines.extend(self.likely_cause.iter().map(|cause| format!("likely cause: {cause}")));
         if let Some(Push { result, said }) = &self.push {
-            print(&format!("push: {} {}", result.replace('_', " "), said.trim_end()))?;
+            lines.push(format!("push: {} {}", result.replace('_', " "), said.trim_end()));
         }
-        self.notes.iter().try_for_each(|note| print(&format!("note: {note}")))
+        lines.extend(self.notes.iter().map(|note| format!("note: {note}")));
+        lines
     }
 }

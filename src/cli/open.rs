@@ -4,9 +4,10 @@
 //! the editor. It starts without a shell.
 
 use std::env;
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,6 +17,7 @@ use super::output;
 use super::places::Places;
 use super::workspace::Workspace;
 use super::worktree;
+use crate::mission::id::WorkerId;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -35,28 +37,99 @@ pub(super) struct OpenArgs {
     worker: String,
 }
 
+/// Editors that open a window of their own, by the names of their programs. All others may use the terminal.
+const GRAPHICAL: [&str; 39] = [
+    "atom",
+    "bbedit",
+    "clion",
+    "code",
+    "code-insiders",
+    "code-oss",
+    "codium",
+    "cursor",
+    "fleet",
+    "geany",
+    "gedit",
+    "gnome-text-editor",
+    "goland",
+    "gvim",
+    "idea",
+    "kate",
+    "kwrite",
+    "lapce",
+    "leafpad",
+    "mate",
+    "mousepad",
+    "mvim",
+    "notepadqq",
+    "nova",
+    "open",
+    "phpstorm",
+    "pluma",
+    "pycharm",
+    "rider",
+    "rubymine",
+    "rustrover",
+    "subl",
+    "vscodium",
+    "webstorm",
+    "windsurf",
+    "xdg-open",
+    "xed",
+    "zed",
+    "zeditor",
+];
+
+/// The user's editor, ready to start in the worktree of a worker.
+pub(super) struct Editor {
+    worker: WorkerId,
+    /// The command, as the user wrote it.
+    name: String,
+    pub command: Command,
+}
+
+impl Editor {
+    /// Finds the worker and the editor. Starts nothing.
+    pub fn of(places: &Places, worker: &str) -> Result<Self, CliError> {
+        let workspace = Workspace::find(places)?;
+        let worker = worktree::find(&workspace, worker, "open")?;
+        let Some(name) = editor(&workspace.directory) else {
+            let hint = "set VISUAL or EDITOR, such as `export VISUAL=vim`, or `git config --global core.editor vim`";
+            return Err(CliError::Failed(format!("cannot open {}: no editor is set; {hint}", worker.id)));
+        };
+        let path = worker.mission.place.path();
+        let mut command = command(&name);
+        command.arg(path).current_dir(path);
+        Ok(Self { worker: worker.id.clone(), name, command })
+    }
+
+    /// Returns whether it is known to use no terminal.
+    pub fn is_graphical(&self) -> bool {
+        let program = Path::new(self.command.get_program()).file_name();
+        program.and_then(OsStr::to_str).is_some_and(|program| GRAPHICAL.contains(&program))
+    }
+
+    /// Returns the error for an editor that did not start or failed.
+    pub fn result(&self, ended: io::Result<ExitStatus>) -> Result<(), CliError> {
+        let Self { worker, name, .. } = self;
+        match ended {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(CliError::Failed(format!("cannot open {worker}: the editor {name} ended with {status}"))),
+            Err(error) => Err(CliError::Failed(not_started(name, &error))),
+        }
+    }
+}
+
 pub(super) fn run(args: &OpenArgs, places: &Places) -> ExitCode {
     output::run(async { open(args, places) })
 }
 
 fn open(args: &OpenArgs, places: &Places) -> Result<ExitCode, CliError> {
-    let workspace = Workspace::find(places)?;
-    let worker = worktree::find(&workspace, &args.worker, "open")?;
-    let Some(editor) = editor(&workspace.directory) else {
-        let hint = "set VISUAL or EDITOR, such as `export VISUAL=vim`, or `git config --global core.editor vim`";
-        return Err(CliError::Failed(format!("cannot open {}: no editor is set; {hint}", worker.id)));
-    };
+    let mut editor = Editor::of(places, &args.worker)?;
     // The editor handles Ctrl-C.
     let _ignored = signal(SignalKind::interrupt());
-    let path = worker.mission.place.path();
-    let ended = command(&editor).arg(path).current_dir(path).status();
-    match ended {
-        Ok(status) if status.success() => Ok(ExitCode::SUCCESS),
-        Ok(status) => {
-            Err(CliError::Failed(format!("cannot open {}: the editor {editor} ended with {status}", worker.id)))
-        }
-        Err(error) => Err(CliError::Failed(not_started(&editor, &error))),
-    }
+    let ended = editor.command.status();
+    editor.result(ended).map(|()| ExitCode::SUCCESS)
 }
 
 /// Returns the command of the user's editor.

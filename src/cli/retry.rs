@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::error::{self, CliError};
-use super::one_shot;
+use super::one_shot::{self, OneShotClient};
 use super::output;
 use super::places::Places;
 use super::sanitize;
@@ -56,14 +56,18 @@ pub(super) struct RetryArgs {
     json: bool,
 }
 
+/// The state of a retried worker.
 #[derive(Debug, Serialize)]
-struct RetrySummary {
+pub(super) struct RetrySummary {
     worker_id: String,
     status: &'static str,
     attempt: u32,
     backend: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<String>,
+    /// True if the attempt ended at once, with a failure.
+    #[serde(skip)]
+    pub failed: bool,
 }
 
 pub(super) fn run(args: &RetryArgs, places: &Places) -> ExitCode {
@@ -74,22 +78,30 @@ pub(super) fn run(args: &RetryArgs, places: &Places) -> ExitCode {
     output::run(async {
         let client = one_shot::open_for(places, std::slice::from_ref(&args.worker)).await?;
         let doing = || format!("starting {}", args.worker);
-        let retry = output::with_progress(doing, client.retry(&args.worker, request));
-        let started = output::unless_interrupted(retry).await;
+        let started = output::with_progress(doing, retry(&client, &args.worker, request));
+        let started = output::unless_interrupted(started).await;
         client.close().await;
-        let started = started??;
-        let worker = &started.view.worker;
-        let queued = started.waits_for.is_some();
-        let retried = RetrySummary {
-            worker_id: worker.id.to_string(),
-            status: worker.status.as_str(),
-            attempt: worker.attempt + u32::from(queued),
-            backend: worker.next.backend.to_string(),
-            waits_for: started.waits_for,
-        };
+        let retried = started??;
         let _ = if args.json { output::json(&retried) } else { output::line(&sanitize::text(&retried.line())) };
-        let failed = worker.status.is_settled() && worker.last().is_some_and(|last| last.failure.is_some());
-        Ok(if failed { ExitCode::from(error::FAILED) } else { ExitCode::SUCCESS })
+        Ok(if retried.failed { ExitCode::from(error::FAILED) } else { ExitCode::SUCCESS })
+    })
+}
+
+/// Starts the next attempt. Returns when it runs, or when the reason for its waiting is known.
+pub(super) async fn retry(
+    client: &OneShotClient,
+    worker: &str,
+    request: RetryRequest,
+) -> Result<RetrySummary, CliError> {
+    let started = client.retry(worker, request).await?;
+    let worker = &started.view.worker;
+    Ok(RetrySummary {
+        worker_id: worker.id.to_string(),
+        status: worker.status.as_str(),
+        attempt: worker.attempt + u32::from(started.waits_for.is_some()),
+        backend: worker.next.backend.to_string(),
+        failed: worker.status.is_settled() && worker.last().is_some_and(|last| last.failure.is_some()),
+        waits_for: started.waits_for,
     })
 }
 
@@ -109,8 +121,9 @@ fn request(args: &RetryArgs) -> Result<RetryRequest, CliError> {
 }
 
 impl RetrySummary {
-    fn line(&self) -> String {
-        let Self { worker_id, status, attempt, backend, waits_for } = self;
+    /// Describes the worker in one line.
+    pub fn line(&self) -> String {
+        let Self { worker_id, status, attempt, backend, waits_for, .. } = self;
         match waits_for {
             Some(what) => format!("{worker_id}: queued (attempt {attempt}, {backend}), waiting for {what}"),
             None => format!("{worker_id}: {status} (attempt {attempt}, {backend})"),

@@ -48,7 +48,7 @@ Exit codes:
 pub(super) struct StatusArgs {
     /// Show one worker in detail, such as w-3
     worker: Option<String>,
-    /// Show a live screen with logs and changes, and keys to cancel and message
+    /// Show a live screen with logs, changes, and keys to message, merge and retry
     #[arg(long, short, conflicts_with_all = ["worker", "json", "all"])]
     watch: bool,
     /// Include all finished workers, not only the newest

@@ -30,7 +30,8 @@ impl World {
         let fake = fake_cli();
         let backend = format!(
             "[[custom]]\nname = \"fake\"\nprogram = {fake:?}\noutput = \"jsonl\"\nreports_cost = true\n\
-             resume_args = [\"--resume\", \"{{session_id}}\"]\n"
+             resume_args = [\"--resume\", \"{{session_id}}\"]\n\
+             attach_args = [\"--resume\", \"{{session_id}}\"]\n"
         );
         sandbox.write_settings(&format!("max_workers = 8\n{backend}"), &[]);
         Self { sandbox }

@@ -1,42 +1,49 @@
 //! `status --watch`: a live screen. [`state`] applies keys and events, and [`draw`] renders the result; both are pure.
-//! [`watcher`] watches the files on its own thread. This module connects them with the terminal, its keys, signals
-//! and the user's actions. Only those actions change anything.
+//! [`watcher`] watches the files on its own thread, and [`keys`] reads the keys on another. [`actions`] runs the user's
+//! actions, and [`programs`] those that need the terminal. Only these two change anything. This module connects them
+//! with the terminal and with signals.
 
+mod actions;
+mod applies;
 mod draw;
+mod footer;
+mod keys;
 mod log;
+mod programs;
+mod search;
 mod state;
 #[cfg(test)]
 mod tests;
 mod timeline;
 mod watcher;
 
-use std::io::{self, IsTerminal, Write, stdin, stdout};
+use std::io::{self, IsTerminal, stdin, stdout};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crossterm::clipboard::CopyToClipboard;
-use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste, Event as Input, KeyEventKind};
+use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use crossterm::execute;
 use crossterm::style::Print;
+use crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
 use ratatui::DefaultTerminal;
+use ratatui::layout::Rect;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
 
+use self::actions::ActionRunner;
+use self::keys::KeyReader;
+use self::programs::{ForegroundProgram, Program};
 use self::state::{Action, App, ScreenEvent};
 use self::watcher::{Focus, StateWatcher, WatcherMessage};
-use crate::attempt::worker_dir::Delivery;
 use crate::cli::error::{self, CliError};
-use crate::cli::message;
-use crate::cli::output;
 use crate::cli::places::Places;
+use crate::cli::terminal;
 use crate::cli::workspace::Workspace;
-use crate::cli::{one_shot, terminal};
-use crate::mission::id::WorkerId;
 
-/// Time limit for running actions when the user quits.
-const FINISH: Duration = Duration::from_secs(20);
+/// Time limit for a program that has the terminal to end when this one must.
+const FOREGROUND_END: Duration = Duration::from_secs(5);
 /// The exit status of a Rust program that panics.
 const PANICKED: u8 = 101;
 
@@ -55,7 +62,7 @@ pub(super) fn run(places: &Places) -> Result<ExitCode, CliError> {
 
     let mut screen =
         take_terminal(&events).map_err(|error| CliError::Failed(format!("cannot draw on the terminal: {error}")))?;
-    forward_keys(events.clone());
+    let keys = KeyReader::start(events.clone());
     start_watcher(&workspace, &events, &messages, inbox);
     let mut watch = Watch {
         app: App {
@@ -64,13 +71,21 @@ pub(super) fn run(places: &Places) -> Result<ExitCode, CliError> {
             notifies: workspace.settings.notify_terminal,
             ..App::default()
         },
-        actions: ActionRunner { runtime, places: places.clone(), events, busy: Vec::new() },
+        actions: ActionRunner::new(runtime, places.clone(), events.clone()),
         messages,
+        events,
         focus: Focus::default(),
+        keys,
+        foreground: None,
+        late_announcements: Vec::new(),
     };
     let ended = watch.live(&mut screen, &screen_events);
-    restore_terminal();
-    watch.actions.finish();
+    match watch.foreground.take() {
+        Some(foreground) => wait_for_return(&foreground, &screen_events),
+        None => restore_terminal(),
+    }
+    let at_once = !matches!(ended, Ok(0));
+    watch.actions.finish(at_once, &screen_events);
     match ended {
         Ok(0) => Ok(ExitCode::SUCCESS),
         Ok(code) => Ok(ExitCode::from(code)),
@@ -99,35 +114,55 @@ fn restore_terminal() {
     let _ = ratatui::try_restore();
 }
 
+/// Ends a program that has the terminal, and waits until it has given it back.
+fn wait_for_return(foreground: &ForegroundProgram, inbox: &Receiver<ScreenEvent>) {
+    foreground.end();
+    while let Ok(event) = inbox.recv_timeout(FOREGROUND_END) {
+        if matches!(event, ScreenEvent::Returned(_)) {
+            break;
+        }
+    }
+}
+
 struct Watch {
     app: App,
     actions: ActionRunner,
     messages: Sender<WatcherMessage>,
+    events: Sender<ScreenEvent>,
     focus: Focus,
+    keys: KeyReader,
+    /// The program that has the terminal. Nothing is drawn meanwhile.
+    foreground: Option<ForegroundProgram>,
+    /// Notifications of the time when another program had the terminal.
+    late_announcements: Vec<String>,
 }
 
 impl Watch {
     /// Draws the screen after each event until the user quits. Returns the exit status.
     fn live(&mut self, screen: &mut DefaultTerminal, inbox: &Receiver<ScreenEvent>) -> io::Result<u8> {
         loop {
-            let mut most = 0;
-            screen.draw(|frame| most = draw::draw(&self.app, frame.area(), frame.buffer_mut()))?;
-            self.app.scroll = self.app.scroll.min(most);
+            if self.foreground.is_none() {
+                let mut most = 0;
+                screen.draw(|frame| most = draw::draw(&self.app, frame.area(), frame.buffer_mut()))?;
+                self.app.scroll = self.app.scroll.min(most);
+            }
             // All senders are gone only when the threads behind them have failed.
             let Ok(first) = inbox.recv() else { return Ok(error::FAILED) };
             for event in std::iter::once(first).chain(inbox.try_iter()) {
-                if let ScreenEvent::End(code) = event {
-                    return Ok(code);
-                }
-                match self.app.handle(event) {
-                    Some(Action::Quit) => return Ok(0),
-                    Some(Action::Cancel(worker)) => self.actions.cancel(worker),
-                    Some(Action::Send(worker, text)) => self.actions.send(worker, text),
-                    Some(Action::Copy(path)) => {
-                        execute!(stdout(), CopyToClipboard::to_clipboard_from(path.to_string_lossy().as_bytes()))?
+                match event {
+                    ScreenEvent::End(code) => return Ok(code),
+                    ScreenEvent::Ready(program) => self.start(*program, screen)?,
+                    event => {
+                        let has_returned = matches!(event, ScreenEvent::Returned(_));
+                        let action = self.app.handle(event);
+                        if has_returned {
+                            self.resume_screen(screen)?;
+                        }
+                        match action {
+                            Some(Action::Quit) => return Ok(0),
+                            action => action.map_or(Ok(()), |action| self.act(action))?,
+                        }
                     }
-                    Some(Action::Announce(text)) => execute!(stdout(), Print(terminal::announcement(&text)))?,
-                    None => {}
                 }
             }
             let focus = Focus { worker: self.app.selected.clone(), choice: self.app.choice, pane: self.app.pane };
@@ -138,65 +173,58 @@ impl Watch {
             }
         }
     }
-}
 
-/// Runs the user's actions as one-shot clients, as the commands do.
-struct ActionRunner {
-    runtime: Runtime,
-    places: Places,
-    events: Sender<ScreenEvent>,
-    busy: Vec<JoinHandle<()>>,
-}
-
-impl ActionRunner {
-    fn cancel(&mut self, worker: WorkerId) {
-        let what = state::cancel_label(&worker);
-        let places = self.places.clone();
-        self.act(what, async move {
-            let client = one_shot::open_for(&places, &[worker.to_string()]).await?;
-            let answer = client.cancel(worker.as_str(), "cancelled in status --watch").await;
-            client.close().await;
-            let answer = answer?;
-            Ok(match (answer.already_settled, answer.survivors) {
-                (true, _) => format!("{worker} already finished ({})", answer.status),
-                (false, 0) => format!("{worker} is {}, no process is left", answer.status),
-                (false, left) => {
-                    format!("{worker} is {}, but {left} of its processes are still running", answer.status)
-                }
-            })
-        });
-    }
-
-    fn send(&mut self, worker: WorkerId, text: String) {
-        let what = state::send_label(&worker);
-        let places = self.places.clone();
-        self.act(what, async move {
-            let (worker, answer) = message::send(&places, worker.as_str(), text, Delivery::WhenReady).await?;
-            Ok(message::line(&worker, answer.delivered))
-        });
-    }
-
-    fn act(&mut self, what: String, work: impl Future<Output = Result<String, CliError>> + Send + 'static) {
-        let events = self.events.clone();
-        self.busy.retain(|it| !it.is_finished());
-        self.busy.push(self.runtime.spawn(async move {
-            let _ = events.send(ScreenEvent::Done { what, answer: work.await });
-        }));
-    }
-
-    /// Waits for the running actions.
-    fn finish(self) {
-        let busy: Vec<_> = self.busy.into_iter().filter(|it| !it.is_finished()).collect();
-        if !busy.is_empty() {
-            let print = |text: &str| drop(writeln!(io::stderr(), "{text}"));
-            print("finishing the running actions …");
-            let all = tokio::time::timeout(FINISH, futures_util::future::join_all(busy));
-            let all = self.runtime.block_on(async { output::unless_interrupted(async { all.await.is_ok() }).await });
-            if !matches!(all, Ok(true)) {
-                print("they continue without this screen");
+    fn act(&mut self, action: Action) -> io::Result<()> {
+        match action {
+            Action::Quit => {}
+            Action::Cancel(worker) => self.actions.cancel(worker),
+            Action::Send(worker, text) => self.actions.send(worker, text),
+            Action::Retry(worker, feedback) => self.actions.retry(worker, feedback),
+            Action::Merge(worker) => self.actions.merge(worker),
+            Action::Open(worker) => self.actions.open(worker),
+            Action::Attach(worker) => self.actions.attach(worker),
+            Action::Copy(path) => {
+                execute!(stdout(), CopyToClipboard::to_clipboard_from(path.to_string_lossy().as_bytes()))?
             }
+            Action::Announce(text) if self.foreground.is_some() => self.late_announcements.push(text),
+            Action::Announce(text) => execute!(stdout(), Print(terminal::announcement(&text)))?,
         }
-        self.runtime.shutdown_background();
+        Ok(())
+    }
+
+    /// Starts a program that the user asked for. If it may use the terminal, the screen is left first.
+    fn start(&mut self, program: Program, screen: &mut DefaultTerminal) -> io::Result<()> {
+        let events = self.events.clone();
+        // The receiver is this thread, which is gone only if the process ends.
+        let send = move |event| drop(events.send(event));
+        if !program.needs_terminal() {
+            let later = send.clone();
+            let failed = move |error| later(ScreenEvent::Done { what: None, answer: Err(error) });
+            send(ScreenEvent::Returned(program.start_beside(failed)));
+            return Ok(());
+        }
+        self.keys.pause();
+        screen.show_cursor()?;
+        restore_terminal();
+        self.foreground = Some(program.take_terminal(move |result| send(ScreenEvent::Returned(result))));
+        Ok(())
+    }
+
+    /// Takes the terminal again after another program, if one had it.
+    fn resume_screen(&mut self, screen: &mut DefaultTerminal) -> io::Result<()> {
+        if self.foreground.take().is_none() {
+            return Ok(());
+        }
+        enable_raw_mode()?;
+        execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste)?;
+        // Draws everything again. `clear` would read the place of the cursor from the terminal.
+        let size = screen.size()?;
+        screen.resize(Rect::new(0, 0, size.width, size.height))?;
+        self.keys.resume();
+        for text in std::mem::take(&mut self.late_announcements) {
+            execute!(stdout(), Print(terminal::announcement(&text)))?;
+        }
+        Ok(())
     }
 }
 
@@ -211,26 +239,6 @@ fn forward_signals(runtime: &Runtime, events: &Sender<ScreenEvent>) -> io::Resul
         });
     }
     Ok(())
-}
-
-/// Forwards keys on a thread that ends with the process, since nothing interrupts its read.
-fn forward_keys(events: Sender<ScreenEvent>) {
-    std::thread::spawn(move || {
-        loop {
-            let event = match crossterm::event::read() {
-                Ok(Input::Key(key)) if key.kind != KeyEventKind::Release => ScreenEvent::Key(key),
-                Ok(Input::Paste(text)) => ScreenEvent::Pasted(text),
-                Ok(Input::Resize(..)) => ScreenEvent::Resized,
-                Ok(_) => continue,
-                // The terminal is gone.
-                Err(_) => ScreenEvent::End(129),
-            };
-            let is_end = matches!(event, ScreenEvent::End(_));
-            if events.send(event).is_err() || is_end {
-                return;
-            }
-        }
-    });
 }
 
 fn start_watcher(

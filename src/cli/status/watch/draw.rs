@@ -10,7 +10,7 @@ use super::super::table::{Span, Table};
 use super::super::{detail, screen};
 use super::log::PaneLine;
 use super::state::{App, Mode, Pane};
-use super::timeline;
+use super::{footer, timeline};
 use crate::cli::terminal::Tone;
 use crate::cli::text;
 
@@ -18,19 +18,24 @@ use crate::cli::text;
 const MIN_BOTH: u16 = 12;
 /// Minimum number of columns for bars.
 const MIN_BARS: usize = 60;
-const KEYS: &str = "↑↓ select  tab pane  c cancel  m message  y path  ? help  q quit";
-const HELP: [(&str, &str); 11] = [
+const HELP: [(&str, &str); 17] = [
     ("↑ ↓ j k", "select a worker (home, end: the first, the last)"),
+    ("/ n N", "search in ids, titles, branches, states, last lines"),
     ("tab enter ← →", "log, diff, detail"),
     ("page up, down", "scroll"),
     ("z", "show the pane on the whole screen, and back"),
+    ("m", "send it a message: the answer if it needs you"),
+    ("i", "merge its branch after its check passes, once you confirm"),
+    ("r", "retry it, with your feedback or without"),
     ("c", "cancel the worker, after a confirmation"),
-    ("m", "send it a message"),
+    ("o", "open its worktree in your editor"),
+    ("a", "attach: continue its session here once it has finished"),
     ("y", "copy the path of its directory"),
     ("q ctrl-c", "quit; the workers keep running"),
     ("", ""),
     ("bars", "░ queued  █ running  ▓ verifying"),
-    ("", "◆ needs you  ✓ completed  ✗ failed  – cancelled  ? lost"),
+    ("", "◆ needs you  ■ blocked  ! stalled"),
+    ("", "✓ completed  ✗ failed  – cancelled  ? lost"),
 ];
 
 /// Returns how far the pane can be scrolled.
@@ -40,9 +45,13 @@ pub(in crate::cli::status) fn draw(app: &App, area: Rect, buffer: &mut Buffer) -
         return 0;
     }
     header(app, canvas);
-    let rows = area.height.saturating_sub(2);
+    let footer = footer::lines(app, canvas.width(), usize::from(area.height));
+    let footer_rows = footer.len() as u16;
+    let rows = area.height.saturating_sub(1 + footer_rows);
     if area.height > 1 {
-        footer(app, area.height - 1, canvas);
+        for (row, line) in (area.height.saturating_sub(footer_rows)..).zip(footer) {
+            canvas.line(0, row, &line);
+        }
     }
     if matches!(app.mode, Mode::Help) {
         help(rows, canvas);
@@ -125,37 +134,6 @@ fn header(app: &App, canvas: &mut Canvas) {
         spans.push((Some(Tone::Quiet), place));
     }
     canvas.line(0, 0, &spans);
-}
-
-fn footer(app: &App, row: u16, canvas: &mut Canvas) {
-    let spans = match &app.mode {
-        Mode::Cancel(worker) => vec![
-            (Some(Tone::Bad), format!("Cancel {worker} and all its processes? ")),
-            (Some(Tone::Strong), "y/n".to_owned()),
-        ],
-        Mode::Message(worker, line) => {
-            let prompt = format!("to {} (enter: send, esc: discard): ", short(app, worker));
-            // The end of the text is shown.
-            let room = canvas.width().saturating_sub(text::width(&prompt) + 1);
-            let shown = text::clean_code(line);
-            let blank = if line.ends_with(' ') { " " } else { "" };
-            let line = format!("{shown}{blank}");
-            let tail = text::end(&line, room).to_owned();
-            vec![(Some(Tone::Strong), prompt), (None, tail), (Some(Tone::Strong), "▏".to_owned())]
-        }
-        _ if !app.doing.is_empty() => vec![(Some(Tone::Busy), format!("{} …", app.doing.join(", ")))],
-        _ => match (&app.message, &app.error) {
-            (Some((tone, text)), _) => vec![(Some(*tone), text.clone())],
-            (None, Some(error)) => vec![(Some(Tone::Bad), error.clone())],
-            (None, None) => vec![(Some(Tone::Quiet), KEYS.to_owned())],
-        },
-    };
-    canvas.line(0, row, &spans);
-}
-
-fn short(app: &App, worker: &crate::mission::id::WorkerId) -> String {
-    let known = app.workers().find(|it| it.view.worker.id == *worker);
-    known.map_or_else(|| worker.to_string(), |it| it.row.short.clone())
 }
 
 fn help(rows: u16, canvas: &mut Canvas) {

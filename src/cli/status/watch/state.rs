@@ -1,12 +1,16 @@
 //! The state of the live screen, and its changes by keys and events. Pure: actions are returned, not run.
 
 use std::collections::{HashSet, VecDeque};
+use std::fmt;
 use std::path::PathBuf;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::super::dashboard::{Dashboard, DashboardWorker};
+use super::applies::WorkerKey;
 use super::log::PaneLine;
+use super::programs::Program;
+use super::search::{self, Search};
 use crate::cli::error::CliError;
 use crate::cli::hint;
 use crate::cli::terminal::Tone;
@@ -34,10 +38,20 @@ pub(in crate::cli::status) enum ScreenEvent {
         worker: WorkerId,
         text: Result<String, CliError>,
     },
+    /// The current step of an action.
+    Step {
+        what: Label,
+        step: String,
+    },
+    /// The result of an action, or, without a label, the failure of a program beside the screen.
     Done {
-        what: String,
+        what: Option<Label>,
         answer: Result<String, CliError>,
     },
+    /// A program that the user asked for can start. It ends with `Returned`.
+    Ready(Box<Program>),
+    /// A program that the user asked for was started beside the screen, has given back the terminal, or could not start.
+    Returned(Result<String, CliError>),
     /// The screen must end with this exit status.
     End(u8),
 }
@@ -47,6 +61,11 @@ pub(in crate::cli::status) enum Action {
     Quit,
     Cancel(WorkerId),
     Send(WorkerId, String),
+    /// Retry it, with this feedback.
+    Retry(WorkerId, Option<String>),
+    Merge(WorkerId),
+    Open(WorkerId),
+    Attach(WorkerId),
     Copy(PathBuf),
     /// Notify the user with this text.
     Announce(String),
@@ -66,7 +85,45 @@ pub(in crate::cli::status) enum Mode {
     Browse,
     Help,
     Cancel(WorkerId),
+    Merge(WorkerId),
     Message(WorkerId, String),
+    /// The confirmation of a retry, with the feedback that is typed.
+    Retry(WorkerId, String),
+    Search(Search),
+    /// Another program is about to start or has the terminal. What is typed is meant for it.
+    Suspended(Label),
+}
+
+/// The name of an action in progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli::status) enum Label {
+    Cancel(WorkerId),
+    Message(WorkerId),
+    Retry(WorkerId),
+    Merge(WorkerId),
+    Open(WorkerId),
+    Attach(WorkerId),
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Label::Cancel(worker) => write!(f, "cancelling {worker}"),
+            Label::Message(worker) => write!(f, "sending a message to {worker}"),
+            Label::Retry(worker) => write!(f, "retrying {worker}"),
+            Label::Merge(worker) => write!(f, "merging {worker}"),
+            Label::Open(worker) => write!(f, "opening {worker}"),
+            Label::Attach(worker) => write!(f, "attaching to {worker}"),
+        }
+    }
+}
+
+/// An action in progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli::status) struct Doing {
+    pub what: Label,
+    /// Its current step, if that is known.
+    pub step: String,
 }
 
 #[derive(Default)]
@@ -95,7 +152,9 @@ pub(in crate::cli::status) struct App {
     /// The result of the user's last action.
     pub message: Option<(Tone, String)>,
     /// The actions in progress.
-    pub doing: Vec<String>,
+    pub doing: Vec<Doing>,
+    /// The text of the search whose matches `n` and `N` select.
+    pub search: Option<String>,
     pub home: Option<PathBuf>,
     pub colours: bool,
     /// True if the terminal notifies the user of finished workers.
@@ -107,7 +166,7 @@ impl App {
         match event {
             ScreenEvent::Key(key) => return self.press(key),
             ScreenEvent::Pasted(text) => self.paste(&text),
-            ScreenEvent::Resized | ScreenEvent::End(_) => {}
+            ScreenEvent::Resized | ScreenEvent::End(_) | ScreenEvent::Ready(_) => {}
             ScreenEvent::Seen(seen) => return self.see(seen),
             ScreenEvent::Logged { worker, fresh, lines } if Some(&worker) == self.selected.as_ref() => {
                 self.take_log(fresh, lines)
@@ -116,17 +175,33 @@ impl App {
                 self.diff = Some(text.map(|text| text.lines().map(crate::cli::text::clean_code).collect()));
             }
             ScreenEvent::Logged { .. } | ScreenEvent::Diffed { .. } => {}
+            ScreenEvent::Step { what, step } => {
+                if let Some(doing) = self.doing.iter_mut().find(|it| it.what == what) {
+                    doing.step = crate::cli::text::clean(&step);
+                }
+            }
             ScreenEvent::Done { what, answer } => {
-                if let Some(at) = self.doing.iter().position(|it| *it == what) {
+                if let Some(at) = self.doing.iter().position(|it| Some(&it.what) == what.as_ref()) {
                     self.doing.remove(at);
                 }
-                self.message = Some(match answer {
-                    Ok(text) => (Tone::Good, crate::cli::text::clean(&text)),
-                    Err(error) => (Tone::Bad, crate::cli::text::clean(&error.to_string())),
-                });
+                self.show_result(answer);
+            }
+            ScreenEvent::Returned(answer) => {
+                self.mode = Mode::Browse;
+                self.show_result(answer);
             }
         }
         None
+    }
+
+    fn show_result(&mut self, answer: Result<String, CliError>) {
+        let (tone, text) = match answer {
+            Ok(text) => (Tone::Good, text),
+            Err(error) => (Tone::Bad, error.to_string()),
+        };
+        // Each line is one fact, and all lines become one.
+        let text = text.lines().map(crate::cli::text::clean).collect::<Vec<_>>().join(" · ");
+        self.message = (!text.is_empty()).then_some((tone, text));
     }
 
     /// Shows new data. Returns a notification if workers have finished since the last data.
@@ -222,7 +297,11 @@ impl App {
 
     fn step(&mut self, by: isize) {
         let count = self.workers().count();
-        let at = self.position().unwrap_or(0).saturating_add_signed(by).min(count.saturating_sub(1));
+        self.choose(self.position().unwrap_or(0).saturating_add_signed(by).min(count.saturating_sub(1)));
+    }
+
+    /// Selects the worker at this place, as the user's choice.
+    fn choose(&mut self, at: usize) {
         let id = self.workers().nth(at).map(|it| it.view.worker.id.clone());
         self.is_chosen = id.is_some();
         self.anchor = at;
@@ -236,21 +315,38 @@ impl App {
         match std::mem::take(&mut self.mode) {
             Mode::Browse => self.browse(key),
             Mode::Help => None,
-            Mode::Cancel(worker) => self.confirm(worker, key),
-            Mode::Message(worker, line) => self.edit(worker, line, key),
+            Mode::Cancel(worker) => self.confirm(key, Label::Cancel(worker.clone()), Action::Cancel(worker)),
+            Mode::Merge(worker) => self.confirm(key, Label::Merge(worker.clone()), Action::Merge(worker)),
+            Mode::Message(worker, line) => self.write(worker, line, key),
+            Mode::Retry(worker, line) => self.retry(worker, line, key),
+            Mode::Search(search) => {
+                self.edit_search(search, key);
+                None
+            }
+            suspended @ Mode::Suspended(_) => {
+                self.mode = suspended;
+                None
+            }
         }
     }
 
-    /// Adds pasted text to the open message. It is never taken as keys.
+    /// Adds pasted text to the line that is being typed. It is never taken as keys.
     fn paste(&mut self, text: &str) {
-        if let Mode::Message(_, line) = &mut self.mode {
+        let line = match &mut self.mode {
+            Mode::Message(_, line) | Mode::Retry(_, line) => Some(line),
+            Mode::Search(search) => Some(&mut search.text),
+            Mode::Browse | Mode::Help | Mode::Cancel(_) | Mode::Merge(_) | Mode::Suspended(_) => None,
+        };
+        if let Some(line) = line {
             line.extend(text.chars().map(|character| if character.is_control() { ' ' } else { character }));
+        }
+        if let Mode::Search(search) = &self.mode {
+            self.select_first(&search.clone());
         }
     }
 
     fn browse(&mut self, key: KeyEvent) -> Option<Action> {
         self.message = None;
-        let open = self.current().filter(|it| !it.view.worker.status.is_settled());
         match key.code {
             KeyCode::Char('q') => return Some(Action::Quit),
             KeyCode::Down | KeyCode::Char('j') => self.step(1),
@@ -262,20 +358,115 @@ impl App {
             KeyCode::Tab | KeyCode::Enter | KeyCode::Right => self.show(self.pane.next()),
             KeyCode::BackTab | KeyCode::Left => self.show(self.pane.next().next()),
             KeyCode::Char('z') => self.zoomed = !self.zoomed,
+            KeyCode::Esc if self.search.is_some() => self.search = None,
             KeyCode::Esc => self.zoomed = false,
             KeyCode::Char('?' | 'h') => self.mode = Mode::Help,
-            KeyCode::Char('c') => match open {
-                Some(it) => self.mode = Mode::Cancel(it.view.worker.id.clone()),
-                None => self.show_message(Tone::Waiting, "nothing to cancel: no open worker is selected"),
-            },
-            KeyCode::Char('m') => match &self.selected {
-                Some(worker) => self.mode = Mode::Message(worker.clone(), String::new()),
-                None => self.show_message(Tone::Waiting, "no worker is selected"),
-            },
+            KeyCode::Char('/') => {
+                let before = (self.selected.clone(), self.is_chosen);
+                self.mode = Mode::Search(Search { text: String::new(), before });
+            }
+            KeyCode::Char('n') => self.select_match(true),
+            KeyCode::Char('N') => self.select_match(false),
             KeyCode::Char('y') => return self.copy(),
+            // Alt is also what remains of an escape sequence that arrives in parts.
+            KeyCode::Char(character) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
+                return WorkerKey::of(character).and_then(|it| self.begin(it));
+            }
             _ => {}
         }
         None
+    }
+
+    /// Begins an action on the selected worker, or shows the reason why it does not apply.
+    fn begin(&mut self, key: WorkerKey) -> Option<Action> {
+        let Some(shown) = self.current() else {
+            self.show_message(Tone::Waiting, "no worker is selected");
+            return None;
+        };
+        let worker = shown.view.worker.id.clone();
+        if let Some(why) = key.obstacle(shown) {
+            self.show_message(Tone::Waiting, &why);
+            return None;
+        }
+        match key {
+            WorkerKey::Message => self.mode = Mode::Message(worker, String::new()),
+            WorkerKey::Retry => self.mode = Mode::Retry(worker, String::new()),
+            WorkerKey::Cancel => self.mode = Mode::Cancel(worker),
+            WorkerKey::Merge => self.mode = Mode::Merge(worker),
+            WorkerKey::Open => {
+                self.mode = Mode::Suspended(Label::Open(worker.clone()));
+                return Some(Action::Open(worker));
+            }
+            WorkerKey::Attach => {
+                self.mode = Mode::Suspended(Label::Attach(worker.clone()));
+                return Some(Action::Attach(worker));
+            }
+        }
+        None
+    }
+
+    /// Returns the places of the workers that match a text.
+    pub fn found(&self, text: &str) -> Vec<usize> {
+        let all = self.workers().enumerate();
+        all.filter(|(_, shown)| search::matches(shown, text)).map(|(at, _)| at).collect()
+    }
+
+    /// Returns the place of the selected worker among those that match a text, from 1, and their number.
+    pub fn place_among_found(&self, text: &str) -> (Option<usize>, usize) {
+        let (found, selected) = (self.found(text), self.position());
+        (found.iter().position(|at| Some(*at) == selected).map(|at| at + 1), found.len())
+    }
+
+    /// Changes the text of a search by a key, and selects the first match from the selection before it.
+    fn edit_search(&mut self, mut search: Search, key: KeyEvent) {
+        match key.code {
+            KeyCode::Esc => {
+                (self.search, self.is_chosen) = (None, search.before.1);
+                return self.select_again(search.before.0);
+            }
+            KeyCode::Enter => {
+                self.search = Some(search.text).filter(|text| !text.trim().is_empty());
+                return;
+            }
+            KeyCode::Down => self.select_next(&search.text, true),
+            KeyCode::Up => self.select_next(&search.text, false),
+            _ if edit(&mut search.text, key) => self.select_first(&search),
+            _ => {}
+        }
+        self.mode = Mode::Search(search);
+    }
+
+    /// Selects the first match from the selection before the search.
+    fn select_first(&mut self, search: &Search) {
+        self.select_again(search.before.0.clone());
+        let at = self.position().unwrap_or(0);
+        if let Some(first) = search::next(&self.found(&search.text), at, true, true) {
+            self.choose(first);
+        }
+    }
+
+    /// Selects a worker again, if it is still there.
+    fn select_again(&mut self, worker: Option<WorkerId>) {
+        let at = self.workers().position(|it| Some(&it.view.worker.id) == worker.as_ref());
+        if let Some(at) = at {
+            self.anchor = at;
+            self.select(worker);
+        }
+    }
+
+    fn select_match(&mut self, forward: bool) {
+        match self.search.clone() {
+            Some(text) => self.select_next(&text, forward),
+            None => self.show_message(Tone::Waiting, "nothing to search for: / begins a search"),
+        }
+    }
+
+    /// Selects the next or the previous worker that matches.
+    fn select_next(&mut self, text: &str, forward: bool) {
+        let at = self.position().unwrap_or(0);
+        if let Some(next) = search::next(&self.found(text), at, forward, false) {
+            self.choose(next);
+        }
     }
 
     /// Copies the path of the worker's directory.
@@ -285,31 +476,51 @@ impl App {
         Some(Action::Copy(path))
     }
 
-    fn confirm(&mut self, worker: WorkerId, key: KeyEvent) -> Option<Action> {
-        if !matches!(key.code, KeyCode::Char('y' | 'Y')) {
-            self.show_message(Tone::Quiet, "not cancelled");
-            return None;
+    /// Starts an action if the key confirms it.
+    fn confirm(&mut self, key: KeyEvent, label: Label, action: Action) -> Option<Action> {
+        if matches!(key.code, KeyCode::Char('y' | 'Y')) {
+            return self.start(label, action);
         }
-        self.doing.push(cancel_label(&worker));
-        Some(Action::Cancel(worker))
+        let what = if matches!(label, Label::Merge(_)) { "not merged" } else { "not cancelled" };
+        self.show_message(Tone::Quiet, what);
+        None
     }
 
-    fn edit(&mut self, worker: WorkerId, mut line: String, key: KeyEvent) -> Option<Action> {
+    /// Starts an action, unless it is in progress.
+    fn start(&mut self, what: Label, action: Action) -> Option<Action> {
+        // Two messages are two actions.
+        if !matches!(what, Label::Message(_)) && self.doing.iter().any(|it| it.what == what) {
+            self.show_message(Tone::Waiting, &format!("already {what}"));
+            return None;
+        }
+        self.doing.push(Doing { what, step: String::new() });
+        Some(action)
+    }
+
+    fn write(&mut self, worker: WorkerId, mut line: String, key: KeyEvent) -> Option<Action> {
         match key.code {
             KeyCode::Esc => return None,
             KeyCode::Enter if line.trim().is_empty() => return None,
-            KeyCode::Enter => {
-                self.doing.push(send_label(&worker));
-                return Some(Action::Send(worker, line));
-            }
-            KeyCode::Backspace => drop(line.pop()),
-            KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => line.clear(),
-            KeyCode::Char(character) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
-                line.push(character)
-            }
-            _ => {}
-        }
+            KeyCode::Enter => return self.start(Label::Message(worker.clone()), Action::Send(worker, line)),
+            _ => edit(&mut line, key),
+        };
         self.mode = Mode::Message(worker, line);
+        None
+    }
+
+    fn retry(&mut self, worker: WorkerId, mut line: String, key: KeyEvent) -> Option<Action> {
+        match key.code {
+            KeyCode::Esc => {
+                self.show_message(Tone::Quiet, "not retried");
+                return None;
+            }
+            KeyCode::Enter => {
+                let feedback = Some(line).filter(|line| !line.trim().is_empty());
+                return self.start(Label::Retry(worker.clone()), Action::Retry(worker, feedback));
+            }
+            _ => edit(&mut line, key),
+        };
+        self.mode = Mode::Retry(worker, line);
         None
     }
 
@@ -352,10 +563,15 @@ impl Pane {
     }
 }
 
-pub(super) fn cancel_label(worker: &WorkerId) -> String {
-    format!("cancelling {worker}")
-}
-
-pub(super) fn send_label(worker: &WorkerId) -> String {
-    format!("sending a message to {worker}")
+/// Changes a line by a key. Returns whether the key edits.
+fn edit(line: &mut String, key: KeyEvent) -> bool {
+    match key.code {
+        KeyCode::Backspace => drop(line.pop()),
+        KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => line.clear(),
+        KeyCode::Char(character) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
+            line.push(character)
+        }
+        _ => return false,
+    }
+    true
 }

@@ -1,5 +1,7 @@
 //! Tests of the live screen at every size, and of its keys.
 
+mod actions;
+
 use std::fs::File;
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -15,9 +17,11 @@ use rustix::termios::{LocalModes, tcgetattr};
 use super::super::tests::{dashboard, many, mixed, settled};
 use super::draw::draw;
 use super::log::PaneLine;
-use super::state::{Action, App, Mode, Pane, ScreenEvent};
+use super::search::Search;
+use super::state::{Action, App, Doing, Label, Mode, Pane, ScreenEvent};
 use super::{PANICKED, take_terminal};
 use crate::cli::error::CliError;
+use crate::cli::terminal::Tone;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::orchestrator::{OrchestratorError, WorkerView};
@@ -71,13 +75,23 @@ fn every_size_is_drawn() {
     ] {
         for (columns, rows) in [(1, 1), (3, 2), (20, 5), (40, 10), (80, 24), (200, 60), (300, 3)] {
             for pane in Pane::ALL {
-                for mode in
-                    [Mode::Browse, Mode::Help, Mode::Message(WorkerId::new(1, "x"), "日本語 and more".repeat(9))]
-                {
+                let (id, long) = (|| WorkerId::new(1, "Fix the parser"), "日本語 and more".repeat(9));
+                for mode in [
+                    Mode::Browse,
+                    Mode::Help,
+                    Mode::Cancel(id()),
+                    Mode::Merge(id()),
+                    Mode::Message(id(), long.clone()),
+                    Mode::Retry(id(), long.clone()),
+                    Mode::Search(Search { text: long.clone(), before: (None, false) }),
+                    Mode::Suspended(Label::Attach(id())),
+                ] {
                     let mut app = make();
                     if app.selected.is_some() {
                         logged(&mut app, 50);
                     }
+                    app.message = matches!(mode, Mode::Help).then(|| (Tone::Bad, long.clone()));
+                    app.doing = vec![Doing { what: Label::Merge(id()), step: long.clone() }];
                     (app.pane, app.mode, app.scroll) = (pane, mode, 7);
                     app.diff = Some(Ok(vec!["+added".to_owned(), "-removed".to_owned()]));
                     drawn(&app, columns, rows);
@@ -146,7 +160,7 @@ fn cancel_needs_confirmation() {
     press(&mut app, KeyCode::Char('c'));
     assert_eq!(press(&mut app, KeyCode::Char('y')), Some(Action::Cancel(WorkerId::new(1, "Fix the parser"))));
     assert!(drawn(&app, 80, 24)[23].contains("cancelling w-1-fix-the-parser …"));
-    let what = app.doing[0].clone();
+    let what = Some(app.doing[0].what.clone());
     app.handle(ScreenEvent::Done { what, answer: Err(CliError::Failed("no \u{1b}[2J".to_owned())) });
     assert!(drawn(&app, 80, 24)[23].starts_with("no ␛[2J"));
     // An ended worker cannot be cancelled.
