@@ -1,5 +1,6 @@
-//! The data of the status screens: the workers grouped by boss, open ones first. Pure.
+//! The data of the status screens: the workers grouped by boss, those that wait for the user first. Pure.
 
+use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -7,6 +8,8 @@ use jiff::Timestamp;
 use super::row::{self, DisplayState, WorkerRow};
 use crate::cli::text;
 use crate::mission::budget::Spent;
+use crate::mission::id::BossId;
+use crate::mission::lifecycle::WorkerStatus;
 use crate::orchestrator::{BossOverview, MessageView, Overview, WorkerView};
 
 #[derive(Debug, Clone)]
@@ -22,12 +25,14 @@ pub(super) struct Dashboard {
 /// A boss and its workers.
 #[derive(Debug, Clone)]
 pub(super) struct Group {
+    pub id: BossId,
     /// The boss's id in short, since users never type it.
     pub boss: String,
     pub directory: Option<PathBuf>,
     pub is_here: bool,
     pub spent: Spent,
-    /// Workers that need an answer, then open ones in order of creation, then settled ones, the last settled first.
+    /// Workers that wait for the user, then running ones, then queued ones, each in order of creation, then settled
+    /// ones, the last settled first.
     pub workers: Vec<DashboardWorker>,
 }
 
@@ -46,16 +51,43 @@ impl DashboardWorker {
     pub fn is_over(&self) -> bool {
         self.view.worker.status.is_settled() && !self.view.worker.needs_you()
     }
+
+    /// Returns whether it waits for the user: it needs an answer, or is blocked or stalled.
+    fn waits_for_user(&self) -> bool {
+        let view = &self.view;
+        let is_stalled = view.live.as_ref().is_some_and(|live| live.stalled.is_some());
+        match view.worker.status {
+            WorkerStatus::Settled(_) => view.worker.needs_you(),
+            WorkerStatus::Queued => view.block.is_some(),
+            live => live.is_live() && is_stalled,
+        }
+    }
+
+    /// Returns its place on the screen among the workers of its boss; equal places stay in order of creation.
+    fn place(&self) -> (u8, Option<Reverse<Timestamp>>) {
+        let worker = &self.view.worker;
+        let ended = worker.last().map(|last| Reverse(last.settled_at));
+        match worker.status {
+            _ if self.waits_for_user() => (0, None),
+            WorkerStatus::Queued => (2, None),
+            WorkerStatus::Settled(_) => (3, ended),
+            _ => (1, None),
+        }
+    }
 }
 
 impl Dashboard {
     pub fn of(overview: &Overview) -> Self {
         let is_led = |view: &WorkerView| overview.is_led(&view.worker);
+        let mut groups: Vec<Group> =
+            overview.bosses.iter().map(|boss| Group::of(boss, overview.as_of, is_led)).collect();
+        // The bosses stay in their order, except that the user is needed at the top.
+        groups.sort_by_key(|group| !group.workers.first().is_some_and(DashboardWorker::waits_for_user));
         Self {
             as_of: overview.as_of,
             repository: overview.repository.clone(),
             integration_branch: overview.integration_branch.as_deref().map(text::clean),
-            groups: overview.bosses.iter().map(|boss| Group::of(boss, overview.as_of, is_led)).collect(),
+            groups,
             in_history: overview.in_history,
             repaired: overview.repaired.as_deref().map(text::clean),
         }
@@ -79,24 +111,19 @@ impl Dashboard {
 
 impl Group {
     pub(super) fn of(boss: &BossOverview, now: Timestamp, is_led: impl Fn(&WorkerView) -> bool) -> Self {
-        let mut views: Vec<&WorkerView> = boss.workers.iter().collect();
-        let ended = |view: &WorkerView| view.worker.last().map(|last| last.settled_at);
-        // The sort is stable, so open workers stay in order of creation.
-        views.sort_by_key(|view| {
-            let settled = view.worker.status.is_settled();
-            let place = if view.worker.needs_you() { 0 } else { 1 + u8::from(settled) };
-            (place, settled.then(|| std::cmp::Reverse(ended(view))))
-        });
         let shown = |view: &WorkerView| {
             let is_led = is_led(view);
             DashboardWorker { row: WorkerRow::of(view, is_led, now), view: view.clone(), is_led, messages: Vec::new() }
         };
+        let mut workers: Vec<DashboardWorker> = boss.workers.iter().map(shown).collect();
+        workers.sort_by_key(DashboardWorker::place);
         Self {
+            id: boss.boss.clone(),
             boss: short_boss(boss.boss.as_str()),
             directory: boss.directory.clone(),
             is_here: boss.is_here,
             spent: boss.spent,
-            workers: views.into_iter().map(shown).collect(),
+            workers,
         }
     }
 

@@ -17,12 +17,12 @@ use crate::mission::lifecycle::WorkerStatus;
 use crate::orchestrator::{Overview, WorkerView};
 
 pub(super) fn dashboard(dashboard: &Dashboard, overview: &Overview, workspace: &Workspace) -> String {
-    let bosses = dashboard.groups.iter().zip(&overview.bosses).map(|(group, boss)| {
+    let bosses = dashboard.groups.iter().map(|group| {
         let mut object = Map::new();
-        object.insert("boss".to_owned(), json!(boss.boss));
-        put(&mut object, "directory", &boss.directory);
-        object.insert("is_here".to_owned(), json!(boss.is_here));
-        object.insert("spent".to_owned(), json!(boss.spent));
+        object.insert("boss".to_owned(), json!(group.id));
+        put(&mut object, "directory", &group.directory);
+        object.insert("is_here".to_owned(), json!(group.is_here));
+        object.insert("spent".to_owned(), json!(group.spent));
         object.insert("workers".to_owned(), group.workers.iter().map(of_worker).collect());
         Value::Object(object)
     });

@@ -10,6 +10,8 @@ use crate::cli::text;
 
 /// Maximum number of settled workers without `--all`.
 const SETTLED: usize = 20;
+/// Maximum number of workers for which the command that answers them is shown.
+const ANSWERS: usize = 3;
 
 pub(super) type ScreenLine = Vec<Span>;
 
@@ -69,7 +71,11 @@ fn place(dashboard: &Dashboard, home: Option<&Path>) -> ScreenLine {
 }
 
 fn footer(hidden: usize, dashboard: &Dashboard) -> Vec<String> {
-    let mut notes = Vec::new();
+    let asking = dashboard.workers().filter(|it| it.view.worker.needs_you());
+    let mut notes: Vec<String> = asking
+        .take(ANSWERS)
+        .map(|it| format!("answer {0}: orchestrator-boss message {0} TEXT", it.row.short))
+        .collect();
     if hidden > 0 {
         notes.push(format!("{hidden} more finished earlier: see status --all"));
     }

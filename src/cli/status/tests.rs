@@ -115,6 +115,7 @@ pub fn dashboard(views: Vec<WorkerView>) -> Dashboard {
     };
     let (settled, open): (Vec<_>, Vec<_>) = views.into_iter().map(shown).partition(|it| it.is_over());
     let group = Group {
+        id: "claude:6f1c2f3a-1111".into(),
         boss: "claude:6f1c2f3a".to_owned(),
         directory: Some("/home/ada/src/parser".into()),
         is_here: true,
@@ -275,17 +276,75 @@ fn blocked_worker_needs_attention_and_comes_first() {
     let row = lines.iter().find(|line| line.contains("w-4")).unwrap();
     assert!(row.starts_with("◆ needs you") && row.contains("blocked: no key for the"), "{row}");
     assert!(!lines.iter().any(|line| line.contains('✓')), "{lines:#?}");
-    // It stays at the top, however many have settled since.
-    let sorted = crate::orchestrator::BossOverview {
-        boss: "claude:1".into(),
+    assert!(lines.last().unwrap().ends_with("answer w-4: orchestrator-boss message w-4 TEXT"), "{lines:#?}");
+}
+
+fn boss_of(boss: &str, workers: Vec<WorkerView>) -> crate::orchestrator::BossOverview {
+    crate::orchestrator::BossOverview {
+        boss: boss.into(),
         directory: None,
         is_here: true,
-        workers: views,
+        workers,
         spent: Spent::default(),
-    };
-    let group = Group::of(&sorted, now(), |_| true);
-    assert_eq!(group.workers[0].row.short, "w-4");
+    }
+}
+
+#[test]
+fn waiting_workers_come_first_then_running_ones() {
+    let mut views = mixed();
+    let worker = std::sync::Arc::make_mut(&mut views[3].worker);
+    worker.settled[0].says_blocked = true;
+    std::sync::Arc::make_mut(&mut views[4].worker).settled[0].settled_at = ago(500);
+    let mut blocked = many(7).pop().unwrap();
+    blocked.block = Some(crate::mission::hint::Advice::new("its dependency failed", Vec::new()));
+    views.push(blocked);
+    let group = Group::of(&boss_of("claude:1", views), now(), |_| true);
+    let shown: Vec<(&str, &str)> = group.workers.iter().map(|it| (it.row.short.as_str(), it.row.state.word)).collect();
+    let expected = [
+        ("w-4", "needs you"),
+        ("w-6", "stalled"),
+        ("w-7", "blocked"),
+        ("w-1", "running"),
+        ("w-2", "running"),
+        ("w-3", "queued"),
+        ("w-5", "failed"),
+    ];
+    assert_eq!(shown, expected);
+    let marks: Vec<&str> = group.workers[..3].iter().map(|it| it.row.state.sign).collect();
+    assert_eq!(marks, ["◆", "!", "■"]);
     assert!(!group.workers[0].is_over());
+}
+
+#[test]
+fn running_workers_are_never_left_out() {
+    let mut registry = Registry::default();
+    let titles: Vec<_> = (0..90).map(|number| testing::draft(&format!("Task {number}"))).collect();
+    let ids: Vec<_> = testing::create(&mut registry, &titles).into_iter().flatten().collect();
+    ids[..60].iter().for_each(|id| testing::settle(&mut registry, id, Ending::Failed));
+    for id in &ids[60..] {
+        testing::apply(&mut registry, "s", Entry::Starting { worker: id.clone(), attempt: 1 });
+    }
+    let dashboard = dashboard((1..=90).map(|number| view(&registry, number)).collect());
+    let lines = plain(&screen::lines(&dashboard, 80, false, None)).join("\n");
+    assert_eq!((lines.matches("◌ starting").count(), lines.matches("✗ failed").count()), (30, 20), "{lines}");
+    assert!(lines.contains("40 more finished earlier: see status --all"), "{lines}");
+}
+
+#[test]
+fn title_has_room_before_idle_time_and_cost() {
+    let mut views = mixed();
+    std::sync::Arc::make_mut(&mut views[0].worker).mission.title = "Replace the old date functions".to_owned();
+    for (width, has_idle, title) in [
+        (120, true, "Replace the old date functions"),
+        (80, false, "Replace the old d"),
+        (60, false, "Replace the old d"),
+        (40, false, "Replace the"),
+    ] {
+        let lines = plain(&screen::lines(&dashboard(views.clone()), width, false, None));
+        let row = lines.iter().find(|line| line.contains("w-1 ")).unwrap();
+        assert!(row.contains(title), "{title:?} in {width}: {lines:#?}");
+        assert_eq!(lines.iter().any(|line| line.contains("IDLE")), has_idle, "{width}: {lines:#?}");
+    }
 }
 
 #[test]
