@@ -10,7 +10,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ use super::setup::program;
 use super::shell::word;
 use super::workspace::Workspace;
 use crate::backend::Backends;
-use crate::mission::lifecycle::WorkerStatus;
+use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::registry::Worker;
 use crate::store::reader::Reader;
 
 /// Time limit for the answer to a TAB. The state may lie on a disk that hangs.
@@ -200,6 +201,30 @@ enum WorkerFilter {
     All,
     Open,
     Settled,
+    /// Settled, with a session.
+    WithSession,
+    /// Its worktree was created and not removed.
+    WithWorktree,
+    /// Completed and not merged.
+    ToMerge,
+}
+
+impl WorkerFilter {
+    fn accepts(self, worker: &Worker) -> bool {
+        let is_there = !worker.worktree_removed && worker.attempt > 0;
+        match self {
+            WorkerFilter::All => true,
+            WorkerFilter::Open => !worker.status.is_settled(),
+            WorkerFilter::Settled => worker.status.is_settled(),
+            WorkerFilter::WithWorktree => is_there,
+            WorkerFilter::WithSession => {
+                is_there && worker.status.is_settled() && worker.last().is_some_and(|last| last.session_id.is_some())
+            }
+            WorkerFilter::ToMerge => {
+                worker.status == WorkerStatus::Settled(Ending::Completed) && worker.integrated.is_none()
+            }
+        }
+    }
 }
 
 /// The commands with an argument for workers, the name of that argument, and the workers that make sense for it.
@@ -207,14 +232,14 @@ const WORKERS: [(&str, &str, WorkerFilter); 11] = [
     ("status", "worker", WorkerFilter::All),
     ("logs", "worker", WorkerFilter::All),
     ("diff", "worker", WorkerFilter::All),
-    ("path", "worker", WorkerFilter::All),
-    ("open", "worker", WorkerFilter::All),
-    ("attach", "worker", WorkerFilter::Settled),
+    ("path", "worker", WorkerFilter::WithWorktree),
+    ("open", "worker", WorkerFilter::WithWorktree),
+    ("attach", "worker", WorkerFilter::WithSession),
     ("message", "worker", WorkerFilter::All),
     ("wait", "workers", WorkerFilter::Open),
     ("cancel", "workers", WorkerFilter::Open),
     ("retry", "worker", WorkerFilter::Settled),
-    ("integrate", "workers", WorkerFilter::Settled),
+    ("integrate", "workers", WorkerFilter::ToMerge),
 ];
 
 fn command(places: &Places) -> Command {
@@ -235,14 +260,9 @@ fn workers(places: &Places, filter: WorkerFilter) -> Option<Vec<CompletionCandid
     let registry = reader.registry();
     // If no server runs, the folder of a live worker is more recent than the journal.
     let known = registry.workers().map(|it| if it.status.is_live() { reader.up_to_date(it) } else { it.clone() });
-    let is_listed = |status: WorkerStatus| match filter {
-        WorkerFilter::All => true,
-        WorkerFilter::Open => !status.is_settled(),
-        WorkerFilter::Settled => status.is_settled(),
-    };
-    let mut known: Vec<_> = known.filter(|worker| is_listed(worker.status)).collect();
+    let mut known: Vec<_> = known.filter(|worker| filter.accepts(worker)).collect();
     known.sort_by_key(|worker| std::cmp::Reverse(worker.number()));
-    let candidate = |(at, worker): (usize, &std::sync::Arc<crate::mission::registry::Worker>)| {
+    let candidate = |(at, worker): (usize, &Arc<Worker>)| {
         let about = format!("{} · {}", worker.mission.title, worker.status.as_str());
         CompletionCandidate::new(worker.id.as_str()).help(Some(about.into())).display_order(Some(at))
     };

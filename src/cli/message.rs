@@ -31,9 +31,12 @@ Exit codes:
   2    wrong usage, or unknown worker
   130  Ctrl-C: it may be delivered anyway; see `orchestrator-boss status w-3`")]
 pub(super) struct MessageArgs {
+    // Completion moves an argument to which it adds workers behind the others, so the places are explicit.
     /// Worker, such as w-3
+    #[arg(index = 1)]
     worker: String,
     /// The message; - reads it from stdin
+    #[arg(index = 2)]
     text: String,
     /// Stop its current turn first
     #[arg(long)]

@@ -42,9 +42,15 @@ fn tab_completes(shell: &str, arguments: &[&str], ready: &str) {
     }
     let world = World::new();
     let mut boss = world.boss("the-boss");
-    let workers = json!([mission("Fix the parser: it's \"slow\"", "say done"), mission("Hold on", &world.hold("go"))]);
+    let workers = json!([
+        mission("Fix the parser: it's \"slow\"", "session ses-1\nsay done"),
+        mission("Hold on", &world.hold("go")),
+        mission("Fail", "say no\nresult error no"),
+    ]);
     boss.succeed("batch_create_workers", json!({"workers": workers}));
     boss.succeed("wait_for_worker", json!({"worker_id": "w-1", "timeout_seconds": 60}));
+    boss.succeed("wait_for_worker", json!({"worker_id": "w-3", "timeout_seconds": 60}));
+    boss.succeed("remove_worktree", json!({"worker_id": "w-3", "force": true}));
     std::fs::write(world.repo().join("some-file"), "").expect("a file");
 
     let program = Path::new(World::program()).parent().expect("a path with a parent");
@@ -69,7 +75,9 @@ fn tab_completes(shell: &str, arguments: &[&str], ready: &str) {
         ("orchestrator-boss integrate --strategy=sq", "orchestrator-boss integrate --strategy=squash"),
         ("orchestrator-boss setup claude --sc", "orchestrator-boss setup claude --scope"),
         // Only workers that the command accepts.
-        ("orchestrator-boss retry w-", "orchestrator-boss retry w-1-fix-the-parser-it-s-slow"),
+        ("orchestrator-boss retry w-1", "orchestrator-boss retry w-1-fix-the-parser-it-s-slow"),
+        ("orchestrator-boss attach ", "orchestrator-boss attach w-1-fix-the-parser-it-s-slow"),
+        ("orchestrator-boss integrate ", "orchestrator-boss integrate w-1-fix-the-parser-it-s-slow"),
         ("orchestrator-boss cancel ", "orchestrator-boss cancel w-2-hold-on"),
         ("orchestrator-boss --config ../con", "orchestrator-boss --config ../config.toml"),
     ] {
@@ -90,6 +98,18 @@ fn tab_completes(shell: &str, arguments: &[&str], ready: &str) {
     terminal.until_screen("both workers", |screen| screen.contains("w-1-fix") && screen.contains("w-2-hold"));
     if shell != "bash" {
         terminal.until("Hold on · running");
+    }
+    for command in ["diff", "message", "status"] {
+        typed(&format!("orchestrator-boss {command} "));
+        terminal.press(&["Tab"]);
+        terminal.until_screen("all workers", |screen| screen.contains("w-2-hold") && screen.contains("w-3-fail"));
+    }
+    // The worktree of the third one was removed.
+    for command in ["open", "path"] {
+        typed(&format!("orchestrator-boss {command} "));
+        terminal.press(&["Tab"]);
+        terminal.until_screen("two workers", |screen| screen.contains("w-1-fix") && screen.contains("w-2-hold"));
+        assert!(!terminal.screen().contains("w-3-fail"), "{}", terminal.screen());
     }
     // Completion prints no error if it cannot read the state or the settings.
     typed("orchestrator-boss --state-dir /dev/null/x retry ");
