@@ -11,6 +11,7 @@ mod faults;
 mod integrate;
 mod logs;
 mod message;
+mod names;
 mod notify;
 mod open;
 mod retry;
