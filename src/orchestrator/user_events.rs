@@ -18,6 +18,7 @@ use super::records::Records;
 use crate::attempt::secrets;
 use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::AttemptDir;
+use crate::mission::causes::with_causes;
 use crate::mission::id::{BossId, WorkerId};
 use crate::mission::registry::{Registry, Worker};
 use crate::mission::user_event::{NotifyEvent, Progress, UserEvent, Wave, last_of_all, progress};
@@ -130,7 +131,7 @@ pub async fn send(command: &str, directory: &Path, events: &[UserEvent]) {
     input.push(b'\n');
     let run = UserCommand { command, directory, without_variable: secrets::VARIABLE, limit: RUN_LIMIT };
     if let Err(why) = run_user_command(&run, &input).await {
-        tracing::warn!("the notify_command failed: {why}");
+        tracing::warn!("notify_command: {}", with_causes(&why));
     }
 }
 

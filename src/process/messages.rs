@@ -1,12 +1,15 @@
 //! Renders every error of this room, so that a reader sees all messages in one file.
 
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 
 use super::identity::IdentityError;
 use super::session::SessionError;
 use super::spawn::SpawnError as E;
 use super::tail::TailError;
+use super::user_command::UserCommandError;
 use crate::mission::testing::{all_messages, plain_row, row};
 
 #[test]
@@ -30,6 +33,9 @@ fn every_message_is_as_recorded() {
         plain_row(SessionError::Subreaper { source: denied() }),
         row(TailError::Open { path: path(), source: denied() }),
         row(TailError::Read { path: path(), offset: 9, source: denied() }),
+        plain_row(UserCommandError::Start(denied())),
+        plain_row(UserCommandError::TimedOut { seconds: 10 }),
+        plain_row(UserCommandError::Failed { status: ExitStatus::from_raw(3 << 8), stderr: "broken".to_owned() }),
     ];
     insta::assert_snapshot!(all_messages(&rows, "src/process"));
 }

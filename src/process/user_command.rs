@@ -18,11 +18,11 @@ const STDERR_SHOWN: usize = 500;
 /// The reason why the command did not succeed.
 #[derive(Debug, Error)]
 pub enum UserCommandError {
-    #[error("cannot start it: {0}")]
+    #[error("cannot start the command")]
     Start(#[from] io::Error),
-    #[error("it was ended after {seconds} s")]
+    #[error("cannot complete the command: it was ended after {seconds} s")]
     TimedOut { seconds: u64 },
-    #[error("{status}: {stderr}")]
+    #[error("cannot complete the command: {status}: {stderr}")]
     Failed { status: ExitStatus, stderr: String },
 }
 
@@ -80,7 +80,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let command = "/bin/sleep 600 & echo $! > child.new; /bin/mv child.new child; wait";
         let why = run_user_command(&run(command, folder.path(), 5), b"").await.unwrap_err();
-        assert_eq!(why.to_string(), "it was ended after 5 s");
+        assert_eq!(why.to_string(), "cannot complete the command: it was ended after 5 s");
         let child: u32 = std::fs::read_to_string(folder.path().join("child")).unwrap().trim().parse().unwrap();
         let began = Instant::now();
         // A killed process takes a moment to disappear.
@@ -94,7 +94,8 @@ mod tests {
     async fn failure_quotes_error_output() {
         let folder = tempfile::tempdir().unwrap();
         let failing = run("echo broken >&2; exit 3", folder.path(), 60);
-        assert_eq!(run_user_command(&failing, b"").await.unwrap_err().to_string(), "exit status: 3: broken");
+        let why = run_user_command(&failing, b"").await.unwrap_err();
+        assert_eq!(why.to_string(), "cannot complete the command: exit status: 3: broken");
     }
 
     #[tokio::test]

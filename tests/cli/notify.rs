@@ -74,7 +74,9 @@ fn hanging_or_failing_command_delays_nothing() {
     let answer = boss.succeed("wait_for_worker", json!({"worker_id": second, "timeout_seconds": 60}));
     assert_eq!(answer["status"], "settled", "{answer:#}");
     std::fs::write(world.path("go"), "").unwrap();
-    until("its failure is logged", || world.log().contains("the notify_command failed: exit status: 3: broken"));
+    until("its failure is logged", || {
+        world.log().contains("notify_command: cannot complete the command: exit status: 3: broken")
+    });
 }
 
 #[test]
