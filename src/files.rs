@@ -1,6 +1,7 @@
 //! Atomic files: whole or absent at every instant, also after a crash. They are written to a temporary file, synced and
 //! renamed.
 
+pub mod disk;
 pub mod lease;
 
 use std::fs::{self, File, OpenOptions};

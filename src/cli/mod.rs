@@ -10,7 +10,6 @@ mod config;
 mod demo;
 mod demo_agent;
 mod diff;
-mod disk;
 mod doctor;
 mod error;
 mod file_watcher;

@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::attempt::verification;
-use crate::cli::disk;
 use crate::cli::error::CliError;
 use crate::cli::hint;
 use crate::cli::workspace::Workspace;
+use crate::files::disk;
 use crate::git::{self, Repository};
 use crate::mission::delivery;
 use crate::mission::hint::Hinted;
