@@ -51,7 +51,7 @@ pub use heap::use_one_heap;
 pub use identity::{IdentityError, PreexistingProcesses};
 pub use program::{Program, show_program_name};
 pub use record::Identity;
-pub use running_in::is_running_in;
+pub use running_in::{Occupant, is_running_in, occupant};
 pub use scope::{
     Evidence, FoundProcess, ProcessScope, ScanResult, TAG_VARIABLE, depth_of, inherited_tag, scan, tag_at_depth,
 };

@@ -1,4 +1,4 @@
-//! Checks whether a program runs in a folder, by its working directory.
+//! Checks whether a program, or any process, works in a folder, by its working directory.
 
 use std::path::Path;
 
@@ -19,6 +19,24 @@ pub fn is_running_in(program: &str, folder: &Path) -> bool {
         .any(|pid| pid != std::process::id() && works_there(pid) && is_it(pid))
 }
 
+/// A process that works in a folder, with the name of its program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occupant {
+    pub pid: u32,
+    pub program: String,
+}
+
+/// Returns a process that has its working directory in the folder, such as a shell or an editor. This process counts
+/// too. One that hides its directory belongs to another user, and does not count.
+pub fn occupant(folder: &Path) -> Option<Occupant> {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let works_there =
+        |pid: &u32| platform::working_directory(*pid).is_some_and(|directory| directory.starts_with(&folder));
+    let pid = platform::listed().into_iter().map(|(pid, _)| pid).find(works_there)?;
+    let program = platform::record(pid).map_or_else(|| "a program".to_owned(), |record| record.name);
+    Some(Occupant { pid, program })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,9 +55,13 @@ mod tests {
             std::thread::yield_now();
         }
         let found = (is_running_in("sleep", folder.path()), is_running_in("git", folder.path()));
+        let there = occupant(folder.path());
+        let pid = sleep.id();
         sleep.kill().unwrap();
         sleep.wait().unwrap();
         assert_eq!(found, (true, false));
+        assert_eq!(there, Some(Occupant { pid, program: "sleep".to_owned() }));
+        assert_eq!(occupant(folder.path()), None);
         assert!(!is_running_in("sleep", folder.path()));
     }
 }
