@@ -91,7 +91,7 @@ pub use relink::relink;
 pub use remove::{Remove, RemoveError, Removed, check_merged, remove};
 pub use repository::{Repository, RepositoryError, remote_urls, working_tree};
 pub use salvage::{Keep, SalvageError, SalvageRef, keep_lost, salvage};
-pub use seed::seed;
+pub use seed::{Seeded, seed};
 pub use setup_command::{SetupSuggestion, suggested_setup};
 pub use status::Status;
 pub use submodules::lacks_submodules;

@@ -26,12 +26,20 @@ struct Content {
 /// A reason for which a path is not copied.
 type Reason = String;
 
+/// The result of copying ignored paths.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Seeded {
+    /// The paths that the worktree has now. An interrupted creation may have copied some of them before.
+    pub there: Vec<String>,
+    /// The paths that were left out, with the reasons. A path that the main checkout does not have is not among them.
+    pub left_out: Vec<String>,
+}
+
 /// Copies the paths, which are relative to the root, into a new worktree. At most `limit` bytes of each are copied if
-/// they cannot be cloned. Returns the paths that were left out, with the reasons. A path that the main checkout does
-/// not have is not among them.
-pub fn seed(repo: &Repository, worktree: &Path, paths: &[String], limit: u64) -> Result<Vec<String>, CommandError> {
-    let Some(main) = &repo.main_worktree else { return Ok(Vec::new()) };
-    let mut left_out = Vec::new();
+/// they cannot be cloned.
+pub fn seed(repo: &Repository, worktree: &Path, paths: &[String], limit: u64) -> Result<Seeded, CommandError> {
+    let mut result = Seeded::default();
+    let Some(main) = &repo.main_worktree else { return Ok(result) };
     for path in paths {
         if main.join(path).symlink_metadata().is_err() {
             continue;
@@ -44,11 +52,14 @@ pub fn seed(repo: &Repository, worktree: &Path, paths: &[String], limit: u64) ->
         };
         match seeded {
             Ok(None) => {}
-            Ok(Some(reason)) => left_out.push(format!("{path}: {reason}")),
-            Err(error) => left_out.push(format!("{path}: {error}")),
+            Ok(Some(reason)) => result.left_out.push(format!("{path}: {reason}")),
+            Err(error) => result.left_out.push(format!("{path}: {error}")),
+        }
+        if worktree.join(path).symlink_metadata().is_ok() {
+            result.there.push(path.clone());
         }
     }
-    Ok(left_out)
+    Ok(result)
 }
 
 fn seed_one(main: &Path, worktree: &Path, path: &Path, limit: u64) -> io::Result<Option<Reason>> {
@@ -188,7 +199,9 @@ mod tests {
 
     fn seeded(fixture: &Fixture, worktree: &Path, paths: &[&str]) -> Vec<String> {
         let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
-        seed(&fixture.repo, worktree, &paths, LIMIT).unwrap()
+        let seeded = seed(&fixture.repo, worktree, &paths, LIMIT).unwrap();
+        assert!(seeded.there.iter().all(|path| worktree.join(path).exists()), "{seeded:?}");
+        seeded.left_out
     }
 
     #[test]

@@ -57,6 +57,20 @@ pub struct Worktree {
     /// When ignored folders of the main checkout were copied into it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeded_at: Option<Timestamp>,
+    /// The paths that were copied then, relative to its root. `None` if none were to be copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeded: Option<Vec<String>>,
+}
+
+impl Worktree {
+    /// Returns what this program copied into it, relative to its root. `None` if that was not recorded.
+    pub fn copied(&self) -> Option<Vec<PathBuf>> {
+        if self.seeded_at.is_some() && self.seeded.is_none() {
+            return None;
+        }
+        let included = self.copies.iter().map(|copy| &copy.path);
+        Some(included.chain(self.seeded.iter().flatten()).map(PathBuf::from).collect())
+    }
 }
 
 /// Creates a worktree and fills it. With `lock_reason`, it is locked against pruning and removal from the first moment.
@@ -74,6 +88,7 @@ pub fn create(repo: &Repository, request: &Request, lock_reason: Option<&str>) -
             copies: included.copied,
             not_copied: included.skipped,
             seeded_at: None,
+            seeded: None,
         };
         remember(repo, &made)?;
         Ok(made)
@@ -141,6 +156,7 @@ pub fn refill(repo: &Repository, path: &Path) -> Result<Worktree, WorktreeError>
         copies: included.copied,
         not_copied: included.skipped,
         seeded_at: None,
+        seeded: None,
     };
     remember(repo, &made)?;
     Ok(made)

@@ -204,9 +204,10 @@ fn seed(context: &Context, made: &mut git::Worktree) -> Result<(), OrchestratorE
     if paths.is_empty() {
         return Ok(());
     }
-    let left_out =
-        git::seed(repository, &made.path, &paths, context.settings.seed_limit()).map_err(git::WorktreeError::from)?;
-    made.not_copied.extend(left_out);
+    let limit = context.settings.seed_limit();
+    let seeded = git::seed(repository, &made.path, &paths, limit).map_err(git::WorktreeError::from)?;
+    made.not_copied.extend(seeded.left_out);
+    made.seeded = Some(seeded.there);
     made.seeded_at = Some(Timestamp::now());
     Ok(git::worktree::remember(repository, made)?)
 }

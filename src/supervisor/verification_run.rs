@@ -120,8 +120,8 @@ async fn set_up(
         let (repository, worktree, paths) = (run.repository.clone(), tree.to_owned(), run.seed.clone());
         let limit = run.settings.seed_limit();
         match blocking(move || git::seed(&repository, &worktree, &paths, limit)).await {
-            Ok(left_out) if left_out.is_empty() => {}
-            Ok(left_out) => tracing::warn!(?left_out, "not copied into the worktree of a verification"),
+            Ok(seeded) if seeded.left_out.is_empty() => {}
+            Ok(seeded) => tracing::warn!(left_out = ?seeded.left_out, "cannot copy all folders into a verification"),
             Err(error) => tracing::warn!(%error, "cannot copy folders into the worktree of a verification"),
         }
     }

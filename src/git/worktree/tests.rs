@@ -43,6 +43,7 @@ fn nested_branch_name_gets_a_worktree() {
             copies: Vec::new(),
             not_copied: Vec::new(),
             seeded_at: None,
+            seeded: None,
         }
     );
     assert_eq!(read(&made.path, "readme.txt"), "hello\n");

@@ -68,9 +68,9 @@ pub fn seed() -> Vec<Line> {
         let (ours_at, floor_at) = (world.place(&format!("ours-{number}")), world.place(&format!("floor-{number}")));
         rest();
         let began = clock::now();
-        let left_out = git::seed(&repository, &ours_at, &paths, u64::MAX).expect("git answers");
+        let seeded = git::seed(&repository, &ours_at, &paths, u64::MAX).expect("git answers");
         let ours = clock::between(began, clock::now());
-        assert!(left_out.is_empty(), "{left_out:?}");
+        assert!(seeded.left_out.is_empty(), "{:?}", seeded.left_out);
         rest();
         let began = clock::now();
         run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&source).arg(&floor_at));
