@@ -89,6 +89,13 @@ pub struct Settings {
     pub seed: Vec<String>,
     /// Maximum size of such a folder where the file system cannot clone files, so that they are copied.
     pub seed_limit_mib: u64,
+    /// Folders in the worktrees of finished workers that `clean --builds` deletes, since tools create them again: names
+    /// of folders, and paths from the root of a worktree such as `web/generated`. Only folders count in which git
+    /// ignores everything. Folders with a valid `CACHEDIR.TAG` count too.
+    pub prune: Vec<String>,
+    /// Free space of the file system of the worktrees below which the server deletes such folders by itself, those of
+    /// the workers that finished first before the others, until that much is free. 0: only `clean --builds` does.
+    pub prune_below_mib: u64,
     /// Time limit of one run of a `verify_command`.
     pub verify_timeout_minutes: u32,
     /// Time without events, output or CPU time of any of its processes after which a worker counts as stalled and its
@@ -219,6 +226,8 @@ impl Default for Settings {
             setup_timeout_minutes: 10.0,
             seed: Vec::new(),
             seed_limit_mib: 2_048,
+            prune: PRUNE.map(str::to_owned).to_vec(),
+            prune_below_mib: 0,
             verify_timeout_minutes: 30,
             stall_minutes: 15.0,
             on_stall: OnStall::Tell,
@@ -242,6 +251,31 @@ impl Default for Settings {
 
 /// Placeholders of `prompt_frame` that have no value in some missions. A line with such a placeholder is left out then.
 const OPTIONAL: [&str; 3] = ["subfolder", "branch", "verify_command"];
+
+/// Folders that tools always create again from the files of a project. Names that a project may use for anything else,
+/// such as `build` and `bin`, are not among them.
+const PRUNE: [&str; 20] = [
+    "target",
+    "node_modules",
+    ".venv",
+    "venv",
+    ".tox",
+    ".nox",
+    "__pycache__",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".gradle",
+    ".next",
+    ".nuxt",
+    ".svelte-kit",
+    ".turbo",
+    ".parcel-cache",
+    "Pods",
+    "DerivedData",
+    ".dart_tool",
+    ".terraform",
+];
 
 /// All names in `process/daemons.rs`.
 const SHARED_DAEMONS: [&str; 71] = [
@@ -438,12 +472,11 @@ impl Settings {
             return Err(InvalidSettings::SetupTimeout(limit));
         }
         let mut seeds = self.repositories.values().filter_map(|it| it.seed.as_ref()).chain([&self.seed]).flatten();
-        let is_inside = |path: &&String| {
-            let mut parts = Path::new(path).components().peekable();
-            parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
-        };
         if let Some(path) = seeds.find(|path| !is_inside(path)) {
             return Err(InvalidSettings::Seed(path.clone()));
+        }
+        if let Some(path) = self.prune.iter().find(|path| !is_inside(path)) {
+            return Err(InvalidSettings::Prune(path.clone()));
         }
         if self.integration_branch.as_deref() == Some("") {
             return Err(InvalidSettings::EmptyBranch);
@@ -496,6 +529,12 @@ impl Settings {
     pub fn backend(&self, name: &str) -> BackendSettings {
         self.backends.get(name).cloned().unwrap_or_default()
     }
+}
+
+/// Returns whether a path, relative to the root of a worktree, leads to something in it.
+fn is_inside(path: &str) -> bool {
+    let mut parts = Path::new(path).components().peekable();
+    parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// Refuses a variable that is nearly one of ours. Other programs may have variables with the same prefix.

@@ -27,6 +27,8 @@ points! {
     // The server, on the way from admitted to running, and to the end.
     Admitted, BranchBegun, WorktreeRecorded, WorktreeMade, WorktreeRemembered, AttemptPrepared, SupervisorSpawned, SupervisorReady, EndSeen, EndNoted,
     TakenOver, LossCleanedUp, LossRecorded,
+    // The pruning of builds.
+    SetupForgotten, BuildsAside, BuildsDeleted,
     // The supervisor.
     Claimed, SaidReady, SetUp, CliSpawned, CliEnded, TurnSwept, ChangesCommitted, Verified, Swept, FactsRead, InboxClosed,
     Settled,
@@ -43,7 +45,7 @@ pub enum Moment {
 
 /// Kinds of files, by name, by folder or by ending.
 #[cfg(feature = "crash-points")]
-const FILES: [&str; 19] = [
+const FILES: [&str; 20] = [
     ".gitignore",
     "bases",
     "git-configuration.json",
@@ -54,6 +56,7 @@ const FILES: [&str; 19] = [
     "assignment.json",
     "worktree.json",
     "setup.json",
+    "pruned.json",
     "ports.json",
     "claim",
     "verification.json",

@@ -62,14 +62,25 @@ impl WorkerDir {
         files::read_json(&self.setup_path())
     }
 
-    /// Removes the record of the setup. To be called before a worktree is created, so that a crash leaves no record of
-    /// an earlier one.
+    /// Removes the record of the setup, durably. To be called before a worktree is created, or before parts of it are
+    /// deleted, so that a crash leaves no record of an earlier state.
     pub fn forget_setup(&self) -> Result<(), FileError> {
         let path = self.setup_path();
         match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FileError::write(&path, source)),
-            _ => Ok(()),
+            Ok(()) => files::sync_parent(&path),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(FileError::write(&path, source)),
         }
+    }
+
+    /// Records which builds were last deleted from the worktree.
+    pub fn record_pruning(&self, pruning: &impl Serialize) -> Result<(), FileError> {
+        files::replace_json(&self.root.join("pruned.json"), pruning, false)
+    }
+
+    /// Returns which builds were last deleted from the worktree.
+    pub fn pruning<T: DeserializeOwned>(&self) -> Result<Option<T>, FileError> {
+        files::read_json(&self.root.join("pruned.json"))
     }
 
     fn setup_path(&self) -> PathBuf {

@@ -1,6 +1,8 @@
 //! `clean`: removes the worktrees of settled workers that hold no unmerged work, and with `--branches` their branches.
-//! The orchestrator removes them: it checks again, and keeps ignored files in a salvage ref.
+//! The orchestrator removes them: it checks again, and keeps ignored files in a salvage ref. With `--builds` it removes
+//! no worktree, but the folders in them that tools create again.
 
+mod builds;
 mod plan;
 
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -30,11 +32,17 @@ Examples:
   orchestrator-boss clean
   orchestrator-boss clean --branches --older-than 7d
   orchestrator-boss clean --yes --json
+  orchestrator-boss clean --builds
 
 A worktree is removed if its worker has finished, its branch is merged and it
 has no uncommitted changes. --branches also deletes the branches that the server
 named, if they are merged and their worktree is removed. Everything else is kept
 and listed with the reason. The workers' logs are kept.
+
+--builds removes no worktree. It deletes what tools create again (target,
+node_modules, .venv and the like: the setting prune) in the worktrees of all
+finished workers, merged or not. Work, files that git shows, and what was copied
+into a worktree stay. A retry runs the setup command again.
 
 Exit codes:
   0    everything listed was removed, or there was nothing to remove
@@ -48,6 +56,9 @@ pub(super) struct CleanArgs {
     /// Also delete merged branches whose worktree is removed, now or earlier
     #[arg(long)]
     branches: bool,
+    /// Keep all worktrees; delete the folders in them that tools create again
+    #[arg(long, conflicts_with = "branches")]
+    builds: bool,
     /// Only of workers that finished before then: 7d, 12h, 2026-11-23
     #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
     older_than: Option<Timestamp>,
@@ -90,6 +101,9 @@ struct RemovedItem {
 }
 
 pub(super) fn run(args: &CleanArgs, places: &Places) -> ExitCode {
+    if args.builds {
+        return output::run(builds::clean(args, places));
+    }
     output::run(clean(args, places))
 }
 
@@ -108,11 +122,7 @@ async fn clean(args: &CleanArgs, places: &Places) -> Result<ExitCode, CliError> 
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if !args.yes && args.json {
-        let how = "--json asks no question: use --yes to remove them or --dry-run to list them";
-        return Err(CliError::Usage(how.to_owned()));
-    }
-    if !args.yes && !confirmed(&plan).await? {
+    if !confirmed(args, &format!("Remove {}?", what(&plan))).await? {
         return Ok(ExitCode::from(error::FAILED));
     }
     let mut cleaning = Cleaning { args, done: CleanReport::default(), is_complete: true };
@@ -275,13 +285,21 @@ fn print_rows(title: &str, rows: Vec<(String, String, String)>) -> Result<(), Cl
     })
 }
 
-async fn confirmed(plan: &CleanPlan) -> Result<bool, CliError> {
+/// Asks the user, unless the answer was given with the call.
+async fn confirmed(args: &CleanArgs, question: &str) -> Result<bool, CliError> {
+    if args.yes {
+        return Ok(true);
+    }
+    if args.json {
+        let how = "--json asks no question: use --yes to remove them or --dry-run to list them";
+        return Err(CliError::Usage(how.to_owned()));
+    }
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(CliError::Usage(
             "cannot ask without a terminal: use --yes to remove them or --dry-run to list them".to_owned(),
         ));
     }
-    let question = format!("Remove {}? [y/N] ", what(plan));
+    let question = format!("{question} [y/N] ");
     let asked = async {
         // Printed here, so that a Ctrl-C in answer to it is noticed.
         let _ = io::stderr().write_all(question.as_bytes());

@@ -43,6 +43,8 @@ pub enum InvalidSettings {
     SetupTimeout(f64),
     #[error("seed names {0:?}, which is not in a worktree")]
     Seed(String),
+    #[error("prune names {0:?}, which is not in a worktree")]
+    Prune(String),
     #[error("integration_branch is empty")]
     EmptyBranch,
     #[error("only one of commit_name and commit_email is set")]
@@ -107,6 +109,9 @@ impl Hinted for InvalidSettings {
             Self::StallMinutes(_) => vec![Hint::to("give a number of minutes, or 0 for never")],
             Self::SetupTimeout(_) => vec![Hint::to("give a number of minutes")],
             Self::Seed(_) => vec![Hint::to("give a path in the main worktree, relative to its root")],
+            Self::Prune(_) => {
+                vec![Hint::to("give the name of a folder, or a path relative to the root of a worktree")]
+            }
             Self::EmptyBranch => vec![Hint::to("name a branch, or leave it out")],
             Self::HalfIdentity => vec![Hint::to("give both, or neither to use your git identity")],
             Self::UnknownPlaceholder { meant, .. } => vec![did_you_mean(&format!("{{{meant}}}"))],

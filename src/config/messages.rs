@@ -18,6 +18,7 @@ fn every_message_is_as_recorded() {
         "stall_minutes = -1",
         "setup_timeout_minutes = -1",
         "seed = [\"../cache\"]",
+        "prune = [\"../target\"]",
         "integration_branch = \"\"",
         "commit_name = \"A\"",
         "commit_message = \"{titel}\"",

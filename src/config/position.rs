@@ -28,6 +28,7 @@ impl InvalidSettings {
             }
             Self::StallMinutes(_) => begins_with("stall_minutes"),
             Self::SetupTimeout(_) => begins_with("setup_timeout_minutes"),
+            Self::Prune(_) => begins_with("prune"),
             Self::Seed(_) => begins_with("seed"),
             Self::EmptyBranch => begins_with("integration_branch"),
             Self::HalfIdentity => begins_with("commit_name").or_else(|| begins_with("commit_email")),

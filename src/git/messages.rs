@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::builds::BuildsError;
 use super::command::CommandError;
 use super::diff::DiffError;
 use super::in_place::PlaceError;
@@ -165,6 +166,10 @@ fn worktrees() -> Vec<MessageRow> {
 fn removals() -> Vec<MessageRow> {
     let samples = || vec!["a.txt".to_owned(), "b.txt".to_owned()];
     vec![
+        row(BuildsError::NoFolder { path: "/tree/.orchestrator".into() }),
+        row(BuildsError::Create { path: "/tree/.orchestrator".into(), source: denied() }),
+        row(BuildsError::Move { path: "/tree/target".into(), source: denied() }),
+        row(BuildsError::Delete { path: "/tree/.orchestrator/pruned-1".into(), source: denied() }),
         row(UncommittedError::InProgress { worktree: "/tree".into(), operation: "rebase" }),
         row(UncommittedError::Conflicts { worktree: "/tree".into() }),
         row(UncommittedError::Detached { worktree: "/tree".into() }),

@@ -13,6 +13,7 @@
 //! Start reading in [`command`], then [`repository`] and [`worktree`].
 
 mod blocking;
+mod builds;
 pub mod bypassed;
 mod checkout;
 pub mod command;
@@ -66,6 +67,7 @@ mod messages;
 mod testing;
 
 pub use blocking::TreeChange;
+pub use builds::{Aside, BuildRules, Builds, BuildsError, KeepReason, KeptBuild, find_builds};
 pub use checkout::{checked_out, checked_out_at_a_glance, git_dir, head};
 pub use command::{CommandError, Git};
 pub use configuration::Configuration;

@@ -1,9 +1,15 @@
 //! Files and folders that tools create again: caches, dependencies and build results. They are not work.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// Files that mark a folder as regenerable: <https://bford.info/cachedir/>, and the one of Python environments.
 const MARKS: [&str; 2] = ["CACHEDIR.TAG", "pyvenv.cfg"];
+
+/// The file of these with a signature, and the signature.
+const CACHE_TAG: &str = "CACHEDIR.TAG";
+const CACHE_TAG_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
 /// Names of folders that package managers, compilers and test runners fill.
 const REGENERABLE_FOLDERS: [&str; 41] = [
@@ -89,4 +95,13 @@ pub(super) fn is_regenerable(worktree: &Path, path: &Path) -> bool {
 /// Returns whether a folder has a mark that tools can create it again.
 pub(super) fn is_marked_regenerable(folder: &Path) -> bool {
     MARKS.iter().any(|mark| folder.join(mark).is_file())
+}
+
+/// Returns whether a folder has a `CACHEDIR.TAG` with the right signature, which is a file and no link.
+pub(super) fn has_cache_tag(folder: &Path) -> bool {
+    let tag = folder.join(CACHE_TAG);
+    let mut start = [0; CACHE_TAG_SIGNATURE.len()];
+    tag.symlink_metadata().is_ok_and(|found| found.is_file())
+        && File::open(tag).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && start == *CACHE_TAG_SIGNATURE
 }

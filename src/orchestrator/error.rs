@@ -10,8 +10,8 @@ use thiserror::Error;
 use crate::backend::{Refusal, UnknownBackend};
 use crate::files::FileError;
 use crate::git::{
-    CommandError, DiffError, IndexError, IntegrateError, PlaceError, RemoveError, RepositoryError, SalvageError,
-    UncommittedError, WorktreeError,
+    BuildsError, CommandError, DiffError, IndexError, IntegrateError, PlaceError, RemoveError, RepositoryError,
+    SalvageError, UncommittedError, WorktreeError,
 };
 use crate::launcher::local::LaunchError;
 use crate::mission::create::{Draft, Rejection};
@@ -154,6 +154,8 @@ pub enum OrchestratorError {
     #[error(transparent)]
     Remove(#[from] RemoveError),
     #[error(transparent)]
+    Builds(#[from] BuildsError),
+    #[error(transparent)]
     Integrate(#[from] IntegrateError),
     #[error(transparent)]
     Salvage(#[from] SalvageError),
@@ -224,6 +226,7 @@ impl OrchestratorError {
             Self::Index(error) => error,
             Self::Leftovers(error) => error,
             Self::Remove(error) => error,
+            Self::Builds(error) => error,
             Self::Integrate(error) => error,
             Self::Salvage(error) => error,
             Self::Diff(error) => error,

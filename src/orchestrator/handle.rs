@@ -12,10 +12,11 @@ use super::actor;
 use super::actor_handle::ActorHandle;
 use super::answers::*;
 use super::blocking::blocking;
+use super::builds::{BuildsStay, WorktreeBuilds};
 use super::context::{Context, Startup};
 use super::error::OrchestratorError;
 use super::mailbox::Ask;
-use super::{integrate, old_logs, probe, worktrees};
+use super::{integrate, old_logs, probe, prune, worktrees};
 use crate::attempt::state_dir;
 use crate::attempt::worker_dir::WorkerDir;
 use crate::backend::Backends;
@@ -90,6 +91,7 @@ impl Orchestrator {
         let actor = ActorHandle::new(context, mailbox);
         if !actor.context.is_one_shot {
             tokio::spawn(old_logs::keep_removing(actor.clone()));
+            tokio::spawn(prune::keep_pruning(actor.clone()));
         }
         Ok(Self { actor })
     }
@@ -257,6 +259,12 @@ impl Orchestrator {
 
     pub async fn remove_worktree(&self, boss: &BossId, request: RemovalRequest) -> Result<RemovalAnswer> {
         worktrees::remove(&self.actor, boss, request).await
+    }
+
+    /// Deletes the builds in the worktree of a settled worker, such as `node_modules`. Returns what was deleted, and what
+    /// stays.
+    pub async fn prune_builds(&self, name: &str) -> std::result::Result<WorktreeBuilds, BuildsStay> {
+        prune::prune(&self.actor, name).await
     }
 
     /// Integrates branches. Continues in the background when `patience` is over or the future is dropped. The same

@@ -13,6 +13,7 @@ mod admission;
 pub mod answers;
 mod blocking;
 mod budget;
+mod builds;
 mod cancellations;
 mod checks;
 mod collisions;
@@ -41,6 +42,7 @@ mod own_repository;
 mod place;
 mod ports;
 mod probe;
+mod prune;
 mod records;
 mod registrations;
 mod scan;
@@ -58,6 +60,10 @@ mod worktree_places;
 mod worktrees;
 
 pub use answers::*;
+pub use builds::{
+    BuildFolder, BuildsStay, BuildsSurvey, KeptFolder, Pruning, WorktreeBuilds, builds_of, finished_at, has_worktree,
+    may_be_pruned, survey_builds, wait_until_unoccupied,
+};
 pub use context::{Startup, worker_limit};
 pub use error::OrchestratorError;
 pub use handle::{DeliveryGuard, Orchestrator, WaitRequest};

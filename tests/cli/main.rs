@@ -2,6 +2,7 @@
 //! Each test has its own repository and home.
 
 mod attach;
+mod builds;
 mod cancel;
 mod clean;
 mod config;

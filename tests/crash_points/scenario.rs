@@ -42,6 +42,7 @@ impl<'a> Scenario<'a> {
         self.cancel("r3");
         self.cancel("r7");
         self.wait_until_idle();
+        self.prune("r0");
         self.remove_worktree("r0");
         self.leave();
         // If that was the crash, another server, which is not armed, writes the state file.
@@ -171,6 +172,31 @@ impl<'a> Scenario<'a> {
     fn remove_worktree(&mut self, request: &str) {
         let answer = self.ask("remove_worktree", &self.named(request));
         answer.expect("an answer to the removal");
+    }
+
+    /// Deletes builds with the command, and repeats it until it succeeds.
+    fn prune(&mut self, request: &str) {
+        let worktree = self.world.worktree(self.model.worker(request));
+        let build = worktree.join("target");
+        std::fs::create_dir_all(&build).expect("a folder");
+        for (file, text) in [(".gitignore", "*\n"), ("CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n")] {
+            std::fs::write(build.join(file), text).expect("a file");
+        }
+        let began = Instant::now();
+        loop {
+            let mut command = self.world.command(env!("CARGO_BIN_EXE_orchestrator-boss"));
+            command.args(["clean", "--builds", "--yes", "--config"]).arg(self.world.settings_file());
+            let output = command.envs(self.environment()).output().expect("the program starts");
+            let is_dead = output.status.code().is_none();
+            // A whole build, or none of it, is there after each crash.
+            assert_eq!(build.exists(), build.join("CACHEDIR.TAG").exists());
+            if !is_dead {
+                assert!(output.status.success(), "{output:?}");
+                break;
+            }
+            assert!(began.elapsed() < CEILING, "it dies again and again");
+        }
+        assert!(!build.exists() && !worktree.join(".orchestrator").exists(), "the builds are deleted");
     }
 
     fn kill_supervisor_of(&mut self, request: &str) {

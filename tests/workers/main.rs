@@ -22,6 +22,7 @@ mod own;
 mod own_work;
 mod places;
 mod projects;
+mod prune;
 mod race;
 mod radar;
 mod repair;

@@ -1,0 +1,80 @@
+//! `clean --builds` deletes what tools create again, says what stays, and removes no worktree.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::world::*;
+
+const BUILD: &str = "run mkdir -p node_modules/x && echo x > node_modules/x/index.js";
+
+fn project(settings: &str) -> World {
+    let world = World::with(settings);
+    fs::write(world.repo().join(".gitignore"), "node_modules/\n.env\n").unwrap();
+    world.git(&["add", "."]);
+    world.git(&["commit", "-qm", "ignore"]);
+    world
+}
+
+fn ids(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|item| item["worker_id"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn builds_are_deleted_and_everything_else_stays() {
+    let world = project("setup_command = \"mkdir -p node_modules && echo x > node_modules/y\"");
+    let mut boss = world.boss();
+    let one = create(&mut boss, mission("one", &format!("write a.txt a\ncommit a\n{BUILD}")));
+    until_status(&mut boss, &one, "completed");
+    let two = create(&mut boss, mission("two", "write b.txt b"));
+    let plain = create(&mut boss, with(mission("plain", "say done"), "setup_command", "rm -rf node_modules"));
+    let runs = create(&mut boss, mission("runs", "wait-file ../../repo/go"));
+    for worker in [&two, &plain] {
+        until_status(&mut boss, worker, "completed");
+    }
+    until_exists(&world.worktree(&runs).join("node_modules/y"));
+
+    let plan = world.run(&["clean", "--builds", "--dry-run", "--json"]).json();
+    assert_eq!(ids(&plan["pruned"]), [one.as_str(), two.as_str()], "{plan:#}");
+    assert_eq!(plan["pruned"][0]["folders"][0]["path"], "node_modules", "{plan:#}");
+    assert!(plan["bytes_freed"].as_u64().is_some_and(|bytes| bytes > 0), "{plan:#}");
+    let kept = json!([{"worker_id": runs, "path": world.worktree(&runs), "why": "its worker is running"}]);
+    assert_eq!(plan["kept"], kept);
+    assert!(world.worktree(&one).join("node_modules").exists(), "a dry run deletes nothing");
+    let newer = world.run(&["clean", "--builds", "--older-than", "7d", "--dry-run", "--json"]).json();
+    assert_eq!(newer["pruned"], json!([]));
+    let mut kept = ids(&newer["kept"]);
+    kept.sort_unstable();
+    assert_eq!(kept, [one.as_str(), two.as_str(), runs.as_str()], "{newer:#}");
+
+    assert_eq!(world.run(&["clean", "--builds"]).code, Some(2), "it asks first");
+    assert_eq!(world.run(&["clean", "--builds", "--branches"]).code, Some(2));
+    let said = world.run(&["clean", "--builds", "--yes"]).ended(0);
+    assert!(said.contains("node_modules (") && said.contains("builds of 2 worktrees deleted, "), "{said}");
+    let there = [&one, &two, &plain, &runs].map(|id| world.worktree(id).join("node_modules").exists());
+    assert_eq!(there, [false, false, false, true]);
+    assert!(world.worktree(&one).join("a.txt").exists() && world.worktree(&two).join("b.txt").exists());
+    let again = world.run(&["clean", "--builds", "--yes", "--json"]).json();
+    assert_eq!((&again["pruned"], &again["bytes_freed"]), (&json!([]), &json!(0)));
+
+    world.run(&["retry", &one, "--feedback", "FAKE:\nsay done"]).ended(0);
+    until_status(&mut boss, &one, "completed");
+    assert!(world.worktree(&one).join("node_modules/y").exists(), "the setup ran again");
+    fs::write(world.repo().join("go"), "").unwrap();
+    until_status(&mut boss, &runs, "completed");
+}
+
+#[test]
+fn builds_of_merged_workers_are_deleted_too() {
+    let world = project("");
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("one", &format!("write a.txt a\ncommit a\n{BUILD}")));
+    until_status(&mut boss, &worker, "completed");
+    world.run(&["integrate", &worker]).ended(0);
+    boss.kill_server();
+    world.run(&["clean", "--builds", "--yes"]).ended(0);
+    assert!(world.worktree(&worker).join("a.txt").exists());
+    assert!(!world.worktree(&worker).join("node_modules").exists());
+    let plan = world.run(&["clean", "--dry-run", "--json"]).json();
+    assert_eq!(ids(&plan["removed"]), [worker.as_str()], "{plan:#}");
+}
