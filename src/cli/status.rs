@@ -1,6 +1,7 @@
 //! `status`: shows all workers, once, live (`--watch`) or for programs (`--json`). It reads the state directory and
 //! asks no server, so it shows the same with and without a running server. It changes nothing.
 
+mod builds;
 mod dashboard;
 mod detail;
 mod json;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use self::builds::WorkerBuilds;
 use self::dashboard::{Dashboard, DashboardWorker};
 use self::row::WorkerRow;
 use self::screen::ScreenLine;
@@ -38,8 +40,9 @@ Examples:
   orchestrator-boss status --json
 
 In --watch, press q to quit and ? for help. The fields of a worker in --json are
-those of the tool get_worker_status. Others are as_of, counts, spent, in_history,
-and bosses, each with boss, directory, is_here, spent and workers.
+those of the tool get_worker_status, and builds: what tools create again in its
+worktree. Others are as_of, counts, spent, in_history, builds, and bosses, each
+with boss, directory, is_here, spent and workers.
 
 Exit codes:
   0    success; also if there are no workers
@@ -88,14 +91,20 @@ fn render(args: &StatusArgs, places: &Places) -> Result<String, CliError> {
     };
     let overview = observer.read()?;
     if let Some(name) = &args.worker {
-        let shown = find_worker(observer, &overview, name)?;
+        let mut shown = find_worker(observer, &overview, name)?;
+        let builds = WorkerBuilds::of(&workspace, observer, &overview, &shown.view.worker);
         return Ok(if args.json {
-            json::worker(&shown)
+            json::worker(&shown, &builds)
         } else {
+            shown.builds = builds.text();
             colour(&detail::lines(&shown, terminal::width(), home().as_deref()))
         });
     }
-    let dashboard = Dashboard::of(&overview);
+    let mut dashboard = Dashboard::of(&overview);
+    dashboard.builds = builds::survey(&workspace, observer, &overview);
+    if !args.json {
+        dashboard.builds = dashboard.builds.filter(|survey| builds::is_worth_a_line(survey, &workspace));
+    }
     Ok(if args.json {
         json::dashboard(&dashboard, &overview, &workspace)
     } else if dashboard.groups.is_empty() {
@@ -111,7 +120,8 @@ fn find_worker(observer: &Observer, overview: &Overview, name: &str) -> Result<D
     let view = overview.workers().find(|view| view.worker.id == found.worker.id).cloned().unwrap_or(found);
     let is_led = overview.is_led(&view.worker);
     let messages = orchestrator::messages_to(&view.worker, &observer.folder(&view.worker.id));
-    Ok(DashboardWorker { row: WorkerRow::of(&view, is_led, overview.as_of), view, is_led, messages })
+    let row = WorkerRow::of(&view, is_led, overview.as_of);
+    Ok(DashboardWorker { row, view, is_led, messages, builds: String::new() })
 }
 
 fn colour(lines: &[ScreenLine]) -> String {

@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::support::sandbox::{PROGRAM, fake_backend};
 use crate::world::*;
 
 const BUILD: &str = "run mkdir -p node_modules/x && echo x > node_modules/x/index.js";
@@ -54,6 +55,8 @@ fn builds_are_deleted_and_everything_else_stays() {
     let there = [&one, &two, &plain, &runs].map(|id| world.worktree(id).join("node_modules").exists());
     assert_eq!(there, [false, false, false, true]);
     assert!(world.worktree(&one).join("a.txt").exists() && world.worktree(&two).join("b.txt").exists());
+    let status = world.run(&["status", &one]).ended(0);
+    assert!(status.contains("pruned: node_modules ("), "{status}");
     let again = world.run(&["clean", "--builds", "--yes", "--json"]).json();
     assert_eq!((&again["pruned"], &again["bytes_freed"]), (&json!([]), &json!(0)));
 
@@ -62,6 +65,35 @@ fn builds_are_deleted_and_everything_else_stays() {
     assert!(world.worktree(&one).join("node_modules/y").exists(), "the setup ran again");
     fs::write(world.repo().join("go"), "").unwrap();
     until_status(&mut boss, &runs, "completed");
+}
+
+#[test]
+fn status_and_doctor_show_the_size_of_builds() {
+    let world = project("");
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("one", BUILD));
+    until_status(&mut boss, &worker, "completed");
+    boss.kill_server();
+    let shown = world.run(&["status", "--json"]).json();
+    let bytes = shown["builds"]["bytes"].as_u64().unwrap_or_default();
+    assert!(bytes > 0 && shown["builds"]["worktrees"] == 1 && shown["builds"]["is_whole"] == true, "{shown:#}");
+    let shown = world.run(&["status", &worker, "--json"]).json();
+    assert_eq!(shown["builds"]["folders"], json!([{"path": "node_modules", "bytes": bytes}]), "{shown:#}");
+    let few = world.run(&["status"]).ended(0);
+    assert!(!few.contains("clean --builds"), "{few}");
+    let doctor = world.run(&["doctor", "--json"]).json();
+    let left = doctor["checks"]["left_over"].as_array().unwrap().iter().find(|it| it["name"] == "builds");
+    let left = left.unwrap_or_else(|| panic!("{doctor:#}"));
+    assert!(left["message"].as_str().unwrap().contains("in 1 worktree of finished workers"), "{left:#}");
+    assert_eq!(left["fix"], json!(["orchestrator-boss clean --builds"]));
+
+    // On a disk that is nearly full, it shows a small size too.
+    let full = world.path("full.toml");
+    fs::write(&full, format!("prune_below_mib = 1000000000000\n{}", fake_backend("fake"))).unwrap();
+    let mut command = world.bare_command(PROGRAM);
+    let output = command.arg("--config").arg(full).arg("status").output().unwrap();
+    let said = Ran::of(output).ended(0);
+    assert!(said.contains(" of builds in 1 worktree: orchestrator-boss clean --builds"), "{said}");
 }
 
 #[test]

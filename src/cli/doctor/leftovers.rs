@@ -10,16 +10,18 @@ use super::CheckContext;
 use super::check::Finding;
 use crate::attempt::verification;
 use crate::attempt::verification_dir::VerificationDir;
+use crate::cli::hint;
 use crate::cli::shell::{quoted, word};
 use crate::cli::terminal::bytes;
-use crate::cli::hint;
 use crate::files::{disk, lease};
 use crate::git::Git;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::mission::words;
-use crate::orchestrator::{Around, Observer, Overview, WorkerView, all_folders};
+use crate::orchestrator::{
+    Around, Observer, Overview, WorkerView, all_folders, has_worktree, own_repository, survey_builds,
+};
 
 /// Maximum number of items that are named; the others are counted.
 const NAMED: usize = 5;
@@ -37,6 +39,7 @@ pub fn check_all(context: &CheckContext) -> Vec<Finding> {
         Ok(Some((overview, observer))) => {
             checks.extend(workers(&overview, &observer));
             checks.extend(worktrees(&overview, &observer, &folders(context)));
+            checks.extend(builds(context, &overview, &observer));
         }
     }
     checks.extend(verifications(&context.state_root));
@@ -152,6 +155,20 @@ fn worktrees(overview: &Overview, observer: &Observer, folders: &[PathBuf]) -> O
         (0, _) => check.fix("orchestrator-boss clean --dry-run"),
         _ => check.fix("orchestrator-boss clean"),
     })
+}
+
+/// Measures what tools create again in the worktrees of settled workers.
+fn builds(context: &CheckContext, overview: &Overview, observer: &Observer) -> Option<Finding> {
+    let root = context.repository.as_ref().ok().and_then(Option::as_ref)?.root();
+    let repository = own_repository(root, observer.state_root()).ok().flatten()?;
+    let archived = observer.archived(has_worktree);
+    let workers: Vec<&Worker> = archived.iter().chain(overview.workers()).map(|view| &*view.worker).collect();
+    let listed = &context.settings.prune;
+    let survey = survey_builds(&repository, &workers, |id| observer.folder(id), listed, COUNTING);
+    let (least, size) = (if survey.is_whole { "" } else { "at least " }, bytes(survey.bytes));
+    let worktrees = words::count(survey.worktrees, "worktree");
+    let message = format!("{least}{size} in {worktrees} of finished workers, which tools create again");
+    (survey.bytes > 0).then(|| Finding::ok("builds", message).fix("orchestrator-boss clean --builds"))
 }
 
 /// Returns the worktree that was made for a worker, if it is still there.

@@ -10,7 +10,7 @@ use crate::cli::text;
 use crate::mission::budget::Spent;
 use crate::mission::id::BossId;
 use crate::mission::lifecycle::WorkerStatus;
-use crate::orchestrator::{BossOverview, MessageView, Overview, WorkerView};
+use crate::orchestrator::{BossOverview, BuildsSurvey, MessageView, Overview, WorkerView};
 
 #[derive(Debug, Clone)]
 pub(super) struct Dashboard {
@@ -20,6 +20,8 @@ pub(super) struct Dashboard {
     pub groups: Vec<Group>,
     pub in_history: usize,
     pub repaired: Option<String>,
+    /// The builds of settled workers, if they were measured.
+    pub builds: Option<BuildsSurvey>,
 }
 
 /// A boss and its workers.
@@ -44,6 +46,8 @@ pub(super) struct DashboardWorker {
     pub is_led: bool,
     /// Messages to the worker; only for a worker that is shown in detail.
     pub messages: Vec<MessageView>,
+    /// Its builds, a line each; only for a worker that is shown in detail.
+    pub builds: String,
 }
 
 impl DashboardWorker {
@@ -90,6 +94,7 @@ impl Dashboard {
             groups,
             in_history: overview.in_history,
             repaired: overview.repaired.as_deref().map(text::clean),
+            builds: None,
         }
     }
 
@@ -113,7 +118,8 @@ impl Group {
     pub(super) fn of(boss: &BossOverview, now: Timestamp, is_led: impl Fn(&WorkerView) -> bool) -> Self {
         let shown = |view: &WorkerView| {
             let is_led = is_led(view);
-            DashboardWorker { row: WorkerRow::of(view, is_led, now), view: view.clone(), is_led, messages: Vec::new() }
+            let row = WorkerRow::of(view, is_led, now);
+            DashboardWorker { row, view: view.clone(), is_led, messages: Vec::new(), builds: String::new() }
         };
         let mut workers: Vec<DashboardWorker> = boss.workers.iter().map(shown).collect();
         workers.sort_by_key(DashboardWorker::place);

@@ -62,6 +62,7 @@ fn add_identity(shown: &DashboardWorker, home: Option<&Path>, facts: &mut Facts)
     facts.whole("branch", &row.branch);
     let gone = if worker.worktree_removed { " (removed)" } else { "" };
     facts.whole("directory", &format!("{}{gone}", shorten(worker.mission.place.path(), home)));
+    facts.add("builds", &shown.builds);
     if !is_led {
         facts.toned("server", "none: its server has ended", Tone::Waiting);
     }

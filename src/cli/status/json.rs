@@ -1,7 +1,7 @@
 //! `status --json`: prints all data, under the names that the tools use.
 //!
 //! The fields are `as_of`, `state_dir`, `repository?`, `integration_branch?`, `counts` (by status), `in_history`,
-//! `repaired?`, `spent`, and `bosses`, each with `boss`, `directory?`, `is_here`, `spent` and `workers`. A worker has
+//! `repaired?`, `builds?` (of settled workers: `bytes`, `worktrees`, `is_whole`), `spent`, and `bosses`, each with `boss`, `directory?`, `is_here`, `spent` and `workers`. A worker has
 //! the fields of the tools' answers (`worker_id`, `status`, `title`, `backend`, `elapsed_seconds`, `outcome`, …), and
 //! `led`: true if a server manages it or it no longer needs one. `spent` is `cost_usd`, `tokens` and `seconds`, as far
 //! as the CLIs report them.
@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::builds::WorkerBuilds;
 use super::dashboard::{Dashboard, DashboardWorker};
 use crate::cli::workspace::Workspace;
 use crate::mcp;
@@ -35,6 +36,7 @@ pub(super) fn dashboard(dashboard: &Dashboard, overview: &Overview, workspace: &
     object.insert("spent".to_owned(), json!(dashboard.spent()));
     object.insert("in_history".to_owned(), json!(overview.in_history));
     put(&mut object, "repaired", &overview.repaired);
+    put(&mut object, "builds", &dashboard.builds);
     object.insert("bosses".to_owned(), bosses.collect());
     format!("{:#}", Value::Object(object))
 }
@@ -65,8 +67,14 @@ pub(super) fn nothing(workspace: &Workspace) -> String {
     format!("{:#}", Value::Object(object))
 }
 
-pub(super) fn worker(shown: &DashboardWorker) -> String {
-    format!("{:#}", of_worker(shown))
+pub(super) fn worker(shown: &DashboardWorker, builds: &WorkerBuilds) -> String {
+    let mut worker = of_worker(shown);
+    if let Value::Object(worker) = &mut worker
+        && !builds.is_empty()
+    {
+        worker.insert("builds".to_owned(), json!(builds));
+    }
+    format!("{worker:#}")
 }
 
 fn of_worker(shown: &DashboardWorker) -> Value {

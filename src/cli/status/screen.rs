@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::builds;
 use super::dashboard::{Dashboard, spent_in_all};
 use super::table::{Span, Table};
 use crate::cli::terminal::Tone;
@@ -83,6 +84,7 @@ fn footer(hidden: usize, dashboard: &Dashboard) -> Vec<String> {
         notes.push(format!("{} in the history: see status <worker>", dashboard.in_history));
     }
     notes.extend(dashboard.repaired.clone());
+    notes.extend(dashboard.builds.as_ref().map(builds::line));
     notes
 }
 

@@ -112,6 +112,7 @@ pub fn dashboard(views: Vec<WorkerView>) -> Dashboard {
         view,
         is_led: true,
         messages: Vec::new(),
+        builds: String::new(),
     };
     let (settled, open): (Vec<_>, Vec<_>) = views.into_iter().map(shown).partition(|it| it.is_over());
     let group = Group {
@@ -129,6 +130,7 @@ pub fn dashboard(views: Vec<WorkerView>) -> Dashboard {
         groups: vec![group],
         in_history: 0,
         repaired: None,
+        builds: None,
     }
 }
 
