@@ -2,7 +2,7 @@
 //! attempt ends without a call of a model.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::attempt::{LiveAttempt, Stop, TurnEnd};
 use super::blocking::blocking;
-use super::shell::{self, ShellCommand, ShellEnd, ShellRun};
+use super::shell::{self, ShellCommand, ShellEnd, ShellRun, is_out_of_space};
 use crate::attempt::assignment::SetupTask;
 use crate::attempt::prompt;
 use crate::attempt::status::Phase;
@@ -68,10 +68,14 @@ impl SetupError {
         }
     }
 
-    /// Returns the message with hints, and with the end of what the command printed.
-    pub(super) fn message(&self, log_tail: &str) -> String {
-        let (message, quoted) = (with_hints(self), tail(log_tail.trim_end(), QUOTED));
-        if quoted.is_empty() { message } else { format!("{message}\n{quoted}") }
+    /// Returns the message with hints, and with the end of what the command printed in this directory. On a full disk,
+    /// that may be missing.
+    pub(super) fn message(&self, directory: &Path, log_tail: &str) -> String {
+        let quoted = tail(log_tail.trim_end(), QUOTED);
+        let space = is_out_of_space(directory, log_tail).then_some("no space was left on the disk");
+        let message = with_hints(self);
+        let parts = [Some(&*message), space, Some(quoted).filter(|it| !it.is_empty())];
+        parts.into_iter().flatten().map(str::to_owned).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -114,7 +118,8 @@ impl LiveAttempt {
         match (stopped, error) {
             (None, None) => Ok(()),
             (stop, error) => {
-                let message = error.map_or_else(String::new, |error| error.message(&log_tail));
+                let message =
+                    error.map_or_else(String::new, |error| error.message(&self.assignment.directory, &log_tail));
                 let failure = Failure { kind: FailureKind::SetupFailed, message, resets_at: None };
                 let end = TurnEnd::not_started(failure, stop);
                 // The next attempt can still resume it.

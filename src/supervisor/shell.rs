@@ -101,6 +101,17 @@ async fn until_end(mut started: SpawnedProcess, deadline: Instant, cancelled: im
     }
 }
 
+/// Returns whether a full disk caused the failure, by the command's output or by the free space of its disks.
+pub(super) fn is_out_of_space(directory: &Path, log: &str) -> bool {
+    /// Any build needs more than this.
+    const LEAST: u64 = 1 << 20;
+    let messages = ["No space left on device", "ENOSPC", "Disk quota exceeded", "EDQUOT"];
+    messages.iter().any(|words| log.contains(words))
+        || [directory, &std::env::temp_dir()]
+            .iter()
+            .any(|path| process::free_disk_bytes(path).is_some_and(|free| free < LEAST))
+}
+
 /// Kills the shell.
 async fn stop(started: &mut SpawnedProcess) {
     process::send(&started.identity, Signal::Kill);

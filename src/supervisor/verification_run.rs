@@ -128,7 +128,7 @@ async fn set_up(
     let task = run.setup.as_ref()?;
     let command = ShellCommand { command: &task.command, ..*verify_command };
     let shell::ShellRun { end, log_tail, .. } = shell::run(&command, task.limit(), cancelled.cancelled()).await;
-    SetupError::of(task, end).map(|error| error.message(&log_tail))
+    SetupError::of(task, end).map(|error| error.message(tree, &log_tail))
 }
 
 async fn lacks(run: &VerificationAssignment, dir: &VerificationDir, verification: &Verification) -> Vec<Missing> {

@@ -1,14 +1,12 @@
 //! Execution of `verify_command` in the worker's directory, and evaluation of its exit. A command that could not run is
 //! distinguished from one that failed.
 
-use std::path::Path;
 use std::time::Duration;
 
-use super::shell::{self, ShellCommand, ShellEnd};
+use super::shell::{self, ShellCommand, ShellEnd, is_out_of_space};
 use crate::git::CommandError;
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Exit, Verification};
-use crate::process;
 
 /// Exit statuses of a shell that cannot find, or cannot run, the command.
 const NOT_RUN: [i32; 2] = [126, 127];
@@ -51,15 +49,4 @@ pub(super) fn passed_if_unchanged(
         }
     };
     Verification::Inconclusive { why }
-}
-
-/// Returns whether a full disk caused the failure, by the command's output or by the free space of its disks.
-fn is_out_of_space(directory: &Path, log: &str) -> bool {
-    /// Any build needs more than this.
-    const LEAST: u64 = 1 << 20;
-    let messages = ["No space left on device", "ENOSPC", "Disk quota exceeded", "EDQUOT"];
-    messages.iter().any(|words| log.contains(words))
-        || [directory, &std::env::temp_dir()]
-            .iter()
-            .any(|path| process::free_disk_bytes(path).is_some_and(|free| free < LEAST))
 }

@@ -67,7 +67,7 @@ fn setup_that_fills_the_disk_is_reported() {
         let settled = settled(&mut boss, &worker);
         assert_eq!(settled["status"], "failed", "{settled:#}");
         assert_eq!(settled["outcome"]["run"]["reason"], "setup_failed", "{settled:#}");
-        assert!(reason(&settled).contains("No space left"), "{settled:#}");
+        assert!(reason(&settled).contains("no space was left on the disk"), "{settled:#}");
     });
 }
 
