@@ -22,7 +22,7 @@ use super::worker::Worker;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
     Ready,
-    /// What it waits for: ids of tasks, or `w-2's report`.
+    /// The ids of the tasks that it waits for, or `w-2's report`.
     Waiting(Vec<String>),
     /// A dependency failed, and no automatic retry will fix that.
     Blocked(Advice),
