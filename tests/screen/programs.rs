@@ -137,7 +137,7 @@ fn attach_continues_the_session_and_returns() {
     let world = World::new();
     let (terminal, worktree) = screen(&world, "true");
     terminal.press(&["a"]);
-    until("the screen has gone", || terminal.knows("alternate_on") == "0");
+    until("the CLI has the terminal", || terminal.knows("pane_current_command") == "fake-cli");
     terminal.type_text("FAKE:");
     terminal.press(&["Enter"]);
     terminal.type_text("touch by-hand");
@@ -146,7 +146,7 @@ fn attach_continues_the_session_and_returns() {
     terminal.until("left the session of w-1-fix-the-parser");
     assert!(worktree.join("by-hand").exists());
     terminal.press(&["a"]);
-    until("the screen has gone", || terminal.knows("alternate_on") == "0");
+    until("the CLI has the terminal", || terminal.knows("pane_current_command") == "fake-cli");
     terminal.press(&["C-c"]);
     until_back(&terminal);
     terminal.until("left the session of w-1-fix-the-parser: its CLI ended with signal: 2");

@@ -150,7 +150,7 @@ impl Watch {
             let Ok(first) = inbox.recv() else { return Ok(error::FAILED) };
             for event in std::iter::once(first).chain(inbox.try_iter()) {
                 match event {
-                    ScreenEvent::End(code) => return Ok(code),
+                    ScreenEvent::End(code) if !self.passes_on(code) => return Ok(code),
                     ScreenEvent::Ready(program) => self.start(*program, screen)?,
                     event => {
                         let has_returned = matches!(event, ScreenEvent::Returned(_));
@@ -172,6 +172,13 @@ impl Watch {
                 let _ = self.messages.send(WatcherMessage::Focus(focus));
             }
         }
+    }
+
+    /// Passes a SIGINT on to the program that has the terminal. Ctrl-C sends it here if the user is quicker than the
+    /// start of that program.
+    fn passes_on(&self, code: u8) -> bool {
+        let program = self.foreground.as_ref().filter(|_| code == error::INTERRUPTED);
+        program.inspect(|program| program.interrupt()).is_some()
     }
 
     fn act(&mut self, action: Action) -> io::Result<()> {
@@ -234,8 +241,9 @@ fn forward_signals(runtime: &Runtime, events: &Sender<ScreenEvent>) -> io::Resul
     for (kind, code) in [(SignalKind::terminate(), 143), (SignalKind::hangup(), 129), (SignalKind::interrupt(), 130)] {
         let (mut signal, events) = (signal(kind)?, events.clone());
         runtime.spawn(async move {
-            signal.recv().await;
-            let _ = events.send(ScreenEvent::End(code));
+            while signal.recv().await.is_some() {
+                let _ = events.send(ScreenEvent::End(code));
+            }
         });
     }
     Ok(())

@@ -26,8 +26,9 @@ struct Gate {
 #[derive(Default)]
 struct GateState {
     is_closed: bool,
-    /// True while the thread reads nothing: it is paused, or has ended.
+    /// True while the thread is paused.
     is_idle: bool,
+    has_ended: bool,
 }
 
 impl KeyReader {
@@ -36,22 +37,22 @@ impl KeyReader {
         let shared = Arc::clone(&gate);
         std::thread::spawn(move || {
             forward(&shared, &events);
-            drop(shared.change(|state| state.is_idle = true));
+            drop(shared.change(|state| state.has_ended = true));
         });
         Self(gate)
     }
 
     /// Pauses the thread. Once this returns, it reads nothing more.
     pub fn pause(&self) {
-        let mut state = self.0.change(|state| state.is_closed = true);
-        while !state.is_idle {
-            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let state = self.0.change(|state| state.is_closed = true);
+        self.0.wait_while(state, |state| !state.is_idle);
     }
 
-    /// Lets the thread read again. Keys that were typed before are discarded, since they were meant for another program.
+    /// Lets the thread read again. Once this returns, it has discarded the keys that were typed before, since they were
+    /// meant for another program.
     pub fn resume(&self) {
-        drop(self.0.change(|state| state.is_closed = false));
+        let state = self.0.change(|state| state.is_closed = false);
+        self.0.wait_while(state, |state| state.is_idle);
     }
 }
 
@@ -63,24 +64,33 @@ impl Gate {
         state
     }
 
+    /// Waits for the thread, unless it has ended.
+    fn wait_while(&self, state: MutexGuard<'_, GateState>, is_so: impl Fn(&GateState) -> bool) {
+        let waiting = self.changed.wait_while(state, |state| !state.has_ended && is_so(state));
+        drop(waiting.unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Waits while the gate is closed. Returns whether it was.
     fn pass(&self) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_closed = state.is_closed;
-        while state.is_closed {
-            state.is_idle = true;
-            self.changed.notify_all();
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        if !self.change(|_| {}).is_closed {
+            return false;
         }
-        state.is_idle = false;
-        was_closed
+        let state = self.change(|state| state.is_idle = true);
+        self.wait_while(state, |state| state.is_closed);
+        true
     }
 }
 
 /// Forwards keys until the terminal or the screen has gone.
 fn forward(gate: &Gate, events: &Sender<ScreenEvent>) {
     loop {
-        let read = if gate.pass() { discard() } else { next() };
+        let read = if gate.pass() {
+            let discarded = discard();
+            drop(gate.change(|state| state.is_idle = false));
+            discarded
+        } else {
+            next()
+        };
         let event = match read {
             Ok(Some(event)) => event,
             Ok(None) => continue,

@@ -80,9 +80,18 @@ impl Program {
 impl ForegroundProgram {
     /// Asks the program to end, since this process has to.
     pub fn end(&self) {
+        self.send(&[Signal::Terminate, Signal::Continue]);
+    }
+
+    pub fn interrupt(&self) {
+        self.send(&[Signal::Interrupt]);
+    }
+
+    /// Sends the signals, if the program has started.
+    fn send(&self, signals: &[Signal]) {
         if let Some(program) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            for signal in [Signal::Terminate, Signal::Continue] {
-                let _ = process::send(&program, signal);
+            for signal in signals {
+                let _ = process::send(&program, *signal);
             }
         }
     }
