@@ -67,7 +67,7 @@ pub use builds::{
 pub use context::{Startup, worker_limit};
 pub use error::OrchestratorError;
 pub use handle::{DeliveryGuard, Orchestrator, WaitRequest};
-pub use message_views::{DeliveryState, MessageView, inbox_entries, messages_to};
+pub use message_views::{DeliveryState, MessageView, inbox_entries, messages_to, messages_to_newest_attempt};
 pub use observer::{BossOverview, Observer, Overview};
 pub use own_repository::own_repository;
 pub use place::state_root;

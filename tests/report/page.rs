@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use orchestrator_boss::orchestrator::Scope;
+use orchestrator_boss::orchestrator::{RetryRequest, Scope};
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, Scheme};
 use crate::story::{self, PLANTED_KEY};
-use crate::support::wait::CEILING;
+use crate::support::wait::{CEILING, in_time};
 use crate::world::{World, mission};
 use crate::{program, stderr, stdout};
 
@@ -212,4 +212,54 @@ async fn report_filters_and_overwrites_only_reports() {
     let (code, _, said) = run(&["--output", "README"]);
     assert!(code == Some(1) && said.contains("cannot overwrite README: it is not a report"), "{said}");
     assert_eq!(fs::read_to_string(world.repo().join("README")).unwrap(), "hello\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reasons_and_authors_have_their_own_names() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let run = |arguments: &[&str]| {
+        let output = program(&world.path("home"), &world.repo()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        stdout(&output)
+    };
+    let asks = server.create_one(mission("asks", "session s-1\nsay BLOCKED: which <key>?")).await;
+    server.wait(&[&asks], CEILING).await;
+    let attempts = async |count: usize| {
+        let settled = async || server.orchestrator.get(&asks).await.unwrap().worker.settled.len() == count;
+        assert!(in_time(settled).await, "attempt {count} never settled");
+    };
+    run(&["message", &asks, "the second key"]);
+    attempts(2).await;
+    let feedback = RetryRequest { feedback: Some("use tabs".into()), ..RetryRequest::default() };
+    server.orchestrator.retry(&server.boss, &asks, feedback).await.unwrap();
+    attempts(3).await;
+    let stopped = server.create_one(mission("stopped", "hang")).await;
+    server.until(&stopped, "running").await;
+    run(&["message", &stopped, "look at b"]);
+    run(&["cancel", &stopped, "--reason", "the plan has changed"]);
+    let mut unprepared = mission("unprepared", "say x");
+    unprepared.setup_command = Some("echo no registry; exit 3".into());
+    let unprepared = server.create_one(unprepared).await;
+    server.wait(&[&unprepared], CEILING).await;
+    let html = run(&["report", "--output", "-"]);
+    for part in [
+        "Question: which &lt;key&gt;?",
+        "<b>User: </b>the second key",
+        "<b>Boss: </b>use tabs",
+        "by the user: the plan has changed",
+        "cancelled by the user: the plan has changed",
+        "<dt>Message</dt><dd><b>User: </b>look at b (not delivered)",
+        "Ended by</dt><dd>setup failed: ",
+        "<pre>no registry</pre>",
+    ] {
+        assert!(html.contains(part), "{part} is not in\n{html}");
+    }
+    if let Some(browser) = Browser::find() {
+        for width in [400, 1280] {
+            let seen = browser.ask(&html, LOOK, width, Scheme::Dark);
+            assert_eq!((&seen["beyond_when_open"], &seen["faint"]), (&json!([]), &json!([])), "{seen:#}");
+        }
+    }
+    server.orchestrator.shut_down().await;
 }

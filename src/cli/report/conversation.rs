@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::text;
 use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction};
 use crate::backend::AgentEvent;
-use crate::mission::message::Author;
+use crate::mission::message::{Author, Cancelled};
 use crate::orchestrator::LoggedEvent;
 
 /// Amounts read of a log's beginning and of its end, as multiples of the room for it.
@@ -49,7 +49,7 @@ pub enum ItemKind {
         end: Option<ToolResult>,
     },
     Edited(String),
-    /// A message from the boss or the user.
+    /// A message from the boss or the user. Without an author it is from this program.
     Message {
         by: Option<Author>,
         text: String,
@@ -137,12 +137,19 @@ fn items(events: Vec<LoggedEvent>, inbox_entries: &[InboxEntry]) -> Vec<Conversa
         items.extend(what(event).map(|what| ConversationItem { at, what }));
     }
     for inbox_entry in inbox_entries {
-        if let Instruction::Message { text, .. } = &inbox_entry.instruction {
-            let message =
-                ItemKind::Message { by: inbox_entry.by, text: text::head(&text::clean(text), SAID).into_owned() };
-            let place = items.iter().position(|item| item.at > inbox_entry.at).unwrap_or(items.len());
-            items.insert(place, ConversationItem { at: inbox_entry.at, what: message });
-        }
+        let by = inbox_entry.by;
+        let what = match &inbox_entry.instruction {
+            Instruction::Message { text, .. } => {
+                ItemKind::Message { by, text: text::head(&text::clean(text), SAID).into_owned() }
+            }
+            Instruction::Cancel { reason } => {
+                let cancelled = Cancelled { by, reason: reason.clone() };
+                ItemKind::Note(text::head(&text::clean(&cancelled.sentence()), LINE).into_owned())
+            }
+            Instruction::OverBudget { .. } => continue,
+        };
+        let place = items.iter().position(|item| item.at > inbox_entry.at).unwrap_or(items.len());
+        items.insert(place, ConversationItem { at: inbox_entry.at, what });
     }
     items
 }
@@ -260,7 +267,12 @@ mod tests {
         ];
         let attempt = attempt(folder.path(), &events);
         let instruction = Instruction::Message { text: "look at b".into(), delivery: Delivery::WhenReady };
-        attempt.post(&InboxEntry { id: uuid::Uuid::nil(), at: at(3), by: Some(Author::User), instruction }).unwrap();
+        let post = |seconds, instruction| {
+            let by = Some(Author::User);
+            attempt.post(&InboxEntry { id: uuid::Uuid::nil(), at: at(seconds), by, instruction }).unwrap()
+        };
+        post(3, instruction);
+        post(5, Instruction::Cancel { reason: "the plan has changed".into() });
         let conversation = Conversation::of(&attempt, 100_000);
         assert_eq!(conversation.gap, None);
         let end = ToolResult { how: "exit 101".into(), is_bad: true, output: "red".into() };
@@ -270,6 +282,7 @@ mod tests {
             ran("cargo test", Some(end)),
             ran("sleep 9", None),
             ItemKind::Message { by: Some(Author::User), text: "look at b".into() },
+            ItemKind::Note("cancelled by the user: the plan has changed".into()),
             ItemKind::Said("9000: late".into()),
         ];
         assert_eq!(whats, expected);

@@ -16,9 +16,9 @@ use crate::mission::entry::{AttemptSummary, Start};
 use crate::mission::id::BossId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::message::Author;
-use crate::mission::outcome::Changes;
+use crate::mission::outcome::{Changes, WorktreeSetup};
 use crate::mission::registry::Worker;
-use crate::orchestrator::{Observer, OrchestratorError, Overview, WorkerView};
+use crate::orchestrator::{self, DeliveryState, MessageView, Observer, OrchestratorError, Overview, WorkerView};
 
 /// Maximum number of workers in a report, the newest ones.
 const MOST_WORKERS: usize = 500;
@@ -64,6 +64,8 @@ pub struct WorkerSection {
     pub spent: Spent,
     /// The changed files of the last attempt with changes, with their lines if git still has the commits.
     pub files: Vec<FileLines>,
+    /// Messages to the newest attempt that wait, or were never delivered.
+    pub undelivered: Vec<MessageView>,
     /// The worker's folder.
     pub folder: PathBuf,
 }
@@ -86,6 +88,8 @@ pub struct AttemptSection {
     pub seconds: u64,
     pub verifying_seconds: f64,
     pub brief: Option<AttemptSummary>,
+    /// The setup of its worktree, with the end of the log.
+    pub setup: Option<WorktreeSetup>,
     /// The final message, as far as it is kept.
     pub final_message: String,
     /// Its context and the messages that it began with, if not with the mission's prompt, and their authors. A text
@@ -189,7 +193,10 @@ impl WorkerSection {
             .last()
             .map(|brief| files(&brief.changes, repository.map(|root| Checkout::new(root, &observer.trust())).as_ref()))
             .unwrap_or_default();
-        Self { attempts, spent, files, folder: folder.root().to_owned(), view }
+        // The next attempt receives the messages that an earlier one did not.
+        let mut undelivered = orchestrator::messages_to_newest_attempt(worker, &folder);
+        undelivered.retain(|message| matches!(message.state, DeliveryState::Waiting | DeliveryState::Never));
+        Self { attempts, spent, files, undelivered, folder: folder.root().to_owned(), view }
     }
 
     pub fn brief(&self) -> Option<&AttemptSummary> {
@@ -204,9 +211,9 @@ impl WorkerSection {
 impl AttemptSection {
     fn settled(dir: &AttemptDir, brief: &AttemptSummary, room: Option<usize>) -> Self {
         let outcome = dir.outcome().ok().flatten();
-        let final_message = match outcome {
-            Some(outcome) => outcome.run.final_message,
-            None => brief.final_message.clone(),
+        let (final_message, setup) = match outcome {
+            Some(outcome) => (outcome.run.final_message, outcome.run.setup),
+            None => (brief.final_message.clone(), brief.setup.clone()),
         };
         Self {
             number: brief.attempt,
@@ -218,6 +225,7 @@ impl AttemptSection {
             seconds: brief.elapsed(),
             verifying_seconds: brief.verification.seconds(),
             brief: Some(brief.clone()),
+            setup,
             final_message,
             asked: asked(dir),
             conversation: room.map(|room| Conversation::of(dir, room)),
@@ -237,6 +245,7 @@ impl AttemptSection {
             seconds: view.elapsed_seconds.unwrap_or(since_start),
             verifying_seconds: 0.0,
             brief: None,
+            setup: None,
             final_message: String::new(),
             asked: asked(dir),
             conversation: Some(Conversation::of(dir, room)),

@@ -10,8 +10,8 @@ use crate::cli::text::short_commit;
 use crate::mission::entry::AttemptSummary;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
-use crate::mission::message::{Author, describe_undelivered};
-use crate::mission::outcome::{Changes, FailureKind, Verification, blocked_by};
+use crate::mission::message::Author;
+use crate::mission::outcome::{Changes, FailureKind, Verification, WorktreeSetup, blocked_by};
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::orchestrator::{Collision, RaceView};
@@ -123,12 +123,12 @@ fn facts(report: &WorkerSection) -> Markup {
             }
             @if let Some(block) = &report.view.block { (fact("Blocked", plain(&hint::line(block)))) }
             @if let Some(waits_for) = &report.view.waits_for { (fact("Waits for", plain(waits_for))) }
-            @if worker.needs_you() {
-                (fact("Needs you", html! { "it reports that it is blocked: " (plain(blocked_by(report.brief().map_or("", |brief| &brief.final_message)).unwrap_or_default())) }))
+            @if let Some(question) = report.brief().and_then(question) {
+                (fact(if worker.needs_you() { "Needs you" } else { "Question" }, plain(question)))
             }
             @if let Some(cancelled) = cancelled { (fact("Cancelled", plain(&cancelled.words()))) }
-            @if let Some(undelivered) = report.brief().and_then(|brief| describe_undelivered(&brief.undelivered)) {
-                (fact("Not delivered", plain(&undelivered)))
+            @for message in &report.undelivered {
+                (fact("Message", html! { b { (author(message.by)) } (plain(&message.text)) " (" (message.state.as_str()) ")" }))
             }
             @if let Some(why) = &worker.failed_over { (fact("Failed over", plain(why))) }
             @if !worker.mission.depends_on.is_empty() {
@@ -209,24 +209,37 @@ fn exceptions(changes: &Changes) -> Markup {
     }
 }
 
+/// Returns the question of an attempt that reported that it is blocked.
+fn question(brief: &AttemptSummary) -> Option<&str> {
+    blocked_by(&brief.final_message).filter(|_| brief.says_blocked)
+}
+
 /// Renders the setup of the last attempt that had one.
 fn set_up(report: &WorkerSection) -> Markup {
-    let briefs = report.attempts.iter().rev().filter_map(|attempt| attempt.brief.as_ref());
-    let Some(setup) = briefs.filter_map(|brief| brief.setup.as_ref()).next() else { return html! {} };
-    let class = if setup.passed { "good" } else { "bad" };
-    fact("Setup", html! { span class=(class) { (setup.result()) } " " (code(&setup.command)) })
+    let Some(setup) = report.attempts.iter().rev().find_map(|attempt| attempt.setup.as_ref()) else {
+        return html! {};
+    };
+    fact("Setup", setup_detail(setup))
+}
+
+/// Renders a setup with its result and, if it failed, the end of its output.
+fn setup_detail(setup: &WorktreeSetup) -> Markup {
+    html! {
+        span class=(if setup.passed { "good" } else { "bad" }) { (setup.result()) }
+        " " (code(&setup.command))
+        @if setup.changed_files > 0 { ", changed " (text::count(setup.changed_files, "tracked file")) }
+        @if !setup.passed && !setup.log_tail.trim().is_empty() { pre { (text::clean(setup.log_tail.trim())) } }
+    }
 }
 
 fn verified(report: &WorkerSection) -> Markup {
-    let Some(verification_detail) = report.brief().and_then(|brief| verification_detail(report, &brief.verification))
-    else {
-        return html! {};
-    };
-    fact("Verification", verification_detail)
+    let Some(detail) = report.brief().and_then(|brief| verification_detail(report, brief)) else { return html! {} };
+    fact("Verification", detail)
 }
 
 /// Renders the command, its result, and the output of a failed run.
-fn verification_detail(report: &WorkerSection, found: &Verification) -> Option<Markup> {
+fn verification_detail(report: &WorkerSection, brief: &AttemptSummary) -> Option<Markup> {
+    let found = &brief.verification;
     let command = report.view.worker.mission.verify_command.as_deref()?;
     let result = verification(found)?;
     let log = match found {
@@ -236,7 +249,7 @@ fn verification_detail(report: &WorkerSection, found: &Verification) -> Option<M
     Some(html! {
         (result) " " code { (text::head(&text::clean(command), REASON)) }
         @if let Some(commit) = found.commit() { " at " code title=(commit) { (short_commit(commit)) } }
-        @if let Some(cause) = report.brief().and_then(|brief| brief.likely_cause.as_ref()) {
+        @if let Some(cause) = &brief.likely_cause {
             p { "Likely cause: " (text::head(&text::clean(&cause.words()), REASON)) }
         }
         @if !log.trim().is_empty() { pre { (text::clean(log.trim())) } }
@@ -296,10 +309,10 @@ fn conversation(report: &WorkerSection, attempt: &AttemptSection) -> Markup {
                     @if let Some(began) = attempt.began { ", from " (text::clock(began)) }
                 }
             }
-            @if let Some(brief) = attempt.brief.as_ref().filter(|_| !is_last) { (earlier(report, brief)) }
+            @if let Some(brief) = attempt.brief.as_ref().filter(|_| !is_last) { (earlier(report, attempt, brief)) }
             @if attempt.conversation.is_none() {
                 p.note { "Left out; see " code { (report.folder.to_string_lossy()) } "." }
-            } @else if conversation.items.is_empty() && conversation.gap.is_none() {
+            } @else if conversation.items.is_empty() && conversation.gap.is_none() && attempt.asked.is_empty() {
                 p.note { "No messages." }
             }
             ol {
@@ -328,17 +341,20 @@ fn author(by: Option<Author>) -> &'static str {
     }
 }
 
-/// Renders the end of an attempt that was not the last.
-fn earlier(report: &WorkerSection, brief: &AttemptSummary) -> Markup {
+/// Renders the end of an attempt that was not the last, with the reason.
+fn earlier(report: &WorkerSection, attempt: &AttemptSection, brief: &AttemptSummary) -> Markup {
     let failure = brief.failure.as_ref().filter(|failure| failure.kind != FailureKind::Verification);
     html! {
         @if let Some(failure) = failure {
-            p.note {
-                "Ended by " (failure.kind.as_str().replace('_', " ")) ": "
-                (text::head(&text::clean(&failure.message), REASON))
-            }
+            p.note { "Ended by " (failure.kind.as_str().replace('_', " ")) ": " (plain(&failure.message)) }
         }
-        @if let Some(verification_detail) = verification_detail(report, &brief.verification) { div.note { "Verification " (verification_detail) } }
+        @if let Some(cancelled) = &brief.cancelled { p.note { "Cancelled " (plain(&cancelled.words())) } }
+        @if let Some(question) = question(brief) { p.note { "Question: " (plain(question)) } }
+        @if let Some(setup) = attempt.setup.as_ref().filter(|setup| !setup.passed) {
+            div.note { "Setup " (setup_detail(setup)) }
+        }
+        @if let Some(detail) = verification_detail(report, brief) { div.note { "Verification " (detail) } }
+        @for note in &brief.changes.notes { p.note { "Note: " (plain(note)) } }
     }
 }
 
@@ -350,7 +366,7 @@ fn line(item: &ConversationItem) -> Markup {
     let (class, body) = match &item.what {
         ItemKind::Said(text) => ("said", html! { p { (text) } }),
         ItemKind::Thought(text) => ("thought", html! { p { (text) } }),
-        ItemKind::Message { by, text } => ("message", html! { p { b { (author(by.or(Some(Author::Boss)))) } (text) } }),
+        ItemKind::Message { by, text } => ("message", html! { p { b { (author(*by)) } (text) } }),
         ItemKind::Edited(paths) => ("edited", html! { p { "edited " code { (paths) } } }),
         ItemKind::Note(text) => ("other", html! { p { (text) } }),
         ItemKind::Ran { tool, what, end } => ("ran", ran(tool, what, end.as_ref())),
