@@ -1,10 +1,12 @@
 //! Runs a program in the foreground of this process's terminal, as a shell does, and takes the terminal back when the
 //! program ends or stops. The program has a process group of its own, so that Ctrl-C and Ctrl-Z reach only it.
 //!
-//! Only commands at a terminal use it: a server and a supervisor have none.
+//! Only commands at a terminal use it: a server and a supervisor have none. It alone uses `pre_exec`, and so forks, which
+//! is quick in a process of this size.
 
 use std::io::{self, stdin};
 use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
@@ -21,7 +23,19 @@ use super::record::Identity;
 /// however the program ended. If the user stops the program (Ctrl-Z), this process stops too, and both go on together.
 pub fn run_in_foreground(command: &mut Command, started: impl FnOnce(Identity)) -> io::Result<ExitStatus> {
     let modes = tcgetattr(stdin())?;
-    let child = command.process_group(0).spawn()?;
+    command.process_group(0);
+    // The program itself takes the terminal. If it had to wait for this process, it could fail at its first read: a read
+    // from the background is an error where nothing could continue the program.
+    // SAFETY: between fork and exec it makes only system calls, and allocates nothing.
+    unsafe { command.pre_exec(|| Ok(take_terminal()?)) };
+    let child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            // It may have had the terminal already.
+            take_back(&modes);
+            return Err(error);
+        }
+    };
     if let Some(identity) = Identity::of(child.id()) {
         started(identity);
     }
@@ -30,12 +44,19 @@ pub fn run_in_foreground(command: &mut Command, started: impl FnOnce(Identity)) 
     ended
 }
 
+/// Makes the group of this process the one in the foreground.
+fn take_terminal() -> rustix::io::Result<()> {
+    // SAFETY: the descriptor is only borrowed for this call. `stdin()` would allocate.
+    let terminal = unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) };
+    while_unstoppable(|| tcsetpgrp(terminal, getpgrp()))
+}
+
 /// Waits for the end of the program. Each time it stops, it gets the terminal again when this process goes on.
 fn follow(program: Pid, modes: &Termios) -> io::Result<ExitStatus> {
     let mut programs_modes = None;
     loop {
         let given = hand_over(program, programs_modes.as_ref());
-        // It may have used the terminal before it was in the foreground, which stops it.
+        // Continues it after a stop.
         let _ = kill_process_group(program, Signal::CONT);
         let status = wait(program, WaitOptions::UNTRACED)?;
         let Some(signal) = status.stopping_signal() else { return Ok(ExitStatus::from_raw(status.as_raw())) };
@@ -81,7 +102,7 @@ fn hand_over(program: Pid, modes: Option<&Termios>) -> io::Result<()> {
 /// Takes the terminal back. Errors are ignored, since the terminal may be gone.
 fn take_back(modes: &Termios) {
     while_unstoppable(|| {
-        let _ = tcsetpgrp(stdin(), getpgrp());
+        let _ = take_terminal();
         let _ = tcsetattr(stdin(), OptionalActions::Drain, modes);
     });
 }

@@ -6,9 +6,9 @@
 //! and sweeps after one that died.
 //!
 //! Rules of this module: A bare pid is never trusted, only pid and start time. A signal goes only to a process that is
-//! ours by tag or descent, now or when it was recorded; a name is no evidence. `pre_exec` is not used, since it
-//! forces a fork that gets slower with the memory of the parent. Nothing here depends on backends, missions or state
-//! files.
+//! ours by tag or descent, now or when it was recorded; a name is no evidence. Servers and supervisors do not use
+//! `pre_exec`, since it forces a fork that gets slower with the memory of the parent. Nothing here depends on backends,
+//! missions or state files.
 //!
 //! Linux and macOS differ in one module each (`linux.rs`, `macos.rs`) with the same functions.
 

@@ -86,7 +86,10 @@ async fn npm_project_is_installed_from_its_lock_file() {
     commit(&world);
 
     let (_, without) = run(&world.server(Some("boss")), "without", "node test.js").await;
-    assert!(matches!(&without, Verification::Failed { log_tail, .. } if log_tail.contains("MODULE_NOT_FOUND")), "{without:?}");
+    assert!(
+        matches!(&without, Verification::Failed { log_tail, .. } if log_tail.contains("MODULE_NOT_FOUND")),
+        "{without:?}"
+    );
     let server = world.server_with(Some("boss"), with_setup(&world, &npm("ci")));
     let (id, with) = run(&server, "with", "node test.js").await;
     assert!(matches!(with, Verification::Passed { .. }), "{with:?}");
