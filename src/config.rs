@@ -90,11 +90,11 @@ pub struct Settings {
     /// Maximum size of such a folder where the file system cannot clone files, so that they are copied.
     pub seed_limit_mib: u64,
     /// Folders in the worktrees of finished workers that `clean --builds` deletes, since tools create them again: names
-    /// of folders, and paths from the root of a worktree such as `web/generated`. Only folders count in which git
-    /// ignores everything. Folders with a valid `CACHEDIR.TAG` count too.
+    /// of folders, and paths from the root of a worktree such as `web/generated`. A folder counts only if git
+    /// ignores everything in it. Folders with a valid `CACHEDIR.TAG` count too.
     pub prune: Vec<String>,
-    /// Free space of the file system of the worktrees below which the server deletes such folders by itself, those of
-    /// the workers that finished first before the others, until that much is free. 0: only `clean --builds` does.
+    /// Minimum free space of the file system of the worktrees. Below it, the server deletes such folders by itself, those
+    /// of the workers that finished first, until that much is free. 0: only `clean --builds` deletes them.
     pub prune_below_mib: u64,
     /// Time limit of one run of a `verify_command`.
     pub verify_timeout_minutes: u32,
@@ -252,8 +252,8 @@ impl Default for Settings {
 /// Placeholders of `prompt_frame` that have no value in some missions. A line with such a placeholder is left out then.
 const OPTIONAL: [&str; 3] = ["subfolder", "branch", "verify_command"];
 
-/// Folders that tools always create again from the files of a project. Names that a project may use for anything else,
-/// such as `build` and `bin`, are not among them.
+/// Folders that tools always create again from the files of a project. Excludes names that a project may use for
+/// anything else, such as `build` and `bin`.
 const PRUNE: [&str; 20] = [
     "target",
     "node_modules",
@@ -531,7 +531,7 @@ impl Settings {
     }
 }
 
-/// Returns whether a path, relative to the root of a worktree, leads to something in it.
+/// Returns whether a path, relative to the root of a worktree, stays below that root.
 fn is_inside(path: &str) -> bool {
     let mut parts = Path::new(path).components().peekable();
     parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))

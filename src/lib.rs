@@ -123,7 +123,7 @@
 //! **Change a limit.**
 //!
 //! 1. Find it. Limits are named constants beside the code that enforces them: the ranges of a tool's arguments in its
-//!    file in `mcp/tools/`, in `mcp/arguments.rs` or in `config/fields.rs`, the default time limit in `mission/spec.rs`,
+//!    file in `mcp/tools/`, in `mcp/arguments.rs` or `config/fields.rs`, the default time limit in `mission/spec.rs`,
 //!    sizes of answers in `mcp/size.rs`, the size of one call in `mcp/transport.rs` (a batch has no limit of its own),
 //!    the waits of each client in `mcp/client.rs`, sizes of reports in `mission/context.rs`. Limits that a user can set
 //!    are in `config.rs`.

@@ -27,7 +27,7 @@ pub struct Assignment {
     pub model: Option<String>,
     pub effort: Option<String>,
     pub start: Start,
-    /// The reports of other workers that stand before the prompt: see [`crate::mission::context`].
+    /// The reports of other workers, which precede the prompt: see [`crate::mission::context`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
     /// Messages that were written for this attempt. `start` contains their texts too.
@@ -57,7 +57,7 @@ pub struct Assignment {
     /// The first of ten ports for the processes of the worker. `None` without a worktree of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// Those of its ports at which other processes listened when the attempt began.
+    /// The ports of its block on which other processes already listened when the attempt began.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports_in_use: Vec<u16>,
     /// The program of the CLI, as found on the server's PATH.
@@ -89,8 +89,8 @@ pub fn folder_within(worktree: &Path, inner: &Path) -> Option<PathBuf> {
 const WORKER_VARIABLE: &str = "ORCHESTRATOR_WORKER";
 const PORT_VARIABLE: &str = "ORCHESTRATOR_PORT";
 
-/// Returns the variables by which processes can keep apart from those of other workers: the id of their worker, and the
-/// first of its ports.
+/// Returns the variables that keep the processes of different workers apart: the id of their worker, and the first of
+/// its ports.
 pub fn worker_variables(id: &WorkerId, port: Option<u16>) -> BTreeMap<String, String> {
     let id = (WORKER_VARIABLE.to_owned(), id.to_string());
     let port = port.map(|port| (PORT_VARIABLE.to_owned(), port.to_string()));

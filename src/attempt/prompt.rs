@@ -1,5 +1,4 @@
-//! The prompt of a worker: the boss's text, after the context of its mission, inside a short frame, which the user can
-//! change.
+//! The prompt of a worker: the context of its mission and the boss's text, in a short frame that the user can change.
 
 use super::assignment::Assignment;
 use crate::mission::entry::Start;
@@ -57,7 +56,7 @@ fn framed(assignment: &Assignment, prompt: &str) -> String {
     ];
     let context = assignment.context.as_deref().unwrap_or_default();
     let lines = frame.lines().filter_map(|line| fill(line, &values));
-    // Last, so that braces in the boss's text and in reports are not filled in.
+    // Replaced last, so that braces in the boss's text and in reports are not taken for placeholders.
     lines.collect::<Vec<_>>().join("\n").replacen("{prompt}", &format!("{context}{prompt}"), 1)
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
 
-/// The variable by which a supervisor receives them.
+/// The environment variable through which a supervisor receives the secrets.
 pub const VARIABLE: &str = "ORCHESTRATOR_BACKEND_ENV";
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ impl Secrets {
         settings.custom.iter_mut().for_each(|backend| backend.env.clear());
         // The URL of a remote may contain a password, and supervisors do not need these settings.
         settings.repositories.clear();
-        // Its text may hold a key.
+        // The command may contain a key.
         settings.notify_command = None;
         settings
     }

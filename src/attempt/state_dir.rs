@@ -144,7 +144,7 @@ impl StateDir {
         self.root.join("ports.lock")
     }
 
-    /// Returns the lock of the supervisor that notifies the user of what ends without a server.
+    /// Returns the lock of the supervisor that notifies the user of attempts that end without a server.
     pub fn events_lock(&self) -> PathBuf {
         self.root.join("events.lock")
     }

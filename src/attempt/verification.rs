@@ -25,7 +25,7 @@ pub struct VerificationAssignment {
     /// The setup that runs first in the new worktree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<SetupTask>,
-    /// Ignored paths of the main checkout that the worktree gets a copy of, before the setup.
+    /// Ignored paths of the main checkout that are copied into the worktree before the setup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seed: Vec<String>,
     /// The path of the worktree. The default is in the folder of the verification run.

@@ -62,7 +62,7 @@ impl WorkerDir {
         files::read_json(&self.setup_path())
     }
 
-    /// Removes the record of the setup, durably. To be called before a worktree is created, or before parts of it are
+    /// Removes the record of the setup, durably. Must be called before a worktree is created or parts of it are
     /// deleted, so that a crash leaves no record of an earlier state.
     pub fn forget_setup(&self) -> Result<(), FileError> {
         let path = self.setup_path();
@@ -278,13 +278,14 @@ impl AttemptDir {
         self.root.join("outcome.json")
     }
 
-    /// Shows that this attempt ended while no server lived, so that the user is to be notified without one.
+    /// Returns the path of the mark that this attempt ended while no server ran, and that the user must be notified.
     pub fn event_pending(&self) -> PathBuf {
         self.root.join("event-pending")
     }
 
-    /// Claims an event for this process, which then notifies the user of it. `false` if another process has claimed it.
-    /// [`NotifyEvent::AllDone`] belongs to the attempt that ended last, and any other one to the end of this attempt.
+    /// Claims an event for this process, which then notifies the user. Returns `false` if another process has claimed
+    /// it. [`NotifyEvent::AllDone`] belongs to the attempt that ended last, and any other one to the end of this
+    /// attempt.
     pub fn claim_event(&self, event: NotifyEvent) -> Result<bool, FileError> {
         let name = if event == NotifyEvent::AllDone { "all-done-sent" } else { "event-sent" };
         match files::create_once(&self.root.join(name), b"") {

@@ -237,7 +237,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns the names of the mission's fields that the backend refuses together.
+    /// Returns the names of the mission's fields whose combination the backend refuses.
     pub fn fields(&self) -> [&'static str; 2] {
         let field = match self {
             Self::ForeignModel { .. } | Self::Model { .. } => "model_override",

@@ -73,11 +73,11 @@ impl Session {
         let adapter = backends.get(backend.as_str()).map_err(|error| CliError::Failed(hint::of(&error)))?;
         let Some(plan) = adapter.attach(session, &directory) else {
             let hint = format!("set attach_args of this backend, or use `orchestrator-boss message {id} TEXT`");
-            return Err(refused(format!("{backend} has no way to open a session in the terminal; {hint}")));
+            return Err(refused(format!("{backend} cannot open a session in the terminal; {hint}")));
         };
         let program = orchestrator::program_of(&settings, &backends, backend)?;
         let mut command = Command::new(&program);
-        // A CLI that finds them takes part in the session of the boss in whose shell this command runs.
+        // The variables would make the CLI join the session of the boss in whose shell this command runs.
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(backend::is_boss_variable)) {
             command.env_remove(name);
         }
@@ -85,7 +85,7 @@ impl Session {
         Ok(Self { worker: id.clone(), program, directory, command })
     }
 
-    /// Describes the end of the CLI for users. An exit code of its own is no error of this program.
+    /// Describes the end of the CLI for users. A non-zero exit status of the CLI is not an error of this program.
     pub fn result(&self, ended: io::Result<ExitStatus>) -> Result<String, CliError> {
         match ended {
             Ok(status) if status.success() => Ok(format!("left the session of {}", self.worker)),

@@ -167,7 +167,7 @@ impl CancelResult {
         }
     }
 
-    /// Returns whether it has ended and left no process.
+    /// Returns whether the worker has ended and left no process.
     pub fn is_good(&self) -> bool {
         self.error.is_none() && self.survivors.unwrap_or(0) == 0
     }

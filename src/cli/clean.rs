@@ -1,6 +1,6 @@
 //! `clean`: removes the worktrees of settled workers that hold no unmerged work, and with `--branches` their branches.
-//! The orchestrator removes them: it checks again, and keeps ignored files in a salvage ref. With `--builds` it removes
-//! no worktree, but the folders in them that tools create again.
+//! The orchestrator removes them: it checks again, and keeps ignored files in a salvage ref. With `--builds` it keeps
+//! the worktrees, and deletes only the folders in them that tools create again.
 
 mod builds;
 mod plan;
@@ -285,7 +285,7 @@ fn print_rows(title: &str, rows: Vec<(String, String, String)>) -> Result<(), Cl
     })
 }
 
-/// Asks the user, unless the answer was given with the call.
+/// Asks the user for confirmation, unless `--yes` was given.
 async fn confirmed(args: &CleanArgs, question: &str) -> Result<bool, CliError> {
     if args.yes {
         return Ok(true);

@@ -127,7 +127,7 @@ fn init(force: bool, places: &Places) -> Result<ExitCode, CliError> {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
     let schema = schema::write(&path);
-    // A line that names another file would make editors check the settings against that.
+    // If the file is not this program's schema, editors must not check the settings against it.
     let text = if schema.is_usable() { format!("{SCHEMA_LINE}\n{TEMPLATE}") } else { TEMPLATE.to_owned() };
     let written = if exists {
         files::replace_users_own(&path, text.as_bytes())
@@ -137,7 +137,7 @@ fn init(force: bool, places: &Places) -> Result<ExitCode, CliError> {
     written.map_err(|error| CliError::Failed(with_causes(&error)))?;
     output::line(&sanitize::text(&path.display().to_string()))?;
     if let Some(line) = schema.line() {
-        // The only output is the path, for scripts.
+        // Scripts expect only the path on stdout.
         let _ = writeln!(io::stderr(), "{}", sanitize::text(&line));
     }
     Ok(ExitCode::SUCCESS)

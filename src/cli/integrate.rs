@@ -299,7 +299,7 @@ impl IntegrationSummary {
         }
     }
 
-    /// Returns the reasons and the facts besides the head, a line for each.
+    /// Returns the reasons and the other facts that follow the head, one line each.
     fn details(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         let left_out = self.left_out.iter();

@@ -31,7 +31,7 @@ Exit codes:
   2    wrong usage, or unknown worker
   130  Ctrl-C: it may be delivered anyway; see `orchestrator-boss status w-3`")]
 pub(super) struct MessageArgs {
-    // Completion moves an argument to which it adds workers behind the others, so the places are explicit.
+    // The indexes are explicit because completion moves an argument with candidates behind the others.
     /// Worker, such as w-3
     #[arg(index = 1)]
     worker: String,

@@ -103,7 +103,7 @@ impl Editor {
         Ok(Self { worker: worker.id.clone(), name, command })
     }
 
-    /// Returns whether it is known to use no terminal.
+    /// Returns whether the editor is known to open a window of its own.
     pub fn is_graphical(&self) -> bool {
         let program = Path::new(self.command.get_program()).file_name();
         program.and_then(OsStr::to_str).is_some_and(|program| GRAPHICAL.contains(&program))

@@ -77,12 +77,12 @@ pub(super) fn paint(tone: Tone, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Returns the bytes that ring the bell and show the text on the desktop, for terminals that can.
+/// Returns the bytes that ring the bell and show the text on the desktop, if the terminal supports it.
 pub(super) fn announcement(text: &str) -> String {
     announcement_on(&env::var("TERM").unwrap_or_default(), text)
 }
 
-/// Terminals that know only OSC 777. All others know OSC 9 or neither, and some would show both.
+/// Terminals that support only OSC 777. All others support OSC 9 or neither, and some would show the text of both.
 const OSC_777_TERMINALS: [&str; 2] = ["rxvt", "foot"];
 
 fn announcement_on(terminal: &str, text: &str) -> String {

@@ -1,5 +1,5 @@
-//! Notifies the user of what ended while no server lived: the last work of a supervisor process, after its attempt has
-//! settled. It changes no state, except that it claims the events that it sends.
+//! Notifies the user of attempts that ended while no server ran. A supervisor process does this last, after its attempt
+//! has settled. It changes no state, except that it claims the events that it sends.
 
 use std::fs;
 use std::io;
@@ -21,10 +21,10 @@ use crate::mission::user_event::{self, NotifyEvent, UserEvent};
 use crate::orchestrator::{EVENT_WAVE, OrchestratorError, send_user_events};
 use crate::store::reader::Reader;
 
-/// Notifies the user of the end of this attempt, unless a server lives: that one does it, or its successor.
+/// Notifies the user of the end of this attempt, unless a server runs: then that server or its successor does it.
 pub(super) fn after_attempt(root: &Path) {
     if let Err(error) = notify(&AttemptDir::at(root.to_owned())) {
-        tracing::warn!(%error, "cannot notify the user: the next server does");
+        tracing::warn!(%error, "cannot notify the user; the next server will");
     }
 }
 
@@ -38,7 +38,7 @@ fn notify(attempt: &AttemptDir) -> Result<(), OrchestratorError> {
         return Ok(());
     }
     files::create_once(&attempt.event_pending(), b"")?;
-    // One supervisor after another: the first one also notifies of what ends meanwhile.
+    // One supervisor at a time: the first one also sends the events of attempts that end meanwhile.
     let _lock = lease::wait_for(&state.events_lock())?;
     if !attempt.event_pending().exists() {
         return Ok(());
@@ -55,13 +55,13 @@ fn notify(attempt: &AttemptDir) -> Result<(), OrchestratorError> {
     })
 }
 
-/// Returns whether a server lives that will record the end. Commands such as `retry` are none.
+/// Returns whether a live server will record the end. One-shot clients such as `retry` do not count.
 fn has_server(reader: &Reader) -> bool {
     let mut servers = reader.registry().servers.iter().filter(|(_, server)| !server.boss.is_one_shot_client());
     servers.any(|(id, _)| lease::is_held(&reader.dir().server_lock(id)))
 }
 
-/// Claims what has ended without a server, and returns its events.
+/// Claims the events of attempts that ended without a server, and returns them.
 fn claim_all(
     mut reader: Reader,
     settings: &Settings,
@@ -96,7 +96,7 @@ fn newest_attempt(dir: &StateDir, worker: &Worker) -> AttemptDir {
     dir.worker(&worker.id).attempt(worker.attempt)
 }
 
-/// Removes the mark that the user is to be notified of this attempt's end. `false` if there is none.
+/// Removes the mark that the user must be notified of this attempt's end. Returns `false` without such a mark.
 fn take_pending(attempt: &AttemptDir) -> Result<bool, FileError> {
     let path = attempt.event_pending();
     match fs::remove_file(&path) {

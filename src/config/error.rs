@@ -43,7 +43,7 @@ pub enum InvalidSettings {
     SetupTimeout(f64),
     #[error("seed names {0:?}, which is not in a worktree")]
     Seed(String),
-    #[error("prune names {0:?}, which is not in a worktree")]
+    #[error("prune names {0:?}, which is not a path inside a worktree")]
     Prune(String),
     #[error("integration_branch is empty")]
     EmptyBranch,
@@ -74,7 +74,7 @@ pub enum ProfileError {
     Refused(#[from] Refusal),
 }
 
-/// A name that no profile has.
+/// The error for a name that no profile has.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[error("cannot use the profile {name:?}: {}", if known.is_empty() {
     "the user's settings have no profiles".to_owned()
@@ -127,7 +127,7 @@ impl Hinted for ProfileError {
         match self {
             Self::Name => vec![Hint::to("choose another name")],
             Self::FullPermissions => vec![Hint::to("use \"edit\""), Hint::Set("allow_full_permissions")],
-            // Their texts say what is accepted.
+            // The error texts already name the accepted values.
             Self::Field(_) => Vec::new(),
             Self::Refused(refusal) => refusal.hints(),
         }

@@ -11,7 +11,7 @@ pub const NAME: usize = 200;
 pub const LINE: usize = 8 * 1024;
 /// Maximum size in bytes of a prompt or message.
 pub const PROMPT: usize = 1024 * 1024;
-/// A week.
+/// One week.
 pub const LONGEST_TIMEOUT_MINUTES: u64 = 7 * 24 * 60;
 pub const MAX_ATTEMPTS: u64 = 20;
 pub const MAX_FALLBACKS: u64 = 10;
@@ -37,7 +37,7 @@ const ONLY_IN_MISSIONS: [(&str, &str); 9] = [
 pub enum FieldError {
     #[error("{field} is empty: give a text, or omit it if it is optional")]
     Empty { field: &'static str },
-    #[error("{field} is {is} bytes long, at most {max} are accepted: {advice}")]
+    #[error("{field} has {is} bytes, but at most {max} are allowed: {advice}")]
     TooLong { field: &'static str, is: usize, max: usize, advice: &'static str },
     #[error("{field} contains the control character {character:?}: it must be one line of plain text")]
     Control { field: &'static str, character: char },
@@ -55,8 +55,8 @@ pub enum FieldError {
 
 type Result<T> = std::result::Result<T, FieldError>;
 
-/// Checks one line: no control characters, and none that change the direction of text. Returns it without spaces
-/// around it.
+/// Checks that a text is one line without control characters and characters that change the direction of text. Returns
+/// it without surrounding spaces.
 pub fn line(field: &'static str, text: String, max: usize) -> Result<String> {
     let text = filled(field, text, max)?;
     match text.chars().find(|c| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')) {
@@ -90,7 +90,7 @@ fn filled(field: &'static str, text: String, max: usize) -> Result<String> {
     Ok(text)
 }
 
-/// Checks a whole number, which may be `least`, `max` or anything between.
+/// Checks that a whole number is from `least` to `max`, inclusive.
 pub fn range(field: &'static str, value: u64, least: u64, max: u64) -> Result<u64> {
     if (least..=max).contains(&value) {
         Ok(value)
@@ -116,7 +116,7 @@ pub fn backend(backends: &Backends, text: String) -> Result<String> {
 }
 
 impl FieldError {
-    /// Returns the key of the field in a settings file. `None` for an unknown backend, which two fields can name.
+    /// Returns the key of the field in a settings file. `None` for an unknown backend, since two fields name backends.
     pub(super) fn key(&self) -> Option<&'static str> {
         match self {
             Self::Empty { field }
@@ -131,7 +131,7 @@ impl FieldError {
     }
 }
 
-/// Returns why a profile cannot set this field of a mission. `None` for a name that is no such field.
+/// Returns why a profile cannot set this field of a mission. `None` for any other name.
 pub(super) fn why_not_in_profile(field: &str) -> Option<&'static str> {
     ONLY_IN_MISSIONS.iter().find(|(name, _)| *name == field).map(|(_, why)| *why)
 }

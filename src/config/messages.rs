@@ -52,7 +52,7 @@ fn every_message_is_as_recorded() {
     rows.push(invalid(profiles[0]));
     rows.extend(profiles.map(|text| {
         in_profile(text, |error| match error {
-            // These pass on an error of another place.
+            // These variants only wrap an error of another type.
             ProfileError::Refused(_) | ProfileError::Field(_) => "InvalidSettings::Profile".to_owned(),
             own => variant_of(own),
         })

@@ -40,7 +40,7 @@ impl InvalidSettings {
 }
 
 impl ProfileError {
-    /// Returns whether a line of the profile's section sets what is refused.
+    /// Returns whether a line of the profile's section sets the refused field.
     fn is_about(&self, line: &str) -> bool {
         let sets = |key: &str| names(line, key);
         match self {
@@ -55,7 +55,7 @@ impl ProfileError {
     }
 }
 
-/// Returns the place of a line in the section of a profile, or else of the section.
+/// Returns the position of the first wanted line in a profile's section, or else of the section's title.
 fn in_profile(text: &str, name: &str, is_wanted: impl Fn(&str) -> bool) -> Option<Position> {
     let titles = ["", "\"", "'"].map(|quote| format!("[profiles.{quote}{name}{quote}]"));
     let is_title = |line: &str| titles.iter().any(|title| line.starts_with(title.as_str()));

@@ -1,5 +1,5 @@
-//! Profiles: named sets of mission fields (`[profiles.NAME]`). A value is checked here by the same functions as that of
-//! a call. Resolving a profile is the business of the caller, before anything is registered.
+//! Profiles: named sets of mission fields (`[profiles.NAME]`). Their values are checked by the same functions as those
+//! of a call. The caller resolves a profile before it registers anything.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Checks all values, each by itself, and returns them as they are used.
+    /// Checks each value by itself, and returns the values in the form in which they are used.
     pub fn checked(self, backends: &Backends) -> Result<Self, FieldError> {
         let command = |field: &'static str| move |text: String| fields::text(field, text, LINE);
         let number = |field: &'static str, max: u64| move |value: u64| fields::range(field, value, 1, max);
@@ -112,7 +112,7 @@ impl Profile {
         (merged, supplied)
     }
 
-    /// Checks what its own backend refuses in any mission.
+    /// Checks for values that its own backend refuses in every mission.
     fn check_backend(&self, backends: &Backends) -> Result<(), ProfileError> {
         let Some(backend) = &self.backend else { return Ok(()) };
         let mission = Mission {
@@ -121,7 +121,7 @@ impl Profile {
             backend: BackendName::from(backend.as_str()),
             model: self.model_override.clone(),
             effort: self.model_effort.clone(),
-            // No backend checks the place.
+            // A placeholder: no backend checks the place.
             place: Place::Directory { path: Default::default() },
             setup_command: None,
             verify_command: None,
@@ -168,7 +168,7 @@ impl Settings {
         })
     }
 
-    /// Checks a profile, as far as that needs no mission, and returns it with its values as they are used.
+    /// Checks a profile as far as possible without a mission, and returns it with its values as they are used.
     pub(super) fn checked_profile(
         &self,
         name: &str,

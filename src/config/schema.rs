@@ -1,7 +1,8 @@
-//! The JSON schema of the settings file, for editors. It is made from the types that parse the file, so both accept the
-//! same names and types; what only [`Settings::parse`] can check (placeholders, models, pairs of settings) is not in it.
+//! The JSON schema of the settings file, for editors. It is generated from the types that parse the file, so both
+//! accept the same names and types. It lacks the rules that only [`Settings::parse`] can check (placeholders, models,
+//! pairs of settings).
 //!
-//! Draft 7, which Taplo and Even Better TOML read.
+//! It uses draft 7, which Taplo and Even Better TOML support.
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
@@ -45,8 +46,8 @@ pub(super) fn schema() -> Value {
     schema
 }
 
-/// Removes what has no meaning in TOML: `null`, which stands for a setting that is left out, and the sizes of Rust's
-/// numbers. Joins the lines of descriptions.
+/// Removes parts without a meaning in TOML: `null`, which stands for an omitted setting, and the formats of Rust's
+/// number types. Joins the lines of descriptions.
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Array(parts) => parts.iter_mut().for_each(tidy),
@@ -73,7 +74,7 @@ fn tidy(schema: &mut Value) {
     }
 }
 
-/// Removes the settings that are not set.
+/// Removes the unset settings from a default.
 fn set_values(value: Value) -> Value {
     match value {
         Value::Object(fields) => {

@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 /// The size of files and folders on disk, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskSize {
-    /// The space that they take. A file with several names counts once.
+    /// The space that they use. A file with several hard links counts once.
     pub bytes: u64,
-    /// The part of it that their removal frees: without files that have another name elsewhere, such as in the store of
-    /// a package manager.
+    /// The part of it that their removal frees. Excludes files with a hard link elsewhere, such as in the store of a
+    /// package manager.
     pub freed: u64,
-    /// False if there was no time for the rest.
+    /// False if the time limit ended the measurement early.
     pub is_whole: bool,
 }
 
 /// Measures files and folders without following links.
 pub fn measure<'a>(paths: impl IntoIterator<Item = &'a Path>, limit: Duration) -> DiskSize {
     let began = Instant::now();
-    // The number of names of a file that were not seen yet.
+    // The number of hard links of each file, by device and inode, that were not seen yet.
     let mut names: HashMap<(u64, u64), u64> = HashMap::new();
     let mut size = DiskSize { bytes: 0, freed: 0, is_whole: true };
     let mut left: Vec<PathBuf> = paths.into_iter().map(Path::to_owned).collect();

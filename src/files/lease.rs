@@ -21,7 +21,7 @@ impl Drop for Lease {
     }
 }
 
-/// Takes the lock, and waits for the process that holds it.
+/// Takes the lock. Blocks while another process holds it.
 pub fn wait_for(path: &Path) -> Result<Lease, FileError> {
     let fail = |source| FileError::write(path, source);
     let file = files::private().create(true).append(true).open(path).map_err(fail)?;

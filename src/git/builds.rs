@@ -1,12 +1,12 @@
 //! Finds the folders of a worktree that tools create again, such as `node_modules`, and deletes them.
 //!
-//! A folder is a build if the user's list has its name or path, or if it has a valid `CACHEDIR.TAG`, and if nothing in
-//! it can be work: git ignores everything in it, it holds no git repository, and nothing in it was copied from the main
-//! checkout. Links and other file systems are never entered.
+//! A folder is a build if the user's list has its name or path, or if it has a valid `CACHEDIR.TAG`. In addition,
+//! nothing in it can be work: git ignores everything in it, it holds no git repository, and nothing in it was copied
+//! from the main checkout. Links and other file systems are never entered.
 //!
-//! A build is first moved, as a whole, into a folder of the same worktree that git ignores, and deleted there. Wherever
-//! the process ends, no part of a build is left in its place. [`Aside::delete`] finishes what an earlier process began.
-//! This module decides nothing about workers: the caller knows that no process uses the worktree.
+//! A build is first moved as a whole into an ignored folder of the same worktree, and deleted there. So a crash at any
+//! point leaves no partial build in its original place. [`Aside::delete`] completes the work of an interrupted process.
+//! The caller ensures that no process uses the worktree.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -27,7 +27,7 @@ use crate::mission::hint::{Hint, Hinted};
 
 /// Folder of this program in a worktree, which git ignores: see [`super::Repository::exclude`].
 const OWN_FOLDER: &str = ".orchestrator";
-/// Beginning of the names of builds in that folder.
+/// Prefix of the names of builds in that folder.
 const ASIDE: &str = "pruned-";
 
 #[derive(Debug, thiserror::Error)]
@@ -58,17 +58,17 @@ pub struct BuildRules<'a> {
     pub listed: &'a [String],
     /// Files and folders that were copied into the worktree, relative to its root.
     pub copied: &'a [PathBuf],
-    /// When to stop. `None`: when all is found.
+    /// The time at which the search stops. `None` without a limit.
     pub until: Option<Instant>,
 }
 
-/// The builds of a worktree, by their paths relative to its root. No path is in another one.
+/// The builds of a worktree, by their paths relative to its root. No path is inside another.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Builds {
     pub folders: Vec<PathBuf>,
-    /// Folders that look like builds, and stay.
+    /// Folders that look like builds but stay.
     pub kept: Vec<KeptBuild>,
-    /// True if the time was up before all was found.
+    /// True if the time limit ended the search early.
     pub is_partial: bool,
 }
 
@@ -79,8 +79,8 @@ pub struct KeptBuild {
     pub why: KeepReason,
 }
 
-/// The reason why a folder is not deleted although its name or its tag says that it is a build. Paths are relative to
-/// the root of the worktree.
+/// The reason why a folder is not deleted although its name or its tag marks it as a build. Paths are relative to the
+/// root of the worktree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeepReason {
     /// It is, or holds, this git repository.
@@ -128,8 +128,8 @@ struct Search<'a> {
     worktree: &'a Checkout,
     rules: BuildRules<'a>,
     device: u64,
-    /// The files that git does not ignore, and the folders that hold one. Git is asked once, and only if a folder looks
-    /// like a build.
+    /// The files that git does not ignore, and the folders that hold one. Read from git once, when the first folder
+    /// looks like a build.
     shown: Option<HashSet<PathBuf>>,
     found: Builds,
 }
@@ -139,7 +139,7 @@ impl Search<'_> {
         self.rules.until.is_some_and(|until| Instant::now() >= until)
     }
 
-    /// Examines one folder, and adds its subfolders to those that are left if it is no build.
+    /// Examines one folder. Adds its subfolders to `left`, unless it looks like a build or is not part of the worktree.
     fn visit(&mut self, folder: PathBuf, left: &mut Vec<PathBuf>) -> Result<(), CommandError> {
         let absolute = self.worktree.join(&folder);
         let is_root = folder.as_os_str().is_empty();
@@ -150,7 +150,7 @@ impl Search<'_> {
         let is_here = fs::symlink_metadata(&absolute).is_ok_and(|found| found.dev() == self.device);
         let is_repository = absolute.join(".git").symlink_metadata().is_ok();
         let Ok(entries) = fs::read_dir(&absolute) else { return Ok(()) };
-        // Git answers for this repository only.
+        // Git lists no files of nested repositories.
         if !is_here || (is_repository && !is_root) {
             return Ok(());
         }
@@ -196,7 +196,7 @@ impl Search<'_> {
         }
     }
 
-    /// Returns what must not be deleted with the folder.
+    /// Returns the first content that must not be deleted, if there is any.
     fn content_to_keep(&self, folder: &Path) -> Option<KeepReason> {
         let mut folders = vec![folder.to_owned()];
         while let Some(folder) = folders.pop() {
@@ -213,7 +213,7 @@ impl Search<'_> {
                 return Some(KeepReason::Unreadable(folder));
             };
             let has = |name: &str| entries.iter().any(|entry| entry.file_name() == name);
-            // The second is the content of a bare repository.
+            // A bare repository has no `.git`, but these three.
             if has(".git") || has("HEAD") && has("objects") && has("refs") {
                 return Some(KeepReason::Repository(folder));
             }
@@ -236,13 +236,13 @@ pub struct Aside {
 }
 
 impl Aside {
-    /// Creates the folder. Git must ignore it in all worktrees.
+    /// Creates the folder. The caller has excluded it from git.
     pub fn make(worktree: &Path) -> Result<Self, BuildsError> {
         let folder = worktree.join(OWN_FOLDER);
         match folder.symlink_metadata() {
             Ok(found) if found.is_dir() => {}
             Ok(_) => return Err(BuildsError::NoFolder { path: folder }),
-            // Without its parents, since the worktree may just have been removed.
+            // Creates no parents, since the worktree may have been removed meanwhile.
             Err(_) => fs::DirBuilder::new()
                 .mode(0o700)
                 .create(&folder)
@@ -277,18 +277,18 @@ impl Aside {
         ours.map(|entry| entry.path()).collect()
     }
 
-    /// Deletes everything that was moved aside, by this process or an earlier one. Another process may do the same.
+    /// Deletes everything that this process or an earlier one moved aside. Several processes may do so at once.
     pub fn delete(worktree: &Path) -> Result<(), BuildsError> {
         for path in Self::content(worktree) {
             delete_all(&path).map_err(|source| BuildsError::Delete { path, source })?;
         }
-        // It stays if it holds anything else.
+        // Fails if the folder holds anything else, which must stay.
         let _ = fs::remove_dir(worktree.join(OWN_FOLDER));
         Ok(())
     }
 }
 
-/// Deletes a folder, also if folders in it are read-only, as in the module cache of Go.
+/// Deletes a folder even if folders in it are read-only, as in the module cache of Go.
 fn delete_all(folder: &Path) -> io::Result<()> {
     let gone = |deleted: io::Result<()>| match deleted {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -7,7 +7,7 @@ use std::path::Path;
 /// Files that mark a folder as regenerable: <https://bford.info/cachedir/>, and the one of Python environments.
 const MARKS: [&str; 2] = ["CACHEDIR.TAG", "pyvenv.cfg"];
 
-/// The file of these with a signature, and the signature.
+/// The mark that has a signature, and this signature.
 const CACHE_TAG: &str = "CACHEDIR.TAG";
 const CACHE_TAG_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
@@ -97,7 +97,7 @@ pub(super) fn is_marked_regenerable(folder: &Path) -> bool {
     MARKS.iter().any(|mark| folder.join(mark).is_file())
 }
 
-/// Returns whether a folder has a `CACHEDIR.TAG` with the right signature, which is a file and no link.
+/// Returns whether a folder has a `CACHEDIR.TAG` with the right signature that is a regular file.
 pub(super) fn has_cache_tag(folder: &Path) -> bool {
     let tag = folder.join(CACHE_TAG);
     let mut start = [0; CACHE_TAG_SIGNATURE.len()];

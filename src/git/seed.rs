@@ -29,7 +29,7 @@ type Reason = String;
 /// The result of copying ignored paths.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Seeded {
-    /// The paths that the worktree has now. An interrupted creation may have copied some of them before.
+    /// The paths that now exist in the worktree. An interrupted creation may have copied some of them before.
     pub there: Vec<String>,
     /// The paths that were left out, with the reasons. A path that the main checkout does not have is not among them.
     pub left_out: Vec<String>,

@@ -30,8 +30,8 @@ impl Default for Retention {
 
 /// Returns the workers to move, oldest first. Empty if there are not too many.
 ///
-/// Workers whose end is not acknowledged stay, and so do those that open missions wait for. A worker that stays keeps the
-/// newer ones of its task too, so that the newest worker of a task in the registry is the newest of all.
+/// Workers whose end is not acknowledged stay, and so do those that open missions wait for. A worker that stays keeps
+/// the newer ones of its task too, so that the newest worker of a task in the registry is the newest of all.
 pub fn movable(registry: &Registry, retention: Retention, now: Timestamp) -> Vec<WorkerId> {
     let settled = registry.workers().filter(|worker| worker.status.is_settled()).count();
     if settled <= retention.newest + retention.slack {

@@ -108,11 +108,11 @@ pub enum Rejection {
     TaskOpen { task: TaskId, worker: WorkerId, status: &'static str },
     #[error("cannot use task_id {:?}: it is in this batch more than once", task.as_str())]
     TaskTwice { task: TaskId },
-    #[error("cannot depend on {name:?}: it is no task or worker here; there are {known}")]
+    #[error("cannot depend on {name:?}: no task or worker here has this name; there are {known}")]
     UnknownDependency { name: String, known: String },
     #[error("cannot depend on {name:?}: it is {meanings}")]
     AmbiguousDependency { name: String, meanings: String },
-    #[error("cannot take context from {name:?}: it is no task or worker here; there are {known}")]
+    #[error("cannot take context from {name:?}: no task or worker here has this name; there are {known}")]
     UnknownContext { name: String, known: String },
     #[error("cannot take context from {name:?}: it is {meanings}")]
     AmbiguousContext { name: String, meanings: String },

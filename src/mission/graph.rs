@@ -1,9 +1,10 @@
 //! Dependencies of missions (`depends_on`) and the reports that they wait for (`context_from`), evaluated on the
 //! registry. Pure.
 //!
-//! A dependency must be completed. A report is waited for until its worker has settled, however it ends, so only a
-//! worker that is blocked itself holds it up. No circle of both kinds is registered. Retries can close one later, since
-//! a task is represented by its newest worker; reports within a circle are not waited for, so that it dissolves.
+//! A dependency must be completed. A report is awaited until its worker has settled with any outcome, so it blocks a
+//! mission only while its worker is itself blocked. No cycle of dependencies and reports is registered. A retry can
+//! close one later, since a task is represented by its newest worker. Reports within a cycle are not awaited, which
+//! breaks it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -48,7 +49,7 @@ pub fn readiness(registry: &Registry, worker: &Worker) -> Readiness {
     if waiting.is_empty() { Readiness::Ready } else { Readiness::Waiting(waiting) }
 }
 
-/// Returns the worker that a source of context means now.
+/// Returns the worker to which a source of context currently refers.
 pub fn source<'a>(registry: &'a Registry, source: &ContextSource) -> Option<&'a Arc<Worker>> {
     match source {
         ContextSource::Task(task) => registry.task(task),
@@ -60,10 +61,10 @@ pub fn source<'a>(registry: &'a Registry, source: &ContextSource) -> Option<&'a 
 fn awaited<'a>(registry: &'a Registry, worker: &Worker, of: &ContextSource) -> Option<&'a Arc<Worker>> {
     let other = source(registry, of).filter(|_| worker.next.takes_context())?;
     let has_reported = other.status.is_settled() && retry::automatic(other).is_none();
-    (!has_reported && !is_in_circle(registry, worker, other)).then_some(other)
+    (!has_reported && !is_in_cycle(registry, worker, other)).then_some(other)
 }
 
-/// Returns a name in a few letters: the task's, or the worker's number.
+/// Returns a short name: the id of the task, or the number of the worker.
 fn short(source: &ContextSource, other: &Worker) -> String {
     match (source, other.number()) {
         (ContextSource::Task(task), _) if task.as_str() != other.id.as_str() => task.to_string(),
@@ -94,7 +95,7 @@ fn dependency(registry: &Registry, task: &TaskId) -> Dependency {
 /// Returns the state of a task, apart from its own dependencies.
 fn end_of(registry: &Registry, task: &TaskId) -> Dependency {
     let Some(worker) = registry.task(task) else {
-        let why = format!("task {task}, which it depends on, is not known any more");
+        let why = format!("task {task}, which it depends on, is no longer known");
         return Dependency::Broken(Advice::new(why, Vec::new()));
     };
     match race::standing(registry, worker) {
@@ -158,9 +159,9 @@ fn broken_below(registry: &Registry) -> HashSet<u64> {
     broken
 }
 
-/// Returns whether two queued workers wait for each other, directly or not. `other` is one that `worker` waits for.
-fn is_in_circle(registry: &Registry, worker: &Worker, other: &Worker) -> bool {
-    let circular = registry.in_circles.0.get_or_init(|| in_circles(registry));
+/// Returns whether two queued workers wait for each other, directly or indirectly. `worker` waits for `other`.
+fn is_in_cycle(registry: &Registry, worker: &Worker, other: &Worker) -> bool {
+    let circular = registry.in_cycles.0.get_or_init(|| in_cycles(registry));
     let is_in = |worker: &Worker| worker.number().is_some_and(|number| circular.contains(&number));
     if !is_in(worker) || !is_in(other) {
         return false;
@@ -177,7 +178,7 @@ fn is_in_circle(registry: &Registry, worker: &Worker, other: &Worker) -> bool {
     false
 }
 
-/// Returns the queued workers that a queued worker waits for, circles included.
+/// Returns the queued workers for which a queued worker waits, including those in a cycle.
 fn queued_below<'a>(registry: &'a Registry, worker: &'a Worker) -> impl Iterator<Item = &'a Worker> {
     let is_queued = |worker: &Worker| worker.status == WorkerStatus::Queued;
     let tasks = worker.mission.depends_on.iter().filter_map(move |task| registry.task(task));
@@ -186,9 +187,9 @@ fn queued_below<'a>(registry: &'a Registry, worker: &'a Worker) -> impl Iterator
     below.map(|below| &**below).filter(move |below| is_queued(worker) && is_queued(below))
 }
 
-/// Returns the numbers of all queued workers that are in a circle, or wait for one. There is none without a retry, since
-/// no circle is registered.
-fn in_circles(registry: &Registry) -> HashSet<u64> {
+/// Returns the numbers of all queued workers that are in a cycle, or wait for one. Without a retry there are none,
+/// since no cycle is registered.
+fn in_cycles(registry: &Registry) -> HashSet<u64> {
     let queued = || registry.workers().filter(|worker| worker.status == WorkerStatus::Queued);
     if queued().all(|worker| worker.settled.is_empty()) {
         return HashSet::new();
@@ -387,8 +388,8 @@ mod tests {
             }
         }
 
-        /// However tasks are created again, settled and retried: while nothing runs, a worker that waits only for
-        /// reports can start.
+        /// Checks with any sequence of new, settled and retried tasks that, while nothing runs, a worker that waits
+        /// only for reports can start.
         #[test]
         fn reports_never_hold_up_everything(
             steps in prop::collection::vec((0..4u8, 0..6usize, prop::collection::vec(0..8usize, 0..3)), 0..60),

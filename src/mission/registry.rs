@@ -41,7 +41,7 @@ pub struct Registry {
     #[serde(skip)]
     pub(super) broken_below: Derived<HashSet<u64>>,
     #[serde(skip)]
-    pub(super) in_circles: Derived<HashSet<u64>>,
+    pub(super) in_cycles: Derived<HashSet<u64>>,
 }
 
 /// A value that is derived from the others on first use, and so is not compared.
@@ -109,10 +109,10 @@ impl Registry {
         self.put(worker);
     }
 
-    /// Drops the derived values, after a change of what a worker can wait for.
+    /// Drops the derived values. Must be called after a change of anything for which a worker can wait.
     pub(super) fn forget_derived(&mut self) {
         self.broken_below = Derived::default();
-        self.in_circles = Derived::default();
+        self.in_cycles = Derived::default();
     }
 
     /// Rebuilds the indexes. Must be called once after loading a saved registry.

@@ -45,7 +45,7 @@ pub struct Mission {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
     pub permissions: Permissions,
-    /// The user's profile that supplied fields. Their values are those of its creation.
+    /// The user's profile that supplied fields. The mission keeps the values from its creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! Events for the user: which event the progress of a worker is, and the JSON that the `notify_command` reads. Pure.
-//! A server sends them while one lives, and otherwise the supervisor of the attempt.
+//! Events for the user: which event follows from the progress of a worker, and the JSON that the `notify_command`
+//! reads. Pure. A live server sends them, or without one the supervisor of the attempt.
 
 use std::path::PathBuf;
 
@@ -73,7 +73,7 @@ pub enum Progress {
     Settled,
 }
 
-/// Returns how far a worker is, with the event that this is for the user. `stalled` is the evidence of a stall.
+/// Returns the progress of a worker, and the event for the user. `stalled` is the evidence of a stall.
 pub fn progress(registry: &Registry, worker: &Worker, stalled: Option<&str>) -> (Progress, Option<WorkerEvent>) {
     if delivery::is_final(worker) {
         return (Progress::Settled, end(worker));
@@ -85,8 +85,8 @@ pub fn progress(registry: &Registry, worker: &Worker, stalled: Option<&str>) -> 
     }
 }
 
-/// Returns the event of a settled worker that is not tried again. A cancelled worker is none: the user or the boss
-/// ended it.
+/// Returns the event of a settled worker that is not tried again. `None` for a cancelled worker, since the user or
+/// the boss ended it.
 pub fn end(worker: &Worker) -> Option<WorkerEvent> {
     let last = worker.last();
     let reason = last.and_then(AttemptSummary::reasons);
@@ -125,7 +125,8 @@ impl UserEvent {
     }
 }
 
-/// Returns the worker of a boss that settled last, if none of them is open. All processes name the same one.
+/// Returns the worker of a boss that settled last, if none is open. All processes choose the same one, so that its
+/// claim is unique.
 pub fn last_of_all<'a>(workers: impl Iterator<Item = &'a Worker>, boss: &BossId) -> Option<&'a Worker> {
     let mut last: Option<(Timestamp, &'a Worker)> = None;
     for worker in workers.filter(|worker| worker.boss == *boss) {

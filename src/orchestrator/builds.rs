@@ -1,8 +1,8 @@
-//! The builds in the worktrees of settled workers: folders such as `node_modules`, which tools create again. Only reads;
-//! [`super::prune`] deletes them.
+//! The builds in the worktrees of settled workers: folders such as `node_modules`, which tools create again. Only
+//! reads; [`super::prune`] deletes them.
 //!
-//! Only worktrees count that this program made for a worker. Files that it copied into one are in the record of the
-//! worktree, so they are never taken for a build.
+//! Only worktrees that this program created for a worker count. The record of a worktree lists the files that were
+//! copied into it, so they are never taken for a build.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,18 +23,18 @@ use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::process::{self, Occupant};
 
-/// Time within which a call of git that only reads ends.
+/// Maximum time to wait for a git call that only reads.
 const GIT_ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The builds in one worktree. After a pruning, those that were deleted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorktreeBuilds {
     pub folders: Vec<BuildFolder>,
-    /// Folders that look like builds, and stay.
+    /// Folders that look like builds but stay.
     pub kept: Vec<KeptFolder>,
-    /// Disk space that the removal of what an interrupted pruning has moved aside frees. `None` if there is nothing.
+    /// Disk space of the builds that an interrupted pruning moved aside and did not delete. `None` without any.
     pub aside: Option<u64>,
-    /// False if there was no time for the rest.
+    /// False if the time limit ended the search early.
     pub is_whole: bool,
 }
 
@@ -68,7 +68,7 @@ pub struct BuildsSurvey {
     pub bytes: u64,
     /// Number of worktrees with builds.
     pub worktrees: usize,
-    /// False if there was no time for the rest.
+    /// False if the time limit ended the survey early.
     pub is_whole: bool,
 }
 
@@ -83,7 +83,7 @@ pub enum BuildsStay {
     UsedByWorker { worker: WorkerId },
     #[error("{} (process {}) works in it", .0.program, .0.pid)]
     Occupied(Occupant),
-    #[error("it is not recorded what was copied into it")]
+    #[error("no record shows what was copied into it")]
     CopiesUnknown,
     #[error(transparent)]
     Failed(#[from] OrchestratorError),
@@ -110,17 +110,17 @@ impl WorktreeBuilds {
     }
 }
 
-/// A path need not be UTF-8, and JSON must be.
+/// Serializes a path as text: it need not be UTF-8, and JSON must be.
 fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
 
-/// Returns whether a worktree was made for the worker and may still be there.
+/// Returns whether a worktree was created for the worker and not recorded as removed.
 pub fn has_worktree(worker: &Worker) -> bool {
     matches!(worker.mission.place, Place::Worktree { .. }) && !worker.worktree_removed
 }
 
-/// Returns the time at which the worker last settled, by which worktrees are in order of their last use.
+/// Returns the time at which the worker last settled, which orders worktrees by their last use.
 pub fn finished_at(worker: &Worker) -> Timestamp {
     worker.last().map_or(worker.created_at, |last| last.settled_at)
 }
@@ -141,8 +141,8 @@ pub fn may_be_pruned<'a>(worker: &Worker, all: impl IntoIterator<Item = &'a Work
     }
 }
 
-/// Checks that no process has its working directory in the worktree. Waits a moment for a call of git to end, since a
-/// server may read the worktree just now. Blocks.
+/// Checks that no process has its working directory in the worktree. Waits briefly for a git call to end, since a
+/// server may be reading the worktree. Blocks.
 pub fn wait_until_unoccupied(worktree: &Path) -> Result<(), BuildsStay> {
     let began = Instant::now();
     loop {
@@ -156,8 +156,8 @@ pub fn wait_until_unoccupied(worktree: &Path) -> Result<(), BuildsStay> {
     }
 }
 
-/// Finds and measures the builds in the worktree that was made for a worker, until the time is up. `listed` is the
-/// setting `prune`. Empty if the worktree is gone, or another one is in its place. Blocks.
+/// Finds and measures the builds in the worktree that was created for a worker, within the time limit. `listed` is the
+/// setting `prune`. Empty if the worktree is gone or was replaced by another one. Blocks.
 pub fn builds_of(
     repository: &Repository,
     folder: &WorkerDir,
@@ -192,7 +192,7 @@ impl WorktreeBuilds {
     }
 }
 
-/// Returns the record of the worktree that was made for a worker, if that worktree is still in its place.
+/// Returns the record of the worktree that was created for a worker, if that worktree still exists.
 fn made_for(
     repository: &Repository,
     folder: &WorkerDir,
@@ -228,7 +228,7 @@ pub fn survey_builds(
         if !is_there(worker) || may_be_pruned(worker, workers.iter().copied()).is_err() {
             continue;
         }
-        // What cannot be examined is reported by the command that deletes.
+        // `clean --builds` reports the worktrees that cannot be examined.
         let Ok(builds) = builds_of(repository, &folder(&worker.id), worker, listed, Some(until)) else { continue };
         survey.is_whole &= builds.is_whole;
         survey.bytes += builds.bytes();

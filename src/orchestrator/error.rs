@@ -176,7 +176,7 @@ pub enum OrchestratorError {
 }
 
 impl OrchestratorError {
-    /// Returns the error of a draft, with the profile if that supplied what is refused.
+    /// Returns the error of a draft, with the profile if it supplied a refused field.
     pub(super) fn of_draft(self, draft: &Draft) -> Self {
         let Some(profile) = &draft.profile else { return self };
         let refused = self.refused_fields();
@@ -187,7 +187,7 @@ impl OrchestratorError {
         Self::FromProfile { profile: profile.name.clone(), fields, source: Box::new(self) }
     }
 
-    /// Returns the fields of the mission that are to blame, if a profile can supply them.
+    /// Returns the fields of the mission that caused the error, as far as a profile can supply them.
     fn refused_fields(&self) -> Vec<&'static str> {
         match self {
             Self::Shared(inner) => inner.refused_fields(),

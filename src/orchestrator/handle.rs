@@ -261,8 +261,8 @@ impl Orchestrator {
         worktrees::remove(&self.actor, boss, request).await
     }
 
-    /// Deletes the builds in the worktree of a settled worker, such as `node_modules`. Returns what was deleted, and what
-    /// stays.
+    /// Deletes the builds in the worktree of a settled worker, such as `node_modules`. Returns the deleted folders, and
+    /// those that stay.
     pub async fn prune_builds(&self, name: &str) -> std::result::Result<WorktreeBuilds, BuildsStay> {
         prune::prune(&self.actor, name).await
     }

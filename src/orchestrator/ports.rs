@@ -43,7 +43,8 @@ pub(super) fn block_of(dir: &StateDir, worker: &WorkerId) -> Option<u16> {
     })
 }
 
-/// Returns the ports of a block at which processes listen. They may be of other programs: a block is kept over attempts.
+/// Returns the ports of a block on which processes listen. Other programs may have taken them, since a worker keeps its
+/// block between attempts.
 pub(super) fn in_use(first: u16) -> Vec<u16> {
     (first..first + SIZE).filter(|port| !is_free(*port)).collect()
 }

@@ -1,9 +1,9 @@
-//! Deletes the builds in the worktrees of settled workers, on request, or by itself when the disk is nearly full.
+//! Deletes the builds in the worktrees of settled workers, on request or automatically when the disk is nearly full.
 //!
-//! The lock of the repository keeps attempts and removals out: each start of an attempt takes it, after the journal has
-//! the start and before the record of the setup is read. Under the lock, the journal is read again. Then the record of
-//! the setup is removed, so that the next attempt sets the worktree up again, and the builds are moved aside, each as a
-//! whole. They are deleted without the lock. If this process dies, the next pruning deletes what is left.
+//! The repository lock excludes attempts and removals. Each start of an attempt takes it after the journal has the
+//! start and before the record of the setup is read. Under the lock, the state is read again. Then the record of the
+//! setup is removed, so that the next attempt sets the worktree up again, and each build is moved aside as a whole. The
+//! builds are deleted without the lock. If this process dies, the next pruning deletes the rest.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -36,9 +36,9 @@ use crate::process;
 /// pruned.
 const EVERY: Duration = Duration::from_secs(5);
 const EVERY_AT_MOST: Duration = Duration::from_secs(60);
-/// Time for which a worktree is not scanned again, unless its worker has run since. It can only fill by other means.
+/// Time for which a worktree is not scanned again, unless its worker has run since. Only other programs can fill it.
 const SCANNED_FOR: Duration = Duration::from_secs(60 * 60);
-/// The same for a worktree that could not be pruned, because a process works in it, for example.
+/// The same for a worktree that could not be pruned, for example because a process works in it.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// The worktree of one worker that is to be pruned.
@@ -111,8 +111,8 @@ impl Target {
         Ok(())
     }
 
-    /// Checks on the newest state that no attempt has begun. The actor takes no lock of the repository once it has
-    /// answered, so it can answer now.
+    /// Checks with the newest state that no attempt has begun. The caller holds the repository lock. The actor does not
+    /// take that lock after its first answer, so this cannot deadlock.
     fn check_again(&self) -> Result<(), BuildsStay> {
         let all = self.runtime.block_on(self.actor.ask(|reply| Ask::Lookup { name: None, reply }))??.all;
         let now = all.iter().find(|worker| worker.id == self.worker.id);
@@ -123,8 +123,8 @@ impl Target {
     }
 }
 
-/// Prunes again and again, as long as the file system of the worktrees has less free space than the user wants. Ends
-/// with the server.
+/// Prunes periodically while the file system of the worktrees has less free space than `prune_below_mib`. Ends with the
+/// server.
 pub(super) async fn keep_pruning(actor: ActorHandle) {
     let floor_mib = actor.context.settings.prune_below_mib;
     if floor_mib == 0 {
@@ -137,7 +137,7 @@ pub(super) async fn keep_pruning(actor: ActorHandle) {
     }
 }
 
-/// The worktrees that were scanned, each with the attempt of its worker then, and the time of the next scan.
+/// The scanned worktrees, each with the attempt of its worker at that time, and the time of the next scan.
 #[derive(Default)]
 struct Scanned(HashMap<WorkerId, (u32, Instant)>);
 
@@ -151,8 +151,8 @@ impl Scanned {
     }
 }
 
-/// Prunes worktrees until there is enough free space, least recently used first. Returns false if too little is free
-/// and nothing was pruned. `None`: the server is shutting down.
+/// Prunes worktrees until enough space is free, least recently used first. Returns false if too little is free and
+/// nothing was pruned. `None` if the server is shutting down.
 async fn prune_if_full(actor: &ActorHandle, floor_mib: u64, scanned: &mut Scanned) -> Option<bool> {
     let context = Arc::clone(&actor.context);
     if !context.has_state() || !is_below(&context.worktrees(), floor_mib).await? {
@@ -187,8 +187,8 @@ async fn prune_if_full(actor: &ActorHandle, floor_mib: u64, scanned: &mut Scanne
     Some(has_pruned)
 }
 
-/// Returns whether the file system of a folder has less free space. It may hang, and then this does. `None`: the server
-/// is shutting down.
+/// Returns whether the file system of a folder has less free space than `floor_mib`. Hangs if the file system hangs.
+/// `None` if the check could not run, as when the server shuts down.
 async fn is_below(folder: &Path, floor_mib: u64) -> Option<bool> {
     let folder = folder.to_owned();
     let free = blocking(move || Ok(process::free_disk_bytes(&folder))).await.ok()?;

@@ -47,7 +47,7 @@ pub(super) struct StartOrder {
 /// A worker whose final message is context of the one that starts.
 pub(super) struct ReportOrder {
     pub source: ContextSource,
-    /// `None` if it is not known any more.
+    /// `None` if it is no longer known.
     pub from: Option<Arc<Worker>>,
     /// The folder of its last settled attempt.
     pub dir: Option<AttemptDir>,
@@ -166,7 +166,7 @@ fn context_of(orders: &[ReportOrder]) -> Option<String> {
     context::assemble(&orders.iter().map(report).collect::<Vec<_>>())
 }
 
-/// Returns the whole final message from the record, or else its ends, which the registry has.
+/// Returns the whole final message from the record, or else the shortened one from the registry.
 fn final_message(from: &Worker, dir: Option<&AttemptDir>) -> String {
     let recorded = dir.and_then(|dir| dir.outcome().ok().flatten()).map(|outcome| outcome.run.final_message);
     recorded.or_else(|| Some(from.last()?.final_message.clone())).unwrap_or_default()

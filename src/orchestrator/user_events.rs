@@ -2,7 +2,7 @@
 //!
 //! The actor only compares each worker with what it last noted, and sends what is new through a channel. Nothing waits
 //! for the command: it runs in a task of its own, with a time limit. Each worker's events come from the server that
-//! owns its lease. The claim of an event prevents that it is sent twice, as for what ended without a server.
+//! owns its lease. An event of an end is claimed before it is sent, so that server and supervisor do not both send it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ const RUN_LIMIT: Duration = Duration::from_secs(10);
 /// Time in which a server that shuts down starts the command for the last events. Its client does not wait longer.
 const FLUSH_LIMIT: Duration = Duration::from_millis(60);
 
-/// An event, and the attempt whose end it belongs to. Events of a worker that has not ended belong to none.
+/// An event, and the attempt whose end caused it. `None` for the events of a worker that has not ended.
 struct Queued {
     event: UserEvent,
     attempt: Option<AttemptDir>,
@@ -41,7 +41,7 @@ struct Queued {
 #[derive(Default)]
 pub(super) struct UserEvents {
     runner: Option<Runner>,
-    /// The newest attempt of each worker, and how far it was.
+    /// The newest attempt of each worker, and its progress.
     noted: HashMap<WorkerId, (u32, Progress)>,
 }
 
@@ -67,7 +67,7 @@ impl UserEvents {
         Self { runner: Some(Runner { events, task }), noted: noted.collect() }
     }
 
-    /// Passes on what is new of the workers of this server.
+    /// Passes on the new events of the workers of this server.
     pub fn note(&mut self, context: &Context, records: &Records, live: &HashMap<WorkerId, LiveStatus>) {
         let Some(runner) = &self.runner else { return };
         let registry = records.registry();
@@ -135,7 +135,7 @@ pub async fn send(command: &str, directory: &Path, events: &[UserEvent]) {
     }
 }
 
-/// Claims an event. If that fails, for example on a full disk, the event is sent: rather twice than never.
+/// Claims an event. If that fails, for example on a full disk, the event is sent: a duplicate is better than a loss.
 fn is_claimed(queued: &Queued) -> bool {
     let Some(attempt) = &queued.attempt else { return true };
     attempt.claim_event(queued.event.event).unwrap_or(true)

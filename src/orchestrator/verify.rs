@@ -83,7 +83,7 @@ fn keep_log(dir: &VerificationDir, state: &StateDir, commit: &str) -> Option<Pat
     })
 }
 
-/// The ports of one verification run, which has them as a worker does. They are freed when this is dropped.
+/// The ports of one verification run, under an id of its own as for a worker. Dropping it frees them.
 struct VerificationPorts {
     state: StateDir,
     owner: WorkerId,

@@ -27,7 +27,7 @@ pub struct Occupant {
 }
 
 /// Returns a process that has its working directory in the folder, such as a shell or an editor. This process counts
-/// too. One that hides its directory belongs to another user, and does not count.
+/// too. A process that hides its directory belongs to another user and does not count.
 pub fn occupant(folder: &Path) -> Option<Occupant> {
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let works_there =

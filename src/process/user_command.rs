@@ -1,5 +1,5 @@
-//! A command of the user that is given input and that nothing waits for long, such as the `notify_command`. It runs with
-//! `sh -c` in a process group of its own. It must come from the user's settings, never from a worker or a boss.
+//! A command of the user that gets input and has a time limit, such as the `notify_command`. It runs with `sh -c` in a
+//! process group of its own. It must come from the user's settings, never from a worker or a boss.
 
 use std::io;
 use std::path::Path;
@@ -38,7 +38,7 @@ pub struct UserCommand<'a> {
 
 /// Runs the command once with this input. Ends it with its processes if it takes longer than its limit.
 pub async fn run_user_command(run: &UserCommand<'_>, input: &[u8]) -> Result<(), UserCommandError> {
-    // A file and no pipe: a process that the command leaves behind may hold it open.
+    // A file, since a process that the command leaves behind could hold a pipe open.
     let stderr = tempfile::NamedTempFile::new()?;
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(run.command).current_dir(run.directory).env_remove(run.without_variable).process_group(0);
@@ -53,7 +53,7 @@ pub async fn run_user_command(run: &UserCommand<'_>, input: &[u8]) -> Result<(),
         child.wait().await
     };
     let Ok(status) = timeout(run.limit, ending).await else {
-        // It is not reaped yet, so its process id cannot be reused.
+        // The shell is not reaped yet, so its process id cannot be reused.
         group.map(|group| kill_process_group(group, Signal::KILL));
         return Err(UserCommandError::TimedOut { seconds: run.limit.as_secs() });
     };

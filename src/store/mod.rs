@@ -18,7 +18,7 @@
 //!                             it, nothing is integrated. Deleting it accepts the present configuration.
 //!   ports.json                the blocks of ports of the workers; ports.lock: the lock under which it changes
 //!   servers/                  a lock for each live server
-//!   events.lock               the lock of the supervisor that notifies the user of what ends without a server
+//!   events.lock               the lock of the supervisor that notifies the user of ends without a server
 //!   bases/                    whether a `verify_command` passes on the base commit; checked when it fails on the work
 //!   integrations/             running verifications of integrations, each removed at its end
 //!   verifications/            the complete output of the last ten failed verifications of integrations

@@ -141,7 +141,7 @@ impl LiveAttempt {
             directory: self.assignment.mission.place.subfolder().map(Path::to_owned),
             commit: commit.to_owned(),
             command: command.to_owned(),
-            // With a setup, no base is verified.
+            // No base is verified if the worktree was set up.
             setup: None,
             seed: Vec::new(),
             sockets: self.assignment.socket.parent().map(sockets::new_folder_in),

@@ -56,7 +56,7 @@ impl Hinted for SetupError {
 }
 
 impl SetupError {
-    /// Returns the reason, unless the setup succeeded or was stopped.
+    /// Returns the error of a setup. `None` if it succeeded or was stopped.
     pub(super) fn of(task: &SetupTask, end: ShellEnd) -> Option<Self> {
         let command = short(&task.command);
         match end {
@@ -68,8 +68,8 @@ impl SetupError {
         }
     }
 
-    /// Returns the message with hints, and with the end of what the command printed in this directory. On a full disk,
-    /// that may be missing.
+    /// Returns the message with hints and the end of the command's output. A full disk is named separately, since the
+    /// output may then be missing.
     pub(super) fn message(&self, directory: &Path, log_tail: &str) -> String {
         let quoted = tail(log_tail.trim_end(), QUOTED);
         let space = is_out_of_space(directory, log_tail).then_some("no space was left on the disk");

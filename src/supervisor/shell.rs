@@ -101,9 +101,9 @@ async fn until_end(mut started: SpawnedProcess, deadline: Instant, cancelled: im
     }
 }
 
-/// Returns whether a full disk caused the failure, by the command's output or by the free space of its disks.
+/// Returns whether a full disk probably caused the failure, judging by the command's output and the free disk space.
 pub(super) fn is_out_of_space(directory: &Path, log: &str) -> bool {
-    /// Any build needs more than this.
+    /// Minimum of free bytes, since any build needs more.
     const LEAST: u64 = 1 << 20;
     let messages = ["No space left on device", "ENOSPC", "Disk quota exceeded", "EDQUOT"];
     messages.iter().any(|words| log.contains(words))

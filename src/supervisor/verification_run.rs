@@ -1,6 +1,6 @@
 //! A verification run of an integration. It creates a worktree at the commit, sets it up, runs the command, sweeps the
-//! processes, and removes the worktree. It ends with the server that wants the result, and no process or worktree outlives it. If
-//! it is killed, any server finds its folder and removes what is left.
+//! processes, and removes the worktree. It ends with the server that wants the result, and no process or worktree
+//! outlives it. If it is killed, any server finds its folder and removes the rest.
 
 use std::io::Read;
 use std::path::Path;
@@ -109,7 +109,7 @@ pub(super) async fn verify_commit(
     }
 }
 
-/// Copies ignored folders into the worktree and runs the setup. Returns the reason if the setup failed.
+/// Copies ignored paths into the worktree and runs the setup. Returns the error message if the setup failed.
 async fn set_up(
     run: &VerificationAssignment,
     tree: &Path,
@@ -121,7 +121,9 @@ async fn set_up(
         let limit = run.settings.seed_limit();
         match blocking(move || git::seed(&repository, &worktree, &paths, limit)).await {
             Ok(seeded) if seeded.left_out.is_empty() => {}
-            Ok(seeded) => tracing::warn!(left_out = ?seeded.left_out, "cannot copy all folders into a verification"),
+            Ok(seeded) => {
+                tracing::warn!(left_out = ?seeded.left_out, "cannot copy all seed paths into the worktree of a verification")
+            }
             Err(error) => tracing::warn!(%error, "cannot copy folders into the worktree of a verification"),
         }
     }

@@ -56,7 +56,7 @@ fn attach_is_refused_with_the_reason() {
     let mute = create(&mut boss, with(mission("mute", "say x"), "backend", "mute"));
     until_status(&mut boss, &other, "completed");
     until_status(&mut boss, &mute, "completed");
-    refused(&other, "fake has no way to open a session in the terminal; set attach_args");
+    refused(&other, "fake cannot open a session in the terminal; set attach_args");
     refused(&mute, "it has no session; `orchestrator-boss open");
     boss.succeed("remove_worktree", json!({"worker_id": open, "force": true}));
     refused(&open, "it was removed");

@@ -1,4 +1,4 @@
-//! `clean --builds` deletes what tools create again, says what stays, and removes no worktree.
+//! `clean --builds` deletes what tools create again, reports which folders stay, and removes no worktree.
 
 use std::fs;
 

@@ -125,7 +125,7 @@ fn supervisors_notify_without_server() {
     assert_eq!(ended, expected, "{events:#?}");
     assert!(events.iter().all(|it| it["event"] == "finished"), "{events:#?}");
 
-    // The next server records their ends, and sends none of them again: only that of its own worker.
+    // The next server records their ends without sending these events again. It sends only that of its own worker.
     let mut boss = world.boss();
     for worker in &workers {
         until_status(&mut boss, worker, "completed");

@@ -188,7 +188,7 @@ impl<'a> Scenario<'a> {
             command.args(["clean", "--builds", "--yes", "--config"]).arg(self.world.settings_file());
             let output = command.envs(self.environment()).output().expect("the program starts");
             let is_dead = output.status.code().is_none();
-            // A whole build, or none of it, is there after each crash.
+            // After each crash, the build is complete or gone.
             assert_eq!(build.exists(), build.join("CACHEDIR.TAG").exists());
             if !is_dead {
                 assert!(output.status.success(), "{output:?}");

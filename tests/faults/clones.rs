@@ -1,4 +1,4 @@
-//! Seeding of worktrees on a disk that clones files: content beyond the copy limit arrives, takes no room, and is
+//! Seeding of worktrees on a disk that clones files: content beyond the copy limit arrives, uses no space, and is
 //! independent of the original.
 
 use std::fs;

@@ -53,8 +53,8 @@ pub fn with_disk(mib: u32, test: impl FnOnce(&Disk)) {
     });
 }
 
-/// Runs `test` with an XFS disk of this size, which clones files. Prints that it is skipped without root, since no other
-/// user can mount one.
+/// Runs `test` with an XFS disk of this size, which clones files. Without root, prints that the test is skipped, since
+/// no other user can mount a disk.
 #[cfg(target_os = "linux")]
 pub fn with_cloning_disk(mib: u32, test: impl FnOnce(&Disk)) {
     if !rustix::process::getuid().is_root() {
@@ -70,7 +70,7 @@ pub fn with_cloning_disk(mib: u32, test: impl FnOnce(&Disk)) {
             return crate::world::skip(&format!("no XFS disk can be made: {why}"));
         }
         if let Err(why) = run(Command::new("mount").args(["-o", "loop"]).arg(image.path()).arg(disk.root())) {
-            // A container may have no loop devices, which no test can change.
+            // A container may have no loop devices.
             eprintln!("SKIPPED: no loop device can be mounted: {why}");
             return;
         }

@@ -15,12 +15,12 @@ fn refusals_name_what_is_accepted() {
     let mut sealed = Sealed::new();
     let megabyte = "x".repeat(1024 * 1024);
     let cases = [
-        ("create_worker_mission", mission(json!({"title": megabyte})), "title is 1048576 bytes long, at most 200"),
+        ("create_worker_mission", mission(json!({"title": megabyte})), "title has 1048576 bytes, but at most 200"),
         ("create_worker_mission", mission(json!({"title": "a\nb"})), "title contains the control character"),
         ("create_worker_mission", mission(json!({"title": "a\u{1b}[2J"})), "title contains the control character"),
         ("create_worker_mission", mission(json!({"title": "a\u{202e}b"})), "title contains the control character"),
         ("create_worker_mission", mission(json!({"prompt": "a\u{0}b"})), "prompt contains a NUL"),
-        ("create_worker_mission", mission(json!({"prompt": megabyte.repeat(4)})), "at most 1048576 are accepted"),
+        ("create_worker_mission", mission(json!({"prompt": megabyte.repeat(4)})), "at most 1048576 are allowed"),
         ("create_worker_mission", mission(json!({"backend": "--version"})), "backend"),
         ("create_worker_mission", mission(json!({"model_override": "-c"})), "begins with a dash"),
         ("create_worker_mission", mission(json!({"timeout_minutes": -5})), "timeout_minutes"),

@@ -116,7 +116,7 @@ fn line_of_ten_megabytes_is_read() {
     let mut client = Client::initialized("test");
     let mission = json!({"title": "Long", "prompt": "a".repeat(10 * 1024 * 1024), "backend": "codex"});
     let text = client.refused(1, "create_worker_mission", mission);
-    assert!(text.contains("prompt is 10485760 bytes long, at most 1048576 are accepted"), "{text}");
+    assert!(text.contains("prompt has 10485760 bytes, but at most 1048576 are allowed"), "{text}");
 }
 
 #[test]

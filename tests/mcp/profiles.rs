@@ -1,4 +1,4 @@
-//! Profiles of missions: which fields they supply, what is refused, and where bosses see them.
+//! Profiles of missions: the fields that they supply, the refusals, and the answers that show them.
 
 use std::fs;
 use std::path::Path;
@@ -145,7 +145,7 @@ fn backend_status_lists_the_profiles() {
 }
 
 #[test]
-fn retry_needs_no_profile_any_more() {
+fn retry_does_not_need_the_profile() {
     let mut before = client();
     let made = before.succeed(1, "create_worker_mission", mission(&before, json!({"profile": "cheap"})));
     let worker = made["worker"]["worker_id"].clone();

@@ -43,7 +43,7 @@ fn prompts_are_served_in_both_eras() {
             (json!({"name": "orchestrate"}), "the argument goal is missing"),
             (json!({"name": "race"}), "the argument goal is missing"),
             (json!({"name": "orchestrate", "arguments": {"goal": " "}}), "goal is empty"),
-            (json!({"name": "orchestrate", "arguments": {"goal": "x".repeat(40_000)}}), "at most 32768 are accepted"),
+            (json!({"name": "orchestrate", "arguments": {"goal": "x".repeat(40_000)}}), "at most 32768 are allowed"),
             (json!({"name": "lead"}), "there are orchestrate and race (argument goal), continue and review-workers"),
         ];
         for (id, (params, wrong)) in cases.into_iter().enumerate() {

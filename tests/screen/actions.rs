@@ -160,7 +160,7 @@ fn retry_and_answer_start_the_next_attempt() {
     terminal.press(&["/"]);
     terminal.type_text("fails");
     terminal.press(&["Enter", "r"]);
-    terminal.until("retry w-2 (enter: start, esc: not), with feedback:");
+    terminal.until("retry w-2 (enter: start, esc: discard), with feedback:");
     terminal.type_text("try harder");
     terminal.press(&["Enter"]);
     terminal.until("w-2-fails: ");

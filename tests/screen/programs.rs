@@ -1,5 +1,5 @@
 //! The programs that `status --watch` starts: an editor in the terminal, one beside it, and a worker's session. The
-//! screen leaves the terminal to them and comes back, however they end.
+//! screen leaves the terminal to them and returns, however they end.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -11,13 +11,14 @@ use crate::world::{World, mission, until};
 
 const WATCH: &[&str] = &["status", "--watch"];
 
-/// Writes an editor of this name. It shows its place and the mode of the terminal, and ends after a line, with status 3
-/// if that line is `fail`.
+/// Writes an editor of this name. It prints its directory and the mode of the terminal, and ends after one line of
+/// input, with status 3 if that line is `fail`.
 fn editor(world: &World, name: &str) -> PathBuf {
     let program = world.path(name);
     let script = "#!/bin/sh\necho $$ > \"$0.pid\"\necho \"editor in $PWD for $1\"\nstty -a | grep -q '[^-]icanon' && echo 'lines and signals'\n\
                   read line\necho \"$line\" > \"$0.record\"\n[ \"$line\" != fail ] || exit 3\n";
-    // Another process writes it: a file that is open for writing cannot be started.
+    // Another process writes the file: a child forked meanwhile could keep it open, and an open file cannot be
+    // executed.
     let mut writer = std::process::Command::new("sh");
     writer.args(["-c", "printf %s \"$1\" > \"$2\"", "sh", script]).arg(&program);
     assert!(writer.status().expect("sh runs").success());
@@ -56,9 +57,9 @@ fn editor_in_the_terminal_replaces_the_screen() {
     terminal.until(&shows);
     terminal.until("lines and signals");
     assert_eq!((terminal.knows("alternate_on").as_str(), terminal.knows("cursor_flag").as_str()), ("0", "1"));
-    // As keys of the screen, this would merge the worker and quit.
+    // As keys of the screen, these would merge the worker and quit.
     terminal.type_text("iyq");
-    // No shell could continue the screen, so both go on after Ctrl-Z.
+    // No shell could continue the screen, so both continue after Ctrl-Z.
     terminal.press(&["C-z"]);
     terminal.type_text(" twice");
     terminal.press(&["Enter"]);

@@ -113,7 +113,7 @@ fn option_without_effect_is_noted() {
 }
 
 #[test]
-fn claude_may_call_reading_tools() {
+fn claude_may_call_read_only_tools() {
     let home = Home::new();
     let before = home.files();
     let rules = || home.json(".claude/settings.json")["permissions"]["allow"].clone();

@@ -1,4 +1,4 @@
-//! Context: what a worker gets of others' final messages, how long it waits for them, and what is recorded.
+//! Context: the final messages of other workers that a worker receives, how long it waits for them, and the record.
 
 use orchestrator_boss::attempt::assignment::Assignment;
 use orchestrator_boss::backend::CustomBackend;
@@ -72,7 +72,7 @@ async fn reports_of_any_end_come_before_the_prompt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mission_waits_until_its_reports_are_there() {
+async fn mission_waits_for_its_reports() {
     let world = World::new();
     let server = world.server_with(Some("boss"), settings(&world));
     let (held, free) = (world.path("go"), world.path("go-on"));

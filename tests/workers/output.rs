@@ -33,7 +33,7 @@ fn prints(title: &str, file: &Path) -> Draft {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn result_is_read_whatever_surrounds_it() {
+async fn result_is_read_with_any_surroundings() {
     let world = World::new();
     let server = world.server_with(Some("boss"), printing(&world, "jsonl"));
     let result = json!({"type": "result", "status": "success", "message": "all done"});

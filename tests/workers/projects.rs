@@ -1,5 +1,5 @@
-//! Real projects of npm, Cargo and Python, whose tests pass only in a worktree that was set up: without the setup the
-//! cause is named, with it the work is verified and merged.
+//! Real projects of npm, Cargo and Python, whose tests pass only in a worktree that was set up. Without the setup the
+//! cause is named; with it the work is verified and merged.
 
 use std::fs;
 use std::path::Path;

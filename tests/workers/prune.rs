@@ -1,5 +1,5 @@
-//! The pruning of builds: folders such as `node_modules` leave the worktrees of settled workers, and come back with the
-//! setup. Nothing else leaves them.
+//! The pruning of builds: folders such as `node_modules` are deleted from the worktrees of settled workers, and the
+//! setup creates them again. Nothing else is deleted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -170,8 +170,8 @@ async fn copies_of_the_main_checkout_stay() {
     assert_eq!(there, [true; 4]);
 }
 
-/// The lock of the repository is held while the retry begins, so that the pruning has found the builds before, and must
-/// notice the retry after.
+/// Holds the repository lock while the retry begins. So the pruning has found the builds before the retry, and must
+/// notice the retry afterwards.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retry_during_a_pruning_keeps_builds() {
     let world = project();
@@ -181,7 +181,7 @@ async fn retry_during_a_pruning_keeps_builds() {
     let lock = repository.lock().unwrap();
     let (orchestrator, name) = (server.orchestrator.clone(), id.clone());
     let pruning = tokio::spawn(async move { orchestrator.prune_builds(&name).await });
-    // The pruning has opened the file of the lock, and waits.
+    // The pruning has opened the lock file and waits.
     #[cfg(target_os = "linux")]
     eventually("the pruning waits for the lock", || {
         let file = world.repo().join(".git/orchestrator-boss.lock");

@@ -26,7 +26,7 @@ use crate::orchestrator::{
 /// Maximum number of folders of one worktree that a line names.
 const NAMED: usize = 4;
 
-/// The result. With `--dry-run`, the result that a run would have.
+/// The result of a run, or with `--dry-run` its expected result.
 #[derive(Debug, Default, Serialize)]
 struct BuildsReport {
     dry_run: bool,
@@ -124,7 +124,7 @@ pub(super) async fn clean(args: &CleanArgs, places: &Places) -> Result<ExitCode,
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(error::FAILED) })
 }
 
-/// Finds the builds in the worktrees of the workers that are wanted, least recently used first. Only reads.
+/// Finds the builds in the worktrees, least recently used first. Those of unwanted workers are kept. Only reads.
 fn plan(workspace: &Workspace, is_wanted: impl Fn(&Worker) -> bool) -> Result<BuildsReport, CliError> {
     let failed = |error: &dyn Hinted| CliError::Failed(hint::of(error));
     let mut observer = workspace.observer()?;
@@ -158,8 +158,7 @@ fn plan(workspace: &Workspace, is_wanted: impl Fn(&Worker) -> bool) -> Result<Bu
     Ok(report)
 }
 
-/// Deletes the builds of one worktree, and adds the result to the report. Returns whether nothing stayed that was to be
-/// deleted.
+/// Deletes the builds of one worktree, and adds the result to the report. Returns false if a planned folder was kept.
 async fn prune(client: &OneShotClient, planned: PrunedItem, done: &mut BuildsReport, is_json: bool) -> bool {
     let PrunedItem { worker_id, path, folders, .. } = planned;
     let pruning = client.orchestrator().prune_builds(&worker_id);
@@ -169,7 +168,7 @@ async fn prune(client: &OneShotClient, planned: PrunedItem, done: &mut BuildsRep
             let _ = output::line(&sanitize::text(&text));
         }
     };
-    // The new result counts: builds may have come or gone since they were found.
+    // The new result replaces the plan: builds may have appeared or disappeared since then.
     done.kept.retain(|kept| kept.worker_id != worker_id);
     match pruned {
         Ok(builds) => {
@@ -203,7 +202,7 @@ fn list(plan: &BuildsReport) -> Result<(), CliError> {
     print_rows("kept:", plan.kept.iter().map(kept).collect())
 }
 
-/// Formats folders with their sizes. Without any, only what an interrupted run has left is deleted.
+/// Formats folders with their sizes. An empty list means that only the remains of an interrupted run are deleted.
 fn folders(folders: &[BuildFolder]) -> String {
     let named: Vec<String> = folders.iter().map(|it| format!("{} ({})", it.path.display(), bytes(it.bytes))).collect();
     if named.is_empty() { "left by an interrupted run".to_owned() } else { words::first(&named, NAMED) }

@@ -88,12 +88,12 @@ impl SchemaReport {
         }
     }
 
-    /// Returns whether editors find the schema of this version there.
+    /// Returns whether the file has the schema of this version.
     pub(super) fn is_usable(&self) -> bool {
         matches!(self.state, SchemaState::Current | SchemaState::Created | SchemaState::Updated)
     }
 
-    /// Returns what happened to the file. `None` if that is nothing.
+    /// Describes the state of the file in one line. `None` if it was already current.
     pub(super) fn line(&self) -> Option<String> {
         let file = self.file.display();
         let happened = match self.state {

@@ -49,7 +49,7 @@ pub enum ItemKind {
         end: Option<ToolResult>,
     },
     Edited(String),
-    /// A message from the boss or the user. Without an author it is from this program.
+    /// A message from the boss or the user, or without an author from this program.
     Message {
         by: Option<Author>,
         text: String,

@@ -92,8 +92,8 @@ pub struct AttemptSection {
     pub setup: Option<WorktreeSetup>,
     /// The final message, as far as it is kept.
     pub final_message: String,
-    /// Its context and the messages that it began with, if not with the mission's prompt, and their authors. A text
-    /// without an author is ours.
+    /// Its context, and the messages with which it began instead of the mission's prompt, with their authors. A text
+    /// without an author is from this program.
     pub asked: Vec<(Option<Author>, String)>,
     pub conversation: Option<Conversation>,
 }

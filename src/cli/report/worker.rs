@@ -341,7 +341,7 @@ fn author(by: Option<Author>) -> &'static str {
     }
 }
 
-/// Renders the end of an attempt that was not the last, with the reason.
+/// Renders the end of an attempt before the last one, with the reason.
 fn earlier(report: &WorkerSection, attempt: &AttemptSection, brief: &AttemptSummary) -> Markup {
     let failure = brief.failure.as_ref().filter(|failure| failure.kind != FailureKind::Verification);
     html! {

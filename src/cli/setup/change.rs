@@ -36,7 +36,7 @@ pub fn register(registration: &Registration, manifest: &Manifest) -> Result<Sett
     put(path, *format, containers, manifest, |text| entry::set(*format, text, keys, fields))
 }
 
-/// Adds the rules for the tools that only read, or the one for all tools.
+/// Adds the rules for the tools that only read, or the rule for all tools.
 pub fn allow(rules: &Rules, all: bool, manifest: &Manifest) -> Result<SettingsChange, SetupError> {
     let Rules { path, format, keys, for_reading, for_all } = rules;
     let names = if all { vec![for_all.clone()] } else { for_reading.clone() };
@@ -88,7 +88,7 @@ pub fn unregister(registration: &Registration, manifest: &Manifest) -> Result<Se
     take(path, *format, manifest, |text| format.remove(text, keys))
 }
 
-/// Removes the rules that setup added, or all of this server if the user asks for it.
+/// Removes the rules that setup added. With `all`, removes every rule of this server.
 pub fn disallow(rules: &Rules, manifest: &Manifest, all: bool) -> Result<SettingsChange, SetupError> {
     let Rules { path, format, keys, for_reading, for_all } = rules;
     let created = manifest.of(path);

@@ -1,5 +1,4 @@
-//! The two limits that matter most, which setup can write into the user's own settings. They are not removed with the
-//! registration.
+//! The limits that setup can write into the user's own settings. They are not removed with the registration.
 
 use super::change::SettingsChange;
 use super::document::Format;
@@ -18,7 +17,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Returns the change of the settings file: of `--config`, or else the user's own. `None` without limits.
+    /// Returns the change of the settings file, which is `--config` or else the default one. `None` without limits.
     pub fn change(&self, places: &Places) -> Result<Option<SettingsChange>, SetupError> {
         let workers = self.max_workers.map(|number| (&["max_workers"][..], number.into()));
         let cost = self.max_cost_usd.map(|amount| (&["boss", "max_cost_usd"][..], amount.into()));

@@ -209,7 +209,7 @@ fn set_up(args: &SetupArgs, places: &Places) -> Result<ExitCode, SetupError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks once whether the client may call all tools, where it would otherwise ask before each call.
+/// Asks whether the client may call all tools, if it would otherwise ask before each call.
 fn offer_to_allow(args: &SetupArgs) -> bool {
     let question = match args.client {
         ClientKind::Claude => {

@@ -36,12 +36,12 @@ pub struct Registration {
     pub format: Format,
     pub keys: Vec<&'static str>,
     pub fields: Vec<Field>,
-    /// The rules, in another file, that let the client call our tools without asking.
+    /// The rules in another file that let the client call tools of this server without asking.
     pub rules: Option<Rules>,
     pub notes: Vec<String>,
 }
 
-/// A list of rules in a file of the client, and those of this server.
+/// A list of rules in a file of the client, and this server's entries in it.
 pub struct Rules {
     pub path: PathBuf,
     pub format: Format,

@@ -1,5 +1,5 @@
-//! The builds of settled workers for `status`: their size, and which were deleted. Measured within a short time, so that
-//! the command stays quick.
+//! The builds of settled workers for `status`: their size, and which were deleted. The time for measuring is limited,
+//! so that the command stays fast.
 
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,9 @@ use crate::orchestrator::{
 };
 use crate::process;
 
-/// Time for measuring.
+/// Maximum time for measuring.
 const LIMIT: Duration = Duration::from_millis(200);
-/// Size in bytes from which the screen shows a line, unless the disk is nearly full.
+/// Minimum size in bytes for a line on the screen. A nearly full disk always gets one.
 const WORTH: u64 = 1 << 30;
 /// Maximum number of folders that a line names.
 const NAMED: usize = 5;
@@ -79,7 +79,7 @@ pub(super) fn is_worth_a_line(survey: &BuildsSurvey, workspace: &Workspace) -> b
     survey.bytes >= WORTH || is_low()
 }
 
-/// Formats the line below the workers. It fits into 80 columns, so that the command is not cut.
+/// Formats the line below the workers. It fits into 80 columns, so that its command is not cut.
 pub(super) fn line(survey: &BuildsSurvey) -> String {
     let least = if survey.is_whole { "" } else { "over " };
     let worktrees = words::count(survey.worktrees, "worktree");

@@ -46,7 +46,7 @@ pub(super) struct DashboardWorker {
     pub is_led: bool,
     /// Messages to the worker; only for a worker that is shown in detail.
     pub messages: Vec<MessageView>,
-    /// Its builds, a line each; only for a worker that is shown in detail.
+    /// Its builds and its last pruning, one line each; only for a worker that is shown in detail.
     pub builds: String,
 }
 
@@ -67,7 +67,7 @@ impl DashboardWorker {
         }
     }
 
-    /// Returns its place on the screen among the workers of its boss; equal places stay in order of creation.
+    /// Returns the sort key among the workers of its boss. Workers with equal keys stay in order of creation.
     fn place(&self) -> (u8, Option<Reverse<Timestamp>>) {
         let worker = &self.view.worker;
         let ended = worker.last().map(|last| Reverse(last.settled_at));
@@ -85,7 +85,7 @@ impl Dashboard {
         let is_led = |view: &WorkerView| overview.is_led(&view.worker);
         let mut groups: Vec<Group> =
             overview.bosses.iter().map(|boss| Group::of(boss, overview.as_of, is_led)).collect();
-        // The bosses stay in their order, except that the user is needed at the top.
+        // Bosses keep their order, except that those with a worker that waits for the user come first.
         groups.sort_by_key(|group| !group.workers.first().is_some_and(DashboardWorker::waits_for_user));
         Self {
             as_of: overview.as_of,

@@ -42,7 +42,7 @@ use crate::cli::places::Places;
 use crate::cli::terminal;
 use crate::cli::workspace::Workspace;
 
-/// Time limit for a program that has the terminal to end when this one must.
+/// Time limit for a program that has the terminal to end when the screen must end.
 const FOREGROUND_END: Duration = Duration::from_secs(5);
 /// The exit status of a Rust program that panics.
 const PANICKED: u8 = 101;
@@ -114,7 +114,7 @@ fn restore_terminal() {
     let _ = ratatui::try_restore();
 }
 
-/// Ends a program that has the terminal, and waits until it has given it back.
+/// Ends a program that has the terminal, and waits until it has returned the terminal.
 fn wait_for_return(foreground: &ForegroundProgram, inbox: &Receiver<ScreenEvent>) {
     foreground.end();
     while let Ok(event) = inbox.recv_timeout(FOREGROUND_END) {
@@ -133,7 +133,7 @@ struct Watch {
     keys: KeyReader,
     /// The program that has the terminal. Nothing is drawn meanwhile.
     foreground: Option<ForegroundProgram>,
-    /// Notifications of the time when another program had the terminal.
+    /// Notifications that are delayed while another program has the terminal.
     late_announcements: Vec<String>,
 }
 
@@ -174,8 +174,8 @@ impl Watch {
         }
     }
 
-    /// Passes a SIGINT on to the program that has the terminal. Ctrl-C sends it here if the user is quicker than the
-    /// start of that program.
+    /// Passes a SIGINT on to the program that has the terminal. Ctrl-C sends the signal to this process until that
+    /// program is in the foreground.
     fn passes_on(&self, code: u8) -> bool {
         let program = self.foreground.as_ref().filter(|_| code == error::INTERRUPTED);
         program.inspect(|program| program.interrupt()).is_some()
@@ -202,7 +202,7 @@ impl Watch {
     /// Starts a program that the user asked for. If it may use the terminal, the screen is left first.
     fn start(&mut self, program: Program, screen: &mut DefaultTerminal) -> io::Result<()> {
         let events = self.events.clone();
-        // The receiver is this thread, which is gone only if the process ends.
+        // An error is ignored: the receiver is this thread, which ends only with the process.
         let send = move |event| drop(events.send(event));
         if !program.needs_terminal() {
             let later = send.clone();
@@ -224,7 +224,7 @@ impl Watch {
         }
         enable_raw_mode()?;
         execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste)?;
-        // Draws everything again. `clear` would read the place of the cursor from the terminal.
+        // Forces a full redraw. `clear` would read the position of the cursor from the terminal.
         let size = screen.size()?;
         screen.resize(Rect::new(0, 0, size.width, size.height))?;
         self.keys.resume();

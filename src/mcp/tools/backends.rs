@@ -14,7 +14,7 @@ use crate::mcp::{size, wire};
 use crate::orchestrator::BackendView;
 
 const ENVELOPE: usize = 300;
-/// Bytes for the profiles.
+/// Maximum number of bytes of all profiles.
 const PROFILES: usize = 2_500;
 const MODELS_SHOWN: usize = 12;
 

@@ -48,7 +48,7 @@ pub(super) struct MissionArguments {
     #[serde(default)]
     depends_on: Vec<String>,
     /// Task or worker ids whose final messages come before the prompt, as reports; this starts when they have settled,
-    /// however they ended.
+    /// with any outcome.
     #[serde(default)]
     context_from: Vec<String>,
     /// 1 to 10080, default 120, without time in the queue.
@@ -130,7 +130,7 @@ impl MissionArguments {
     }
 }
 
-/// Completes the fields of a call by those of the profile that it names.
+/// Completes the fields of a call with those of the profile that it names.
 fn resolve(
     own: Profile,
     name: Option<String>,
@@ -142,7 +142,7 @@ fn resolve(
     Ok((merged, Some(AppliedProfile { name, fields })))
 }
 
-/// Returns the error of a mission whose backend neither it nor its profile names.
+/// Returns the error of a mission without a backend, neither its own nor one from a profile.
 fn no_backend(orchestrator: &Orchestrator) -> ArgumentError {
     let backends = orchestrator.backends().names().collect::<Vec<_>>().join(", ");
     let profiles = orchestrator.settings().profiles.iter();

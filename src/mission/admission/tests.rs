@@ -147,7 +147,7 @@ proptest! {
 }
 
 #[test]
-fn bosses_take_turns_whatever_their_queues() {
+fn bosses_take_turns_with_any_queues() {
     let mut registry = Registry::default();
     let many: Vec<_> = (0..1_000).map(|n| draft(&format!("many-{n}"))).collect();
     let many = create_for(&mut registry, "many", "s", &many);

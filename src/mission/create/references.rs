@@ -1,5 +1,5 @@
-//! The references of a draft to other workers (`depends_on`, `context_from`): what they name, and the cycles that they
-//! may not form.
+//! The references of a draft to other workers (`depends_on`, `context_from`): their resolution, and the detection of
+//! cycles.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -18,7 +18,7 @@ impl BatchRegistration<'_> {
         let mut sources = Vec::new();
         for name in &draft.context_from {
             let source = self.resolve_source(name)?;
-            // The same report twice would be of no use.
+            // Two names of one worker give one report.
             if !sources.contains(&source) {
                 sources.push(source);
             }
@@ -43,7 +43,7 @@ impl BatchRegistration<'_> {
         }
     }
 
-    /// Resolves the name of a source of context. The name of a worker means this worker, also if it races others.
+    /// Resolves the name of a source of context. The id of a worker means this worker, even if it races others.
     fn resolve_source(&self, name: &str) -> Result<ContextSource, Rejection> {
         let task = TaskId::from(name);
         if self.named.contains_key(&task) {

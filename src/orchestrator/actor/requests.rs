@@ -354,7 +354,7 @@ impl Actor {
             (next.backend.clone(), next.model.clone(), next.effort.clone());
         backend.check(&mission)?;
         let id = worker.id.clone();
-        // What it waits for is needed too, since that is checked again.
+        // The workers for which it waits are needed too, since they are checked again.
         let waits_for = worker.mission.waits_for();
         let names = waits_for.iter().map(|source| source.name().to_owned()).chain([id.to_string()]);
         let needed = Needed { names: names.collect(), ..Needed::default() };

@@ -1,4 +1,4 @@
-//! Rows on the time before the work: the setup and the seeding of a worktree, and the start through npm.
+//! Rows for the time before the work: the setup and the seeding of a worktree, and the start through npm.
 
 use std::fs;
 use std::path::{Path, PathBuf};

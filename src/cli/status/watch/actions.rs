@@ -31,9 +31,9 @@ pub(super) struct ActionRunner {
     places: Places,
     events: Sender<ScreenEvent>,
     running: Vec<Running>,
-    /// Held by the merge that runs: each one must see the result of those before.
+    /// Held by the running merge, since each merge must see the result of the previous ones.
     merges: Arc<tokio::sync::Mutex<()>>,
-    /// Undoes the merges that are not done yet.
+    /// Stops the merges that are not complete, which undoes them.
     stop: CancellationToken,
 }
 
@@ -97,7 +97,7 @@ impl ActionRunner {
                 merged = integrate::integrate_one(&client, &worker, show) => merged,
                 () = stop.cancelled() => Err(stopped()),
             };
-            // Undoes a merge that was stopped.
+            // This undoes a stopped merge.
             client.close().await;
             let merged: IntegrationSummary = merged?;
             if merged.is_good { Ok(merged.text()) } else { Err(CliError::Failed(merged.text())) }
@@ -135,7 +135,7 @@ impl ActionRunner {
     }
 
     /// Waits for the running actions after the screen has ended, and prints their results. Ctrl-C, or `at_once`, undoes
-    /// the merges that are not done.
+    /// the merges that are not complete.
     pub fn finish(mut self, at_once: bool, inbox: &Receiver<ScreenEvent>) {
         self.running.retain(|it| !it.task.is_finished());
         let merges = self.running.iter().any(|it| matches!(it.label, Label::Merge(_)));

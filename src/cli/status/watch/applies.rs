@@ -1,4 +1,4 @@
-//! The keys of the live screen that act on the selected worker, their names, and the reason why one does not apply now.
+//! The keys of the live screen that act on the selected worker: their names, and the reasons why they do not apply now.
 //! Pure: the commands behind the keys check again, with git and the files.
 
 use super::super::dashboard::DashboardWorker;
@@ -20,7 +20,7 @@ pub(super) enum WorkerKey {
 }
 
 impl WorkerKey {
-    /// The most important ones first.
+    /// All keys, the most important ones first.
     pub const ALL: [WorkerKey; 6] =
         [WorkerKey::Message, WorkerKey::Merge, WorkerKey::Retry, WorkerKey::Cancel, WorkerKey::Open, WorkerKey::Attach];
 
@@ -39,7 +39,7 @@ impl WorkerKey {
         }
     }
 
-    /// Returns its name for this worker. A message to a worker that reports that it is blocked is the answer.
+    /// Returns its name for this worker. A message to a worker that reports that it is blocked is called the answer.
     pub fn name(self, shown: &DashboardWorker) -> &'static str {
         match self {
             WorkerKey::Message if shown.view.worker.needs_you() => "answer",
@@ -60,9 +60,9 @@ impl WorkerKey {
         match self {
             WorkerKey::Message => None,
             WorkerKey::Merge if !is_settled => Some(format!("cannot merge {id}: it has not finished ({state})")),
-            WorkerKey::Merge if worker.status != WorkerStatus::Settled(Ending::Completed) => {
-                Some(format!("cannot merge {id}: it is {state}, and only completed work is merged; r retries it"))
-            }
+            WorkerKey::Merge if worker.status != WorkerStatus::Settled(Ending::Completed) => Some(format!(
+                "cannot merge {id}: its status is {state}, and only completed work can be merged; r retries it"
+            )),
             WorkerKey::Merge => match &worker.integrated {
                 Some(merged) => Some(format!("{id} is already merged into {}", text::clean(&merged.into))),
                 None if worker.branch().is_none() => Some(format!("cannot merge {id}: it has no branch")),
@@ -143,6 +143,9 @@ mod tests {
         assert_eq!(said(2, 'o'), "cannot open w-3: it has not started, so it has no worktree yet");
         assert_eq!(said(3, 'c'), "nothing to cancel: w-4 has finished (completed)");
         assert_eq!(said(3, 'a'), "cannot attach to w-4: it has no session; o opens its worktree");
-        assert_eq!(said(4, 'i'), "cannot merge w-5: it is failed, and only completed work is merged; r retries it");
+        assert_eq!(
+            said(4, 'i'),
+            "cannot merge w-5: its status is failed, and only completed work can be merged; r retries it"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The lines at the bottom of the live screen: the prompt of an open question, the actions in progress, the last result,
-//! or the keys that apply now. Pure.
+//! The lines at the bottom of the live screen: the prompt of an open question, the actions in progress, the last
+//! result, or the keys that apply now. Pure.
 
 use super::super::dashboard::DashboardWorker;
 use super::super::screen::ScreenLine;
@@ -26,14 +26,14 @@ pub(super) fn lines(app: &App, width: usize, height: usize) -> Vec<ScreenLine> {
         Mode::Message(worker, line) => message(app, worker, line, width, most),
         Mode::Retry(worker, line) => {
             let short = short(app, worker);
-            let long = format!("retry {short} (enter: start, esc: not), with feedback: ");
+            let long = format!("retry {short} (enter: start, esc: discard), with feedback: ");
             vec![input(&[&long, &format!("retry {short}, feedback: "), "retry: "], line, width)]
         }
         Mode::Search(search) => vec![search_line(app, &search.text, "▏", width)],
         Mode::Suspended(label) => wrapped(&format!("{label} …"), Tone::Busy, width, most),
         Mode::Browse | Mode::Help => state(app, width, most),
     };
-    // The lines that the user must see are the last ones.
+    // The last lines have the keys or the input, so the first ones are dropped.
     lines.drain(..lines.len().saturating_sub(most));
     lines
 }
@@ -84,7 +84,7 @@ fn merge_question(app: &App, worker: &WorkerId) -> String {
     }
 }
 
-/// Returns the prompt of a message. Above the answer to a worker that is blocked is its question.
+/// Returns the prompt of a message. For the answer to a blocked worker, its question is shown above.
 fn message(app: &App, worker: &WorkerId, line: &str, width: usize, most: usize) -> Vec<ScreenLine> {
     let (shown, short) = (app.workers().find(|it| it.view.worker.id == *worker), short(app, worker));
     let asked = shown.filter(|it| it.view.worker.needs_you()).and_then(|it| it.view.worker.last());

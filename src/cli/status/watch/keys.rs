@@ -1,4 +1,4 @@
-//! Reads the keys of the terminal on a thread of its own. It can be paused, so that another program gets what is typed.
+//! Reads the keys of the terminal on a thread of its own. It can be paused, so that another program gets the input.
 
 use std::io;
 use std::sync::mpsc::Sender;
@@ -115,7 +115,7 @@ fn next() -> io::Result<Option<ScreenEvent>> {
     })
 }
 
-/// Discards all that can be read at once.
+/// Discards all pending input.
 fn discard() -> io::Result<Option<ScreenEvent>> {
     while crossterm::event::poll(Duration::ZERO)? {
         crossterm::event::read()?;

@@ -1,5 +1,6 @@
-//! The programs that the live screen starts: the user's editor, and the CLI of a worker's session. One that needs the
-//! terminal gets it, and the screen comes back after its end. An editor with a window of its own runs beside the screen.
+//! The programs that the live screen starts: the user's editor, and the CLI of a worker's session. The screen leaves
+//! the terminal to a program that needs it, and returns when the program ends. An editor with a window of its own runs
+//! beside the screen.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -45,7 +46,7 @@ impl Program {
         foreground
     }
 
-    /// Starts the program beside the screen. `failed` gets an error that comes later.
+    /// Starts the program beside the screen. `failed` gets an error that occurs after the start.
     pub fn start_beside(mut self, failed: impl FnOnce(CliError) + Send + 'static) -> Result<String, CliError> {
         let command = self.command();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
@@ -78,7 +79,7 @@ impl Program {
 }
 
 impl ForegroundProgram {
-    /// Asks the program to end, since this process has to.
+    /// Asks the program to end, since this process must end.
     pub fn end(&self) {
         self.send(&[Signal::Terminate, Signal::Continue]);
     }

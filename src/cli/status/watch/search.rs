@@ -11,8 +11,8 @@ pub(in crate::cli::status) struct Search {
     pub before: (Option<WorkerId>, bool),
 }
 
-/// Returns whether a worker has all words of the text in its id, task, title, branch, backend, model, state or last
-/// line, in any case of letters. No worker matches a text without words.
+/// Returns whether each word of the text is in the worker's id, task, title, branch, backend, model, state or last
+/// line, ignoring case. No worker matches a text without words.
 pub(super) fn matches(shown: &DashboardWorker, text: &str) -> bool {
     let row = &shown.row;
     let note = row.note(true);
@@ -33,8 +33,7 @@ pub(super) fn matches(shown: &DashboardWorker, text: &str) -> bool {
     words.peek().is_some() && words.all(|word| all.contains(word))
 }
 
-/// Returns the match after a place, or before it, beginning again at the other end. `include` also accepts the place
-/// itself.
+/// Returns the match after or before a place, and wraps around at the end. `include` also accepts the place itself.
 pub(super) fn next(found: &[usize], at: usize, forward: bool, include: bool) -> Option<usize> {
     let is_beyond = |it: &usize| if forward { *it > at } else { *it < at };
     let is_next = |it: &usize| is_beyond(it) || (include && *it == at);

@@ -50,7 +50,7 @@ pub(in crate::cli::status) enum ScreenEvent {
     },
     /// A program that the user asked for can start. It ends with `Returned`.
     Ready(Box<Program>),
-    /// A program that the user asked for was started beside the screen, has given back the terminal, or could not start.
+    /// A program that the user asked for was started beside the screen, has returned the terminal, or could not start.
     Returned(Result<String, CliError>),
     /// The screen must end with this exit status.
     End(u8),
@@ -87,10 +87,10 @@ pub(in crate::cli::status) enum Mode {
     Cancel(WorkerId),
     Merge(WorkerId),
     Message(WorkerId, String),
-    /// The confirmation of a retry, with the feedback that is typed.
+    /// The confirmation of a retry, with the feedback typed so far.
     Retry(WorkerId, String),
     Search(Search),
-    /// Another program is about to start or has the terminal. What is typed is meant for it.
+    /// Another program is about to start or has the terminal. Keys are meant for it.
     Suspended(Label),
 }
 
@@ -199,7 +199,7 @@ impl App {
             Ok(text) => (Tone::Good, text),
             Err(error) => (Tone::Bad, error.to_string()),
         };
-        // Each line is one fact, and all lines become one.
+        // Each line is one fact. All are joined into one text, which is wrapped to the screen.
         let text = text.lines().map(crate::cli::text::clean).collect::<Vec<_>>().join(" · ");
         self.message = (!text.is_empty()).then_some((tone, text));
     }
@@ -368,7 +368,7 @@ impl App {
             KeyCode::Char('n') => self.select_match(true),
             KeyCode::Char('N') => self.select_match(false),
             KeyCode::Char('y') => return self.copy(),
-            // Alt is also what remains of an escape sequence that arrives in parts.
+            // A key with Alt may be the rest of an escape sequence that arrived in parts.
             KeyCode::Char(character) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
                 return WorkerKey::of(character).and_then(|it| self.begin(it));
             }
@@ -417,7 +417,7 @@ impl App {
         (found.iter().position(|at| Some(*at) == selected).map(|at| at + 1), found.len())
     }
 
-    /// Changes the text of a search by a key, and selects the first match from the selection before it.
+    /// Applies a key to a search: edits its text and selects the first match, moves between matches, or ends it.
     fn edit_search(&mut self, mut search: Search, key: KeyEvent) {
         match key.code {
             KeyCode::Esc => {
@@ -436,7 +436,7 @@ impl App {
         self.mode = Mode::Search(search);
     }
 
-    /// Selects the first match from the selection before the search.
+    /// Selects the first match, beginning at the worker that was selected before the search.
     fn select_first(&mut self, search: &Search) {
         self.select_again(search.before.0.clone());
         let at = self.position().unwrap_or(0);
@@ -488,7 +488,7 @@ impl App {
 
     /// Starts an action, unless it is in progress.
     fn start(&mut self, what: Label, action: Action) -> Option<Action> {
-        // Two messages are two actions.
+        // Several messages to one worker are separate actions.
         if !matches!(what, Label::Message(_)) && self.doing.iter().any(|it| it.what == what) {
             self.show_message(Tone::Waiting, &format!("already {what}"));
             return None;
@@ -563,7 +563,7 @@ impl Pane {
     }
 }
 
-/// Changes a line by a key. Returns whether the key edits.
+/// Applies a key to a line of input. Returns false if the key does not edit.
 fn edit(line: &mut String, key: KeyEvent) -> bool {
     match key.code {
         KeyCode::Backspace => drop(line.pop()),

@@ -69,7 +69,7 @@ fn merge_and_retry_need_confirmation() {
     assert!(app.doing.is_empty());
 
     press(&mut app, KeyCode::Char('r'));
-    assert!(bottom(&app, 80).contains("retry w-4 (enter: start, esc: not), with feedback:"));
+    assert!(bottom(&app, 80).contains("retry w-4 (enter: start, esc: discard), with feedback:"));
     assert_eq!(press(&mut app, KeyCode::Esc), None);
     assert!(bottom(&app, 80).ends_with("not retried"));
     press(&mut app, KeyCode::Char('r'));
