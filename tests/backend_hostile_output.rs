@@ -217,6 +217,7 @@ fn turn(mission: &Mission) -> Turn<'_> {
     Turn {
         mission,
         prompt: "do it",
+        prompt_anew: "do it",
         dir: Path::new("/srv/tree"),
         session: Session::New(Uuid::nil()),
         message_id: Uuid::nil(),

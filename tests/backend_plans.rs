@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use orchestrator_boss::backend::{
-    Backends, CustomBackend, CustomOutput, GitDirs, LaunchPlan, PromptInput, Session, StopSignal, Turn,
+    Backends, CustomBackend, CustomOutput, GitDirs, LaunchPlan, PromptInput, Session, StopAction, StopSignal, Turn,
 };
 use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::mission::id::{BackendName, TaskId};
@@ -178,7 +178,10 @@ fn describe(text: &mut String, plan: &LaunchPlan) {
         writeln!(text, "    file {}: {content:?}", path.display()).unwrap();
     }
     for step in &plan.stop {
-        writeln!(text, "    stop: {:?}, {} s", step.signal, step.grace.as_secs()).unwrap();
+        match step.action {
+            StopAction::Signal(signal) => writeln!(text, "    stop: {signal:?}, {} s", step.grace.as_secs()).unwrap(),
+            action => writeln!(text, "    stop: {action:?}, {} s", step.grace.as_secs()).unwrap(),
+        }
     }
 }
 
@@ -222,6 +225,7 @@ fn turn<'a>(mission: &'a Mission, session: Session<'a>) -> Turn<'a> {
     Turn {
         mission,
         prompt: "do it",
+        prompt_anew: "do it",
         dir: Path::new("/srv/tree"),
         session,
         message_id: MESSAGE,

@@ -103,6 +103,7 @@ fn turn(mission: &Mission) -> Turn<'_> {
     Turn {
         mission,
         prompt: "do it",
+        prompt_anew: "do it",
         dir: Path::new("/home/dev/project"),
         session: Session::New(Uuid::nil()),
         message_id: Uuid::nil(),

@@ -42,6 +42,7 @@ impl Worker {
             env_set: BTreeMap::from([(TAG_VARIABLE.to_owned(), (&tag).into())]),
             env_remove: vec![SUPERVISED.to_owned()],
             stdin: StdinSource::Null,
+            output_pipe: false,
             stdout: directory.path().join("stdout"),
             stderr: directory.path().join("stderr"),
         })

@@ -5,7 +5,6 @@ mod failures;
 mod stream;
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::json;
 use uuid::Uuid;
@@ -59,9 +58,10 @@ impl Backend for ClaudeCode {
             env_set,
             env_remove: environment::removed(&[]),
             stdin: PromptInput::KeepOpen(user_frame(turn.message_id, turn.prompt)),
+            needs_output_pipe: false,
             files: Vec::new(),
             // On SIGTERM it ends its commands and exits within 2 s; SIGKILL leaves its commands running.
-            stop: vec![StopStep { signal: StopSignal::Terminate, grace: Duration::from_secs(5) }],
+            stop: vec![StopStep::signal(StopSignal::Terminate, 5)],
         }
     }
 

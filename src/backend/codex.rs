@@ -5,7 +5,6 @@
 mod stream;
 
 use std::path::Path;
-use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
@@ -65,9 +64,10 @@ impl Backend for Codex {
             // With RUST_BACKTRACE its error messages end in stack traces.
             env_remove: environment::removed(&["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"]),
             stdin: PromptInput::Once(turn.prompt.into()),
+            needs_output_pipe: false,
             files: Vec::new(),
             // On SIGINT it ends its commands and exits within 0.1 s; SIGTERM leaves grandchildren running.
-            stop: vec![StopStep { signal: StopSignal::Interrupt, grace: Duration::from_secs(5) }],
+            stop: vec![StopStep::signal(StopSignal::Interrupt, 5)],
         }
     }
 

@@ -8,7 +8,6 @@ mod stream;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -254,8 +253,9 @@ impl Backend for CustomBackend {
             env_set,
             env_remove: environment::removed(&[]),
             stdin: PromptInput::Once(turn.prompt.into()),
+            needs_output_pipe: false,
             files: Vec::new(),
-            stop: vec![StopStep { signal: self.stop, grace: Duration::from_secs(5) }],
+            stop: vec![StopStep::signal(self.stop, 5)],
         }
     }
 

@@ -5,7 +5,6 @@
 mod stream;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::catalog::{GEMINI, check_effort, check_model, check_no_cost_limit};
 use super::{
@@ -68,8 +67,9 @@ impl Backend for Gemini {
             env_set,
             env_remove: environment::removed(&[]),
             stdin: PromptInput::Once(turn.prompt.into()),
+            needs_output_pipe: false,
             files: if read_only { vec![(policy, READ_ONLY_POLICY.into())] } else { Vec::new() },
-            stop: vec![StopStep { signal: StopSignal::Terminate, grace: Duration::from_secs(5) }],
+            stop: vec![StopStep::signal(StopSignal::Terminate, 5)],
         }
     }
 

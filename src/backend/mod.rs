@@ -110,6 +110,8 @@ pub struct Turn<'a> {
     pub mission: &'a Mission,
     /// The text for this turn, frame included.
     pub prompt: &'a str,
+    /// The text for this turn in case that the session cannot be resumed: the mission and what is new.
+    pub prompt_anew: &'a str,
     /// The directory in which the CLI runs; absolute, symlinks resolved.
     pub dir: &'a Path,
     pub session: Session<'a>,
@@ -158,6 +160,8 @@ pub struct LaunchPlan {
     /// Exact names, or prefixes that end in `*`.
     pub env_remove: Vec<String>,
     pub stdin: PromptInput,
+    /// True for a CLI that prints to nothing but a pipe.
+    pub needs_output_pipe: bool,
     /// Files to write before the start: path (inside `scratch`) and content.
     pub files: Vec<(std::path::PathBuf, String)>,
     /// The steps of stopping the process. SIGKILL and the sweep follow by themselves.
@@ -192,14 +196,29 @@ impl AttachPlan {
 pub enum PromptInput {
     /// Written, then closed.
     Once(String),
-    /// Written and kept open for [`Backend::live_message`]; closed when the worker is done.
+    /// Written and kept open for [`Backend::live_message`] and [`Decoder::replies`]; closed when the worker is done.
     KeepOpen(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopStep {
-    pub signal: StopSignal,
+    pub action: StopAction,
     pub grace: Duration,
+}
+
+impl StopStep {
+    fn signal(signal: StopSignal, seconds: u64) -> Self {
+        Self { action: StopAction::Signal(signal), grace: Duration::from_secs(seconds) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopAction {
+    /// The request of its protocol, by [`Decoder::cancel`]. Skipped while no turn runs.
+    CancelTurn,
+    /// The end of its stdin. Skipped if that is closed already.
+    CloseStdin,
+    Signal(StopSignal),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -281,6 +300,28 @@ fn permissions_word(permissions: Permissions) -> &'static str {
 pub trait Decoder: Send {
     /// Decodes one line, without its newline. An unreadable line is a `Warning` or no event, never an error.
     fn line(&mut self, line: &str) -> Vec<AgentEvent>;
+
+    /// Takes the lines that the CLI must receive now on its stdin, in this order, each with its newline. To be called
+    /// after each other call.
+    fn replies(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Begins a further turn in the same process, with the text of these messages. Returns false, and does nothing, if
+    /// the CLI has no way, or its turn has not ended or ended badly. The agent's receipt of the messages is an event.
+    fn prompt(&mut self, _messages: &[Uuid], _text: &str) -> bool {
+        false
+    }
+
+    /// Cancels the turn by the CLI's protocol. Returns false if that has no way, or if no turn runs.
+    fn cancel(&mut self) -> bool {
+        false
+    }
+
+    /// Returns whether the first answer of the CLI is still missing. It must come within a minute.
+    fn is_starting(&self) -> bool {
+        false
+    }
 
     /// Reports the turn after the process ended. `stderr_tail` is the end of its stderr, a few kB at most. It may
     /// classify and describe a failure, but never decides whether there was one.

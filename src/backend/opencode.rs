@@ -4,7 +4,6 @@
 mod stream;
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -67,9 +66,10 @@ impl Backend for OpenCode {
             env_set,
             env_remove: environment::removed(&[]),
             stdin: PromptInput::Once(turn.prompt.into()),
+            needs_output_pipe: false,
             files: Vec::new(),
             // It ignores SIGINT.
-            stop: vec![StopStep { signal: StopSignal::Terminate, grace: Duration::from_secs(5) }],
+            stop: vec![StopStep::signal(StopSignal::Terminate, 5)],
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use super::identity::IdentityError;
+use super::output_copy::OutputCopyError;
 use super::session::SessionError;
 use super::spawn::SpawnError as E;
 use super::tail::TailError;
@@ -28,6 +29,9 @@ fn every_message_is_as_recorded() {
         row(E::Output { path: path(), program: program(), source: denied() }),
         row(E::Start { program: program(), source: denied() }),
         row(E::Unidentified { program: program(), pid: 7 }),
+        row(OutputCopyError::NoSpace { path: path() }),
+        row(OutputCopyError::Write { path: path(), source: denied() }),
+        row(OutputCopyError::Read { path: path(), source: denied() }),
         plain_row(IdentityError::OwnHidden { pid: 7 }),
         plain_row(SessionError::Session { source: denied() }),
         plain_row(SessionError::Subreaper { source: denied() }),

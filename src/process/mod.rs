@@ -25,6 +25,7 @@ mod heap;
 mod identity;
 #[cfg(test)]
 mod messages;
+mod output_copy;
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
 mod platform;
@@ -49,6 +50,7 @@ pub use foreground::run_in_foreground;
 pub use headroom::{free_disk_bytes, free_files, free_memory_bytes, free_processes, total_memory_bytes};
 pub use heap::use_one_heap;
 pub use identity::{IdentityError, PreexistingProcesses};
+pub use output_copy::{OutputCopy, OutputCopyError};
 pub use program::{Program, show_program_name};
 pub use record::Identity;
 pub use running_in::{Occupant, is_running_in, occupant};

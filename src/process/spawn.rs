@@ -1,6 +1,7 @@
 //! Starts a worker's CLI in its own process group, with a cleaned environment and its output in files.
 //!
-//! Output goes to files and not to pipes, since a CLI whose pipe loses its reader dies (Codex panics with EPIPE).
+//! Output goes to files and not to pipes, since a CLI whose pipe loses its reader dies (Codex panics with EPIPE). Only
+//! a program that refuses a file gets a pipe, which is copied to the file.
 //! Nothing here uses `pre_exec`, so the standard library can use posix_spawn.
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::process::Stdio;
 use rustix::io::Errno;
 use tokio::process::{Child, ChildStdin, Command};
 
+use super::output_copy::OutputCopy;
 use super::record::Identity;
 use crate::mission::hint::{Hint, Hinted};
 
@@ -31,6 +33,8 @@ pub struct Launch {
     pub stdin: StdinSource,
     /// The file to which stdout is appended; created with mode 0600 if missing. May be the same file as `stderr`.
     pub stdout: PathBuf,
+    /// True if the program prints to a pipe, which this process copies to the file. It then needs this process to live.
+    pub output_pipe: bool,
     pub stderr: PathBuf,
 }
 
@@ -48,6 +52,8 @@ pub struct SpawnedProcess {
     pub identity: Identity,
     /// The pipe, for [`StdinSource::Pipe`].
     pub stdin: Option<ChildStdin>,
+    /// The copy of its output, for [`Launch::output_pipe`].
+    pub output: Option<OutputCopy>,
 }
 
 /// The reason why nothing was started. In none of these cases is a process left behind.
@@ -107,14 +113,15 @@ pub fn spawn(launch: &Launch) -> Result<SpawnedProcess, SpawnError> {
         StdinSource::Null => Stdio::null(),
         StdinSource::Pipe => Stdio::piped(),
     };
-    command
-        .stdin(stdin)
-        .stdout(append_to(&launch.stdout, &launch.program)?)
-        .stderr(append_to(&launch.stderr, &launch.program)?)
-        .process_group(0);
+    let stdout = append_to(&launch.stdout, &launch.program)?;
+    let (stdout, copied_to) =
+        if launch.output_pipe { (Stdio::piped(), Some(stdout)) } else { (Stdio::from(stdout), None) };
+    command.stdin(stdin).stdout(stdout).stderr(append_to(&launch.stderr, &launch.program)?).process_group(0);
     let (mut child, identity) = start(&mut command, &launch.program, &launch.cwd)?;
     let stdin = child.stdin.take();
-    Ok(SpawnedProcess { child, identity, stdin })
+    let output = child.stdout.take().zip(copied_to);
+    let output = output.map(|(from, to)| OutputCopy::start(from, to, launch.stdout.clone()));
+    Ok(SpawnedProcess { child, identity, stdin, output })
 }
 
 pub(super) fn command(

@@ -132,6 +132,7 @@ fn launch(run: &ShellCommand<'_>) -> Launch {
             .filter(|name| is_removed(name, run.settings))
             .collect(),
         stdin: StdinSource::Null,
+        output_pipe: false,
         stdout: run.log.to_owned(),
         stderr: run.log.to_owned(),
     }

@@ -1,6 +1,7 @@
 //! One turn: the start of the CLI, and the end of the turn. The event loop in between is in `turn/running.rs`.
 
 mod cli_input;
+mod next_prompt;
 mod running;
 mod stop;
 
@@ -14,6 +15,7 @@ use self::running::{Running, received};
 use super::attempt::{LiveAttempt, TurnEnd, TurnInput};
 use super::isolation::reaches_boss_terminal;
 use super::self_edits::SelfEdits;
+use crate::attempt::prompt;
 use crate::attempt::status::Delivered;
 use crate::backend::{GitDirs, LaunchPlan, Session, Turn};
 use crate::crash_point::{self, Point};
@@ -79,6 +81,7 @@ impl LiveAttempt {
         let turn = Turn {
             mission: &mission,
             prompt: &input.text,
+            prompt_anew: &prompt::anew(assignment, &input.text),
             dir: &directory,
             session: match &input.session {
                 Some(session) => Session::Resume(session),
@@ -128,6 +131,7 @@ impl LiveAttempt {
             env_set,
             env_remove: inherited.filter(|name| plan.removes(name) || reaches_boss_terminal(name)).collect(),
             stdin: StdinSource::Pipe,
+            output_pipe: plan.needs_output_pipe,
             stdout: self.dir.stdout(),
             stderr: self.dir.stderr(),
         }

@@ -34,6 +34,7 @@ pub fn cli_stream(backend: &str, mission: &Mission, bytes: &[u8]) {
     let turn = Turn {
         mission,
         prompt: "do it",
+        prompt_anew: "do it",
         dir: Path::new("/srv/tree"),
         session: Session::New(Uuid::nil()),
         message_id: Uuid::nil(),

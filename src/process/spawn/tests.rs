@@ -1,4 +1,5 @@
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
@@ -25,6 +26,7 @@ impl Fixture {
             env_set: BTreeMap::new(),
             env_remove: Vec::new(),
             stdin: StdinSource::Null,
+            output_pipe: false,
             stdout: self.path("stdout"),
             stderr: self.path("stderr"),
         }
@@ -130,4 +132,43 @@ fn limits_have_their_own_error() {
     assert!(matches!(explained(Errno::AGAIN), SpawnError::TooMany { .. }));
     assert!(matches!(explained(Errno::MFILE), SpawnError::TooMany { .. }));
     assert!(matches!(explained(Errno::TOOBIG), SpawnError::Start { .. }));
+}
+
+#[tokio::test]
+async fn output_of_a_pipe_arrives_in_the_file() {
+    let fixture = Fixture::new();
+    let script = "test -p /dev/fd/1 && echo pipe; head -c 300000 /dev/zero | tr '\\0' x; exit 4";
+    let mut process = spawn(&Launch { output_pipe: true, ..fixture.launch(script) }).unwrap();
+    assert_eq!(process.child.wait().await.unwrap().code(), Some(4));
+    process.output.as_mut().unwrap().finish(Duration::from_secs(60)).await.unwrap();
+    assert_eq!(fixture.stdout(), format!("pipe\n{}", "x".repeat(300_000)));
+}
+
+#[tokio::test]
+async fn daemon_that_holds_the_pipe_is_not_waited_for() {
+    let fixture = Fixture::new();
+    let script = "sleep 600 & echo $!";
+    let mut process = spawn(&Launch { output_pipe: true, ..fixture.launch(script) }).unwrap();
+    process.child.wait().await.unwrap();
+    let began = std::time::Instant::now();
+    while !fixture.stdout().ends_with('\n') {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing was copied");
+        tokio::task::yield_now().await;
+    }
+    process.output.as_mut().unwrap().finish(Duration::from_millis(1)).await.unwrap();
+    let sleeper = fixture.stdout().trim().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(sleeper).unwrap(), rustix::process::Signal::KILL)
+        .unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn full_disk_ends_the_copy_with_its_reason() {
+    let fixture = Fixture::new();
+    let launch = Launch { output_pipe: true, stdout: "/dev/full".into(), ..fixture.launch("exec cat /dev/zero") };
+    let mut process = spawn(&launch).unwrap();
+    let why = process.output.as_mut().unwrap().finish(Duration::from_secs(60)).await.unwrap_err();
+    assert_eq!(why.to_string(), "cannot write /dev/full: no space left on the device");
+    // The program meets the closed pipe.
+    assert!(!process.child.wait().await.unwrap().success());
 }

@@ -1,67 +1,127 @@
-//! The stdin of a running CLI: the prompt, and messages to a CLI that reads them while it works.
+//! The stdin of a running CLI: the prompt, messages to a CLI that reads them while it works, and answers to its
+//! requests. One task writes all of it in order, since a CLI that does not read must not block the event loop.
 
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::process::ChildStdin;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::backend::PromptInput;
 
 /// Maximum time for a write to a CLI. If it does not read, the message is delivered later.
 const WRITE_CEILING: Duration = Duration::from_secs(5);
+/// Maximum number of lines that wait for the CLI to read them. An agent that asks without reading the answers reaches
+/// it.
+const WAITING_LINES: usize = 1024;
 
-pub(super) enum CliInput {
-    Closed,
-    Open(ChildStdin),
-    /// The prompt is being written. The receiver gets stdin afterwards.
-    Writing(oneshot::Receiver<ChildStdin>),
+/// The stdin of a CLI; closed once this is dropped and the waiting lines are written.
+pub(super) struct CliInput {
+    /// `None` once it is closed.
+    lines: Option<mpsc::Sender<InputLine>>,
+}
+
+struct InputLine {
+    text: String,
+    /// Notified once the line is written. If the receiver has gone before that, the line is not written.
+    written: Option<oneshot::Sender<()>>,
 }
 
 impl CliInput {
-    /// Writes the prompt in a task of its own, since a CLI that does not read must not block the event loop.
     pub fn new(stdin: Option<ChildStdin>, prompt: &PromptInput) -> Self {
-        let Some(mut stdin) = stdin else { return Self::Closed };
+        let Some(stdin) = stdin else { return Self { lines: None } };
         match prompt {
             PromptInput::Once(text) => {
-                let text = text.clone();
-                // A CLI that ends without reading closes the pipe. Its exit is handled by the event loop.
-                tokio::spawn(async move {
-                    let _ = stdin.write_all(text.as_bytes()).await;
-                });
-                Self::Closed
+                let (_, none) = mpsc::channel(1);
+                tokio::spawn(write_lines(stdin, text.clone(), none));
+                Self { lines: None }
             }
             PromptInput::KeepOpen(text) => {
-                let (text, (sender, receiver)) = (text.clone(), oneshot::channel());
-                tokio::spawn(async move {
-                    let _ = stdin.write_all(text.as_bytes()).await;
-                    let _ = stdin.flush().await;
-                    let _ = sender.send(stdin);
-                });
-                Self::Writing(receiver)
+                let (sender, lines) = mpsc::channel(WAITING_LINES);
+                tokio::spawn(write_lines(stdin, text.clone(), lines));
+                Self { lines: Some(sender) }
             }
         }
     }
 
-    /// Writes a message. Returns false if the CLI does not accept it, or not any more.
+    /// Writes a message. Returns false if the CLI does not accept it in time, or not any more: then it is not written
+    /// later.
     pub async fn write(&mut self, frame: &str) -> bool {
-        if let Self::Writing(receiver) = self {
-            // The CLI may not have read its prompt yet, and the event loop cannot wait for that.
-            let Ok(stdin) = timeout(WRITE_CEILING, receiver).await else { return false };
-            *self = stdin.map_or(Self::Closed, Self::Open);
-        }
-        let Self::Open(stdin) = self else { return false };
-        let write = async { stdin.write_all(frame.as_bytes()).await.and(stdin.flush().await) };
-        matches!(timeout(WRITE_CEILING, write).await, Ok(Ok(())))
+        let Some(lines) = &self.lines else { return false };
+        let (sender, written) = oneshot::channel();
+        let line = InputLine { text: frame.to_owned(), written: Some(sender) };
+        lines.try_send(line).is_ok() && matches!(timeout(WRITE_CEILING, written).await, Ok(Ok(())))
+    }
+
+    /// Leaves a line to the writing task. Returns false if too many lines wait.
+    pub fn enqueue(&mut self, line: String) -> bool {
+        let Some(lines) = &self.lines else { return true };
+        // A CLI that has ended gets no answer. Its exit is handled by the event loop.
+        !matches!(lines.try_send(InputLine { text: line, written: None }), Err(mpsc::error::TrySendError::Full(_)))
     }
 
     pub fn is_open(&self) -> bool {
-        !matches!(self, Self::Closed)
+        self.lines.as_ref().is_some_and(|lines| !lines.is_closed())
     }
 
-    /// Closes stdin. An idle CLI exits, and a busy one exits after its turn.
+    /// Closes stdin behind the waiting lines. An idle CLI exits, and a busy one exits after its turn.
     pub fn close(&mut self) {
-        *self = Self::Closed;
+        self.lines = None;
+    }
+}
+
+/// Writes the prompt and then the lines, and closes stdin.
+async fn write_lines(mut stdin: impl AsyncWrite + Unpin, prompt: String, mut lines: mpsc::Receiver<InputLine>) {
+    // A CLI that ends without reading closes the pipe. Its exit is handled by the event loop.
+    if write(&mut stdin, &prompt).await.is_err() {
+        return;
+    }
+    while let Some(line) = lines.recv().await {
+        if line.written.as_ref().is_some_and(oneshot::Sender::is_closed) {
+            continue;
+        }
+        if write(&mut stdin, &line.text).await.is_err() {
+            return;
+        }
+        if let Some(written) = line.written {
+            let _ = written.send(());
+        }
+    }
+}
+
+async fn write(stdin: &mut (impl AsyncWrite + Unpin), text: &str) -> std::io::Result<()> {
+    stdin.write_all(text.as_bytes()).await?;
+    stdin.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    #[tokio::test]
+    async fn line_given_up_is_not_written_later() {
+        let (ours, mut theirs) = tokio::io::duplex(4);
+        let (sender, lines) = mpsc::channel(8);
+        let writer = tokio::spawn(write_lines(ours, "prompt\n".to_owned(), lines));
+        let (written, waits) = oneshot::channel();
+        drop(waits);
+        let line = |text: &str, written| InputLine { text: text.to_owned(), written };
+        assert!(sender.send(line("given up\n", Some(written))).await.is_ok());
+        assert!(sender.send(line("answer\n", None)).await.is_ok());
+        drop(sender);
+        let mut read = String::new();
+        theirs.read_to_string(&mut read).await.unwrap();
+        writer.await.unwrap();
+        assert_eq!(read, "prompt\nanswer\n");
+    }
+
+    #[tokio::test]
+    async fn lines_for_a_deaf_program_are_bounded() {
+        let (sender, _lines) = mpsc::channel(WAITING_LINES);
+        let mut input = CliInput { lines: Some(sender) };
+        let taken = (0..2 * WAITING_LINES).take_while(|_| input.enqueue("x\n".to_owned())).count();
+        assert_eq!(taken, WAITING_LINES);
     }
 }

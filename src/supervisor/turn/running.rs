@@ -9,10 +9,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use uuid::Uuid;
 
 use super::cli_input::CliInput;
-use super::stop::StopEscalation;
+use super::stop::{StopEscalation, StopTaken};
 use crate::attempt::status::Delivered;
 use crate::backend::{AgentEvent, Decoder, LaunchPlan, LongLine, ShortenedLine};
 use crate::config::OnStall;
+use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Exit, FailureKind, Usage};
 use crate::process::{self, ProcessScope, SpawnedProcess, Tail, TailLine};
 use crate::supervisor::attempt::{LiveAttempt, Stop, TurnEnd};
@@ -26,9 +27,13 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 const UNREADABLE_GRACE: Duration = Duration::from_secs(10);
 /// Time that a CLI gets to exit once its stdin is closed.
 const CLOSING_GRACE: Duration = Duration::from_secs(15);
+/// Time that a CLI gets for its first answer, if its protocol begins with one. Under load, some take 24 s.
+const START_LIMIT: Duration = Duration::from_secs(60);
 /// Bytes at the end of the output that are still read after the exit. They contain the result, and a flood is not read
 /// completely.
 const REST_LIMIT: u64 = 8 * 1024 * 1024;
+/// Time that the rest of its output takes to arrive in the log, once its processes have ended.
+const COPY_GRACE: Duration = Duration::from_secs(2);
 /// Bytes of output after which the amount of output is checked without waiting for the next interval.
 const CHECK_OUTPUT_AFTER: u64 = 4 * 1024 * 1024;
 /// Time by which events are handled early, together with another wake-up. A wake-up costs more than polling the inbox
@@ -39,17 +44,20 @@ const PIECE_SIZE: usize = 64 * 1024;
 
 pub(super) struct Running {
     cli: SpawnedProcess,
-    input: CliInput,
+    pub(super) input: CliInput,
     tail: Tail,
-    decoder: Box<dyn Decoder>,
+    pub(super) decoder: Box<dyn Decoder>,
+    began: Instant,
     plan: LaunchPlan,
     stderr_from: u64,
     /// Bytes that were read since the amount of output was last checked.
     unchecked: u64,
-    stop: Option<Stop>,
-    escalation: StopEscalation,
+    /// The reason why not all of its output could be written to the log.
+    copy_error: Option<String>,
+    pub(super) stop: Option<Stop>,
+    pub(super) escalation: StopEscalation,
     /// Time of the agent's final message. Its stdin is closed a little later.
-    idle_since: Option<Instant>,
+    pub(super) idle_since: Option<Instant>,
     /// True if the idle CLI did not exit by itself, so that it was stopped.
     stopped_when_idle: bool,
     /// Time of an unreadable line, if nothing followed it.
@@ -62,7 +70,7 @@ pub(super) struct Running {
     /// Time of the next check whether it is alive.
     check_at: Instant,
     /// Messages that were written to the CLI and that it has not acknowledged yet.
-    unconfirmed: Vec<QueuedMessage>,
+    pub(super) unconfirmed: Vec<QueuedMessage>,
 }
 
 enum LoopEvent {
@@ -73,6 +81,7 @@ enum LoopEvent {
     Idle,
     UnreadableLine,
     Deadline,
+    NoFirstAnswer,
     PublishStatus,
     CheckActivity,
 }
@@ -90,9 +99,11 @@ impl Running {
             cli,
             tail,
             decoder,
+            began: Instant::now(),
             plan,
             stderr_from,
             unchecked: 0,
+            copy_error: None,
             stop: None,
             escalation: StopEscalation::default(),
             idle_since: None,
@@ -132,13 +143,21 @@ impl Running {
                 }
                 LoopEvent::StopStep => {
                     self.stopped_when_idle |= self.stop.is_none() && self.idle_since.is_some();
-                    if self.escalation.advance(&self.cli.identity) {
+                    if self.take_stop_step() == StopTaken::GaveUp {
                         return None;
                     }
                 }
-                LoopEvent::Idle => self.close_when_idle(),
+                LoopEvent::Idle => {
+                    if !self.prompt_next(attempt) {
+                        self.close_when_idle();
+                    }
+                }
                 LoopEvent::UnreadableLine => self.close_input(),
                 LoopEvent::Deadline => self.begin_stop(Stop::TimedOut),
+                LoopEvent::NoFirstAnswer => {
+                    let why = format!("it gave no first answer within {} s", START_LIMIT.as_secs());
+                    self.begin_stop(Stop::Failed(FailureKind::CouldNotStart, why));
+                }
                 LoopEvent::PublishStatus => self.publish_status(attempt),
                 LoopEvent::CheckActivity => {
                     self.check_at = Instant::now() + attempt.limits.check_interval();
@@ -184,6 +203,7 @@ impl Running {
             (self.idle_deadline(), now, LoopEvent::Idle),
             (self.unreadable_since.map(|since| since + UNREADABLE_GRACE), now, LoopEvent::UnreadableLine),
             (self.stop.is_none().then_some(attempt.limits.deadline), now, LoopEvent::Deadline),
+            (self.first_answer_deadline(), now, LoopEvent::NoFirstAnswer),
             (attempt.status.due(), soon, LoopEvent::PublishStatus),
             (Some(self.check_at), now, LoopEvent::CheckActivity),
         ];
@@ -202,23 +222,43 @@ impl Running {
         attempt.limits.record_activity();
         self.unreadable_since = None;
         if line.dropped_bytes == 0 {
-            return self.decode(attempt, &line.text);
+            self.decode(attempt, &line.text);
+            return;
         }
         match self.shortened(line).await {
-            ShortenedLine::Objects(objects) => self.decode(attempt, &objects),
+            ShortenedLine::Objects(objects) => drop(self.decode(attempt, &objects)),
             ShortenedLine::Text(text) => {
-                self.unreadable_since = Some(Instant::now());
                 let cut = format!("a line was cut by {} bytes", line.dropped_bytes);
                 attempt.status.record(&AgentEvent::Warning { text: cut });
-                self.decode(attempt, if text.is_empty() { &line.text } else { &text });
+                // A request that was answered from its beginning was not the final message.
+                if !self.decode(attempt, if text.is_empty() { &line.text } else { &text }) {
+                    self.unreadable_since = Some(Instant::now());
+                }
             }
         }
     }
 
-    fn decode(&mut self, attempt: &mut LiveAttempt, line: &str) {
-        for event in self.decoder.line(line) {
+    /// Decodes a line. Returns whether it was answered.
+    fn decode(&mut self, attempt: &mut LiveAttempt, line: &str) -> bool {
+        let events = self.decoder.line(line);
+        let is_answered = self.send_replies();
+        for event in events {
             self.take_event(attempt, &event);
         }
+        is_answered
+    }
+
+    /// Sends what the decoder has for the CLI. Returns whether there was anything.
+    pub(super) fn send_replies(&mut self) -> bool {
+        let replies = self.decoder.replies();
+        let is_answered = !replies.is_empty();
+        for reply in replies {
+            if !self.input.enqueue(reply) {
+                let why = "it does not read the answers to its requests".to_owned();
+                self.begin_stop(Stop::Failed(FailureKind::Other, why));
+            }
+        }
+        is_answered
     }
 
     /// Reads a line that is too long for the memory again from the file, in shortened form: it may be the result.
@@ -261,7 +301,13 @@ impl Running {
                 attempt.self_edits.undo(&*attempt.backend);
             }
             AgentEvent::Edited { paths } => paths.iter().for_each(|path| attempt.outside_edits.record(path)),
-            AgentEvent::Idle => self.idle_since = Some(Instant::now()),
+            AgentEvent::Idle => {
+                self.idle_since = Some(Instant::now());
+                // Its turn was cancelled for a message, which it now gets in the same process.
+                if self.stop != Some(Stop::ForMessage) || !self.prompt_next(attempt) {
+                    self.escalation.turn_ended();
+                }
+            }
             AgentEvent::Busy => self.idle_since = None,
             AgentEvent::Received { message_id, .. } => {
                 self.unconfirmed.retain(|message| message.id != *message_id);
@@ -302,7 +348,11 @@ impl Running {
     async fn deliver(&mut self, attempt: &mut LiveAttempt, message: QueuedMessage) {
         if message.interrupt {
             attempt.inbox.enqueue(message);
-            return self.begin_stop(Stop::ForMessage);
+            // Between two turns there is nothing to interrupt.
+            if self.idle_since.is_none() || self.stop.is_some() || !self.prompt_next(attempt) {
+                self.begin_stop(Stop::ForMessage);
+            }
+            return;
         }
         match attempt.backend.live_message(message.id, &message.text) {
             Some(frame) if self.stop.is_none() && self.input.write(&frame).await => {
@@ -312,6 +362,26 @@ impl Running {
             }
             _ => attempt.inbox.enqueue(message),
         }
+    }
+
+    fn first_answer_deadline(&self) -> Option<Instant> {
+        (self.stop.is_none() && self.decoder.is_starting()).then(|| self.began + START_LIMIT)
+    }
+
+    fn take_stop_step(&mut self) -> StopTaken {
+        let taken = self.escalation.advance(&self.cli.identity);
+        let has_effect = match taken {
+            StopTaken::CancelTurn => self.input.is_open() && self.decoder.cancel(),
+            StopTaken::CloseStdin => self.input.is_open(),
+            StopTaken::Signalled | StopTaken::GaveUp => true,
+        };
+        match taken {
+            _ if !has_effect => self.escalation.skip(),
+            StopTaken::CancelTurn => drop(self.send_replies()),
+            StopTaken::CloseStdin => self.input.close(),
+            StopTaken::Signalled | StopTaken::GaveUp => {}
+        }
+        taken
     }
 
     fn idle_deadline(&self) -> Option<Instant> {
@@ -413,6 +483,11 @@ impl Running {
     }
 
     pub async fn read_rest(&mut self, attempt: &mut LiveAttempt) {
+        self.input.close();
+        self.copy_error = match &mut self.cli.output {
+            Some(output) => output.finish(COPY_GRACE).await.err().map(|error| with_hints(&error)),
+            None => None,
+        };
         self.tail.skip_to_last(REST_LIMIT);
         self.tail.finish();
         while let Ok(Some(line)) = self.tail.next().await {
@@ -430,7 +505,10 @@ impl Running {
         let exit_of_work = if self.stopped_when_idle { Exit::Code(0) } else { exit.unwrap_or(Exit::Signal(9)) };
         let report = self.decoder.end(exit_of_work, &stderr);
         attempt.status.publish();
-        TurnEnd { report, exit, stop: self.stop.take() }
+        // What was lost may have been the result.
+        let lost = self.copy_error.take().filter(|_| report.end.is_err());
+        let stop = self.stop.take().or(lost.map(|why| Stop::Failed(FailureKind::Other, why)));
+        TurnEnd { report, exit, stop }
     }
 }
 
