@@ -57,6 +57,7 @@
 //! | setup | the run of `setup_command` in a worktree, before its CLI starts |
 //! | turn | one prompt and the CLI's work on it; an attempt has one or more. A CLI's own turn limit counts its steps |
 //! | backend | the adapter of one CLI |
+//! | ACP | the Agent Client Protocol: requests and answers as lines of JSON on stdin and stdout, in both directions |
 //! | boss | the agent that calls the tools |
 //! | server, supervisor | the two kinds of process |
 //! | launcher | how a supervisor is started |

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-const BACKENDS: [&str; 6] = ["claudecode", "codex", "gemini", "opencode", "lines", "plain"];
+const BACKENDS: [&str; 7] = ["claudecode", "codex", "gemini", "opencode", "lines", "plain", "agent"];
 
 /// Words that decoders search for, as keys and as values, so that random lines pass the first checks.
 const WORDS: &[&str] = &[
@@ -86,6 +86,25 @@ const WORDS: &[&str] = &[
     "kind",
     "output",
     "what",
+    "jsonrpc",
+    "method",
+    "params",
+    "update",
+    "sessionUpdate",
+    "session/update",
+    "session/request_permission",
+    "options",
+    "optionId",
+    "allow_once",
+    "toolCall",
+    "toolCallId",
+    "tool_call",
+    "agent_message_chunk",
+    "entries",
+    "protocolVersion",
+    "sessionId",
+    "stopReason",
+    "end_turn",
 ];
 
 fn any_value() -> impl Strategy<Value = Value> {
@@ -160,17 +179,24 @@ proptest! {
 #[test]
 fn flood_is_bounded() {
     let megabyte = "日".repeat(350_000);
-    let said: [(&str, Value); 6] = [
+    let piece = json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": megabyte}});
+    let said: [(&str, Value); 7] = [
         ("claudecode", json!({"type": "assistant", "message": {"content": [{"type": "text", "text": megabyte}]}})),
         ("codex", json!({"type": "item.completed", "item": {"type": "agent_message", "text": megabyte}})),
         ("gemini", json!({"type": "message", "role": "assistant", "content": megabyte, "delta": true})),
         ("opencode", json!({"type": "text", "sessionID": "s", "part": {"text": megabyte}})),
         ("lines", json!({"type": "message", "text": megabyte})),
         ("plain", json!(megabyte)),
+        ("agent", json!({"jsonrpc": "2.0", "method": "session/update", "params": {"update": piece}})),
     ];
     for (backend, line) in said {
         let mission = mission(backend);
         let mut decoder = backends().get(backend).unwrap().decoder(&turn(&mission));
+        for answer in
+            [json!({"protocolVersion": 1}), json!({"sessionId": "s"})].iter().zip(1..).filter(|_| backend == "agent")
+        {
+            decoder.line(&json!({"jsonrpc": "2.0", "id": answer.1, "result": answer.0}).to_string());
+        }
         for _ in 0..5 {
             for event in decoder.line(&line.to_string()) {
                 assert!(serde_json::to_string(&event).unwrap().len() < 40 * 1024, "{backend}");
@@ -186,7 +212,7 @@ fn backends() -> Backends {
     let custom = |name: &str, output: &str| -> CustomBackend {
         serde_json::from_value(json!({"name": name, "program": name, "output": output})).unwrap()
     };
-    Backends::with_custom(vec![custom("lines", "jsonl"), custom("plain", "plain")])
+    Backends::with_custom(vec![custom("lines", "jsonl"), custom("plain", "plain"), custom("agent", "acp")])
 }
 
 fn mission(backend: &str) -> Mission {

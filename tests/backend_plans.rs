@@ -18,7 +18,7 @@ const MESSAGE: Uuid = Uuid::from_u128(0x3e55);
 
 #[test]
 fn backends_have_the_recommended_command_lines() {
-    let backends = Backends::with_custom(vec![custom()]);
+    let backends = Backends::with_custom(vec![custom(), agent()]);
     let mut text = String::new();
     for name in backends.names() {
         let backend = backends.get(name).unwrap();
@@ -148,7 +148,7 @@ fn each_backend_opens_a_session_in_the_terminal() {
 
 #[test]
 fn unsupported_limits_are_refused_with_hints() {
-    let backends = Backends::with_custom(vec![CustomBackend { args: Vec::new(), ..custom() }]);
+    let backends = Backends::with_custom(vec![CustomBackend { args: Vec::new(), ..custom() }, agent()]);
     let cases = [
         ("codex", Mission { model: Some("opus".into()), ..plain("codex") }),
         ("codex", Mission { max_cost_usd: Some(1.0), ..plain("codex") }),
@@ -157,6 +157,8 @@ fn unsupported_limits_are_refused_with_hints() {
         ("opencode", Mission { model: Some("qwen".into()), ..plain("opencode") }),
         ("mine", Mission { model: Some("big".into()), ..plain("mine") }),
         ("mine", Mission { permissions: Permissions::ReadOnly, ..plain("mine") }),
+        ("agent", Mission { permissions: Permissions::ReadOnly, ..plain("agent") }),
+        ("agent", Mission { max_tokens: Some(1_000), ..plain("agent") }),
     ];
     let mut text = String::new();
     for (name, mission) in cases {
@@ -172,7 +174,13 @@ fn describe(text: &mut String, plan: &LaunchPlan) {
     }
     match &plan.stdin {
         PromptInput::Once(input) => writeln!(text, "    stdin, then closed: {input:?}").unwrap(),
-        PromptInput::KeepOpen(input) => writeln!(text, "    stdin, held open: {input:?}").unwrap(),
+        PromptInput::KeepOpen(input) => {
+            let input = input.replace(env!("CARGO_PKG_VERSION"), "VERSION");
+            writeln!(text, "    stdin, held open: {input:?}").unwrap();
+        }
+    }
+    if plan.needs_output_pipe {
+        writeln!(text, "    stdout: a pipe").unwrap();
     }
     for (path, content) in &plan.files {
         writeln!(text, "    file {}: {content:?}", path.display()).unwrap();
@@ -240,6 +248,17 @@ fn turn<'a>(mission: &'a Mission, session: Session<'a>) -> Turn<'a> {
 fn registered_names() -> &'static [String] {
     static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| vec!["orchestrator-boss".to_owned()]);
     &NAMES
+}
+
+fn agent() -> CustomBackend {
+    CustomBackend {
+        name: "agent".into(),
+        args: vec!["--acp".into(), "--model={model}".into(), "--effort={effort}".into()],
+        resume_args: None,
+        output: CustomOutput::Acp,
+        stop: StopSignal::Terminate,
+        ..custom()
+    }
 }
 
 fn custom() -> CustomBackend {

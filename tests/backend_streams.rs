@@ -1,7 +1,9 @@
 //! Replays recorded output of each CLI through its decoder: `fixtures/<backend>/<case>/`.
 //!
-//! `stream.jsonl` is the output of the CLI, `case.json` its exit and the purpose of the case. `events.jsonl` and
-//! `report.json` are the expected results. `UPDATE_FIXTURES=1` rewrites them, to be read before they are committed.
+//! `stream.jsonl` is the output of the CLI, `case.json` its exit and the purpose of the case. `events.jsonl`,
+//! `report.json` and, for a CLI that gets answers, `sent.jsonl` are the expected results. `UPDATE_FIXTURES=1` rewrites
+//! them, to be read before they are committed. In `stream.jsonl` a line `> prompt TEXT` begins a further turn there, and
+//! `> cancel` cancels one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,13 +27,23 @@ struct Case {
     #[serde(default)]
     stderr: String,
     custom: Option<CustomBackend>,
+    #[serde(default = "edit")]
+    permissions: Permissions,
+    /// The session that is resumed.
+    resumes: Option<String>,
+}
+
+fn edit() -> Permissions {
+    Permissions::Edit
 }
 
 #[test]
 fn recorded_streams_are_decoded() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let mut wrong = Vec::new();
-    for (backend, least) in [("claudecode", 12), ("codex", 12), ("gemini", 10), ("opencode", 10), ("custom", 4)] {
+    for (backend, least) in
+        [("claudecode", 12), ("codex", 12), ("gemini", 10), ("opencode", 10), ("custom", 4), ("acp", 30)]
+    {
         let cases = folders(&root.join(backend));
         assert!(cases.len() >= least, "{backend} has only {} cases", cases.len());
         for case in cases {
@@ -43,18 +55,37 @@ fn recorded_streams_are_decoded() {
 
 fn replay(backend: &str, folder: &Path) -> Vec<String> {
     let case: Case = serde_json::from_str(&read(&folder.join("case.json"))).unwrap();
-    let mission = mission(backend);
-    let mut decoder = adapter(backend, case.custom).decoder(&turn(&mission));
+    let mission = Mission { permissions: case.permissions, ..mission(backend) };
+    let adapter = adapter(backend, case.custom);
+    let session = case.resumes.as_deref().map_or(Session::New(Uuid::nil()), Session::Resume);
+    let turn = Turn { session, ..turn(&mission) };
+    let mut decoder = adapter.decoder(&turn);
+    let mut sent = String::new();
     let mut events = String::new();
     for line in fs::read(folder.join("stream.jsonl")).unwrap().split(|byte| *byte == b'\n') {
-        for event in decoder.line(&String::from_utf8_lossy(line)) {
+        let line = String::from_utf8_lossy(line);
+        let decoded = match line.strip_prefix("> ") {
+            Some("cancel") => {
+                assert!(decoder.cancel(), "{}: a turn runs", folder.display());
+                Vec::new()
+            }
+            Some(prompt) => {
+                let text = prompt.strip_prefix("prompt ").expect("a prompt");
+                assert!(decoder.prompt(&[Uuid::nil()], text), "{}: the turn is over", folder.display());
+                Vec::new()
+            }
+            None => decoder.line(&line),
+        };
+        for event in decoded {
             events += &(serde_json::to_string(&event).unwrap() + "\n");
         }
+        sent += &decoder.replies().concat();
     }
     let report = decoder.end(case.exit, &case.stderr);
     let report = serde_json::to_string_pretty(&report).unwrap() + "\n";
+    let sent = (!sent.is_empty()).then_some(("sent.jsonl", sent));
     let found = [("events.jsonl", events), ("report.json", report)];
-    found.into_iter().filter_map(|(file, found)| compare(&folder.join(file), &found)).collect()
+    found.into_iter().chain(sent).filter_map(|(file, found)| compare(&folder.join(file), &found)).collect()
 }
 
 fn compare(expected: &Path, found: &str) -> Option<String> {
@@ -68,7 +99,7 @@ fn compare(expected: &Path, found: &str) -> Option<String> {
 
 fn adapter(name: &str, custom: Option<CustomBackend>) -> Arc<dyn Backend> {
     match (name, custom) {
-        ("custom", Some(custom)) => Arc::new(custom),
+        ("custom" | "acp", Some(custom)) => Arc::new(custom),
         // Codex prints times in the zone of its machine.
         ("codex", _) => Arc::new(Codex::in_zone(TimeZone::UTC)),
         _ => Backends::with_custom(Vec::new()).get(name).unwrap(),

@@ -1,5 +1,5 @@
-//! A backend that a user describes in the settings. Its program gets the prompt on stdin. It prints either plain text
-//! or lines of JSON in the small vocabulary of `custom/stream.rs`.
+//! A backend that a user describes in the settings. Its program gets the prompt on stdin, and prints either plain text
+//! or lines of JSON in the small vocabulary of `custom/stream.rs`; or it speaks the Agent Client Protocol (`acp.rs`).
 //!
 //! An argument may hold `{model}`, `{effort}`, `{session_id}`, `{dir}` and `{permissions}`. An argument whose value is
 //! missing (no model was requested) is left out, so write `--model={model}` rather than two arguments.
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::catalog::{CLAUDE_CODE, CODEX, GEMINI, OPENCODE, unusable};
 use super::{
     AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
-    Turn, environment, permissions_word, probe,
+    Turn, acp, environment, permissions_word, probe,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -74,6 +74,9 @@ pub enum CustomOutput {
     Plain,
     /// Lines of JSON, the last one with the result.
     Jsonl,
+    /// The Agent Client Protocol: for any agent that speaks it, with no further settings. The agent reports the end of
+    /// its turn, which proves little, so use a `verify_command`. Tokens and cost are not counted.
+    Acp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +91,8 @@ pub enum CustomError {
         "cannot use the backend {name:?}: its argument {argument:?} has an unknown placeholder; the placeholders are {{model}}, {{effort}}, {{session_id}}, {{dir}} and {{permissions}}"
     )]
     Placeholder { name: String, argument: String },
+    #[error("cannot use the backend {name:?}: with output = \"acp\" it cannot have {setting}, since {why}")]
+    Acp { name: String, setting: &'static str, why: &'static str },
 }
 
 impl CustomError {
@@ -97,7 +102,8 @@ impl CustomError {
             Self::NameTaken { name }
             | Self::Name { name }
             | Self::NoProgram { name }
-            | Self::Placeholder { name, .. } => name,
+            | Self::Placeholder { name, .. }
+            | Self::Acp { name, .. } => name,
         }
     }
 }
@@ -126,9 +132,25 @@ impl CustomBackend {
         if self.program.is_empty() {
             return Err(CustomError::NoProgram { name });
         }
-        match self.all_args().find(|argument| has_unknown_placeholder(argument)) {
-            Some(argument) => Err(CustomError::Placeholder { name, argument: argument.clone() }),
+        if let Some(argument) = self.all_args().find(|argument| has_unknown_placeholder(argument)) {
+            return Err(CustomError::Placeholder { name, argument: argument.clone() });
+        }
+        match self.unusable_with_acp().filter(|_| self.output == CustomOutput::Acp) {
+            Some((setting, why)) => Err(CustomError::Acp { name, setting, why }),
             None => Ok(()),
+        }
+    }
+
+    /// Returns a setting of the entry that has no meaning in the Agent Client Protocol, and why.
+    fn unusable_with_acp(&self) -> Option<(&'static str, &'static str)> {
+        if self.resume_args.is_some() {
+            Some(("resume_args", "sessions are resumed by the protocol"))
+        } else if self.takes("{session_id}") {
+            Some(("{session_id} in its arguments", "the agent chooses the id of a session"))
+        } else if self.reports_cost {
+            Some(("reports_cost", "agents mean different things by their numbers"))
+        } else {
+            None
         }
     }
 
@@ -233,6 +255,9 @@ impl Backend for CustomBackend {
         if mission.max_cost_usd.is_some() && !self.reports_cost {
             return Err(Refusal::Cost { backend: self.name.clone() });
         }
+        if mission.max_tokens.is_some() && self.output == CustomOutput::Acp {
+            return Err(Refusal::Tokens { backend: self.name.clone() });
+        }
         Ok(self.enforcement(mission.permissions))
     }
 
@@ -247,15 +272,21 @@ impl Backend for CustomBackend {
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
         let mut env_set = environment::set(turn.dir, []);
         env_set.extend(self.env.clone());
+        let is_acp = self.output == CustomOutput::Acp;
         LaunchPlan {
             program: self.program.clone(),
             args: self.fill(turn),
             env_set,
             env_remove: environment::removed(&[]),
-            stdin: PromptInput::Once(turn.prompt.into()),
-            needs_output_pipe: false,
+            stdin: if is_acp {
+                PromptInput::KeepOpen(acp::initialize())
+            } else {
+                PromptInput::Once(turn.prompt.into())
+            },
+            // Agents on Python's library of the protocol refuse a file.
+            needs_output_pipe: is_acp,
             files: Vec::new(),
-            stop: vec![StopStep::signal(self.stop, 5)],
+            stop: if is_acp { acp::stop_steps(self.stop) } else { vec![StopStep::signal(self.stop, 5)] },
         }
     }
 
@@ -268,6 +299,7 @@ impl Backend for CustomBackend {
         match self.output {
             CustomOutput::Plain => Box::new(stream::PlainStream::new(self.name.clone(), known_session)),
             CustomOutput::Jsonl => Box::new(stream::JsonlStream::new(self.name.clone(), known_session)),
+            CustomOutput::Acp => Box::new(acp::AcpStream::new(self.name.clone(), turn)),
         }
     }
 
@@ -318,6 +350,9 @@ mod tests {
             ("name = 'mine'\nprogram = ''", "it has no program"),
             ("name = 'mine'\nprogram = 'x'\nargs = ['--m={modle}']", "the placeholders are {model}"),
             ("name = 'mine'\nprogram = 'x'\nresume_args = ['{session}']", "the placeholders are {model}"),
+            ("name = 'mine'\nprogram = 'x'\noutput = 'acp'\nresume_args = []", "it cannot have resume_args"),
+            ("name = 'mine'\nprogram = 'x'\noutput = 'acp'\nreports_cost = true", "it cannot have reports_cost"),
+            ("name = 'mine'\nprogram = 'x'\noutput = 'acp'\nargs = ['{session_id}']", "{session_id} in its arguments"),
             ("name = 'mine'\nprogram = 'x'\nattach_args = ['{session}']", "the placeholders are {model}"),
         ];
         for (toml, words) in cases {

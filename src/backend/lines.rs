@@ -127,7 +127,7 @@ pub fn add(total: &mut Usage, step: Usage) {
 }
 
 /// Returns the JSON objects that make up a line; none if the line is anything else.
-fn objects(line: &str) -> Vec<Value> {
+pub fn objects(line: &str) -> Vec<Value> {
     if let Some(object) = object(line) {
         return vec![object];
     }

@@ -24,10 +24,12 @@ fn every_message_is_as_recorded() {
             fix: "use the permissions `full`".into(),
         }),
         row(Refusal::Cost { backend: codex() }),
+        row(Refusal::Tokens { backend: name() }),
         plain_row(CustomError::NameTaken { name: codex() }),
         plain_row(CustomError::Name { name: "Mine".into() }),
         plain_row(CustomError::NoProgram { name: name() }),
         plain_row(CustomError::Placeholder { name: name(), argument: "--in={folder}".into() }),
+        plain_row(CustomError::Acp { name: name(), setting: "reports_cost", why: "it has no meaning" }),
     ];
     insta::assert_snapshot!(all_messages(&rows, "src/backend"));
 }

@@ -4,6 +4,7 @@
 //! never spawns, reads a file or reads a clock. The header of `src/lib.rs` lists
 //! the steps for a new CLI.
 
+mod acp;
 mod catalog;
 mod claude_code;
 mod codex;
@@ -253,6 +254,8 @@ pub enum Refusal {
     Permissions { backend: String, permissions: Permissions, fix: String },
     #[error("cannot limit the cost of {backend:?}: it does not report what a run costs")]
     Cost { backend: String },
+    #[error("cannot limit the tokens of {backend:?}: it does not report them reliably")]
+    Tokens { backend: String },
 }
 
 impl Refusal {
@@ -263,6 +266,7 @@ impl Refusal {
             Self::Effort { .. } => "model_effort",
             Self::Permissions { .. } => "permissions",
             Self::Cost { .. } => "max_cost_usd",
+            Self::Tokens { .. } => "max_tokens",
         };
         [field, "backend"]
     }
@@ -280,6 +284,7 @@ impl Hinted for Refusal {
             Self::Cost { .. } => {
                 vec![Hint::to("use max_tokens or timeout_minutes"), Hint::to("choose another backend")]
             }
+            Self::Tokens { .. } => vec![Hint::to("use timeout_minutes"), Hint::to("choose another backend")],
             Self::Effort { .. } => {
                 vec![Hint::to("use one that it accepts"), Hint::to("leave out model_effort")]
             }

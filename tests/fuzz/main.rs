@@ -31,6 +31,10 @@ resume_args = ["{session_id}"]
 output = "jsonl"
 env = { A = "b" }
 stop = "terminate"
+[[custom]]
+name = "agent"
+program = "x"
+output = "acp"
 "#;
 
 /// A change that cuts, repeats or replaces a part of the bytes.

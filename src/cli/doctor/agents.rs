@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::check::Finding;
-use crate::backend::Backends;
+use crate::backend::{Backends, CustomOutput};
 use crate::cli::shell::quoted;
 use crate::config::Settings;
 use crate::orchestrator::{BackendCheck, check_backends};
@@ -41,6 +41,12 @@ pub fn check_all(settings: &Settings) -> (Vec<Finding>, Usable) {
     (checks.iter().map(|it| check(it, settings, &backends)).collect(), usable)
 }
 
+/// Returns the advice for an agent of whose habits nothing is known; else an empty text.
+fn advice(name: &str, settings: &Settings) -> &'static str {
+    let is_agent = settings.custom.iter().any(|it| it.name == name && it.output == CustomOutput::Acp);
+    if is_agent { "; use a verify_command, since its own report of success shows little" } else { "" }
+}
+
 fn needs_login(backend: &BackendCheck, backends: &Backends) -> bool {
     let probe = backends.get(backend.view.backend.as_str()).ok().map(|backend| backend.probe());
     probe.is_some_and(|probe| !probe.key_variables.is_empty() || probe.auth_args.is_some())
@@ -68,7 +74,7 @@ fn check(backend: &BackendCheck, settings: &Settings, backends: &Backends) -> Fi
     }
     let version = view.version.as_deref().unwrap_or("of unknown version");
     let untested = view.untested.as_deref().map(|what| format!("; {what}")).unwrap_or_default();
-    let about = format!("{version}, {place}");
+    let about = format!("{version}, {place}{}", advice(name, settings));
     let probe = backends.get(name).ok().map(|backend| backend.probe());
     let login = probe.as_ref().map(|probe| probe.login_command.clone()).unwrap_or_default();
     let needs_login = needs_login(backend, backends);
@@ -82,5 +88,18 @@ fn check(backend: &BackendCheck, settings: &Settings, backends: &Backends) -> Fi
         _ if untested.contains("older") => Finding::warn(name, format!("{about}{untested}")),
         Some(true) => Finding::ok(name, format!("logged in ({about}{untested})")),
         None => Finding::ok(name, format!("installed ({about}{untested})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_agent_of_the_protocol_gets_advice() {
+        let text = "[[custom]]\nname = 'a'\nprogram = 'a'\noutput = 'acp'\n[[custom]]\nname = 'b'\nprogram = 'b'\noutput = 'jsonl'";
+        let settings = Settings::parse(text).expect("valid settings");
+        assert!(advice("a", &settings).contains("use a verify_command"));
+        assert_eq!((advice("b", &settings), advice("codex", &settings)), ("", ""));
     }
 }
