@@ -1,26 +1,50 @@
-//! Output of the fake CLI: one JSON object a line, or plain text. Each line is flushed at once, since tests wait for
-//! it.
+//! Output of the fake CLI: one JSON object a line, plain text, or updates of the Agent Client Protocol. Each line is
+//! flushed at once, since tests wait for it.
 
 use std::io::{self, Write};
 use std::process::Output as Ended;
 
 use serde_json::{Value, json};
 
+use super::acp::AcpTurn;
+
 pub struct Output {
-    plain: bool,
+    format: Format,
     tools: u32,
+}
+
+enum Format {
+    Jsonl,
+    Plain,
+    Agent(AcpTurn),
 }
 
 impl Output {
     pub fn new(plain: bool) -> Self {
-        Self { plain, tools: 0 }
+        Self { format: if plain { Format::Plain } else { Format::Jsonl }, tools: 0 }
+    }
+
+    pub fn of_agent(turn: AcpTurn) -> Self {
+        Self { format: Format::Agent(turn), tools: 0 }
+    }
+
+    /// Returns the prompt that is answered; `None` if this is no agent of the protocol.
+    pub fn turn(&self) -> Option<&AcpTurn> {
+        match &self.format {
+            Format::Agent(turn) => Some(turn),
+            Format::Jsonl | Format::Plain => None,
+        }
+    }
+
+    fn is_plain(&self) -> bool {
+        matches!(self.format, Format::Plain)
     }
 
     pub fn session(&mut self, id: &str) {
         self.line(&format!("session {id}"), json!({"type": "session", "id": id}));
     }
 
-    pub fn say(&mut self, text: &str) {
+    pub fn say(&self, text: &str) {
         self.line(text, json!({"type": "message", "text": text}));
     }
 
@@ -78,15 +102,18 @@ impl Output {
 
     /// Prints one message whose line is `bytes` long, including the newline.
     pub fn big_line(&mut self, bytes: usize) {
-        let around = if self.plain { 1 } else { json!({"type": "message", "text": ""}).to_string().len() + 1 };
+        let around = if self.is_plain() { 1 } else { json!({"type": "message", "text": ""}).to_string().len() + 1 };
         self.say(&"x".repeat(bytes.saturating_sub(around)));
     }
 
     pub fn flood(&mut self, lines: u64) {
+        if self.turn().is_some() {
+            return (1..=lines).for_each(|number| self.say(&format!("line {number}\n")));
+        }
         let mut stdout = io::BufWriter::new(io::stdout().lock());
         for number in 1..=lines {
             let text = format!("line {number}");
-            let line = if self.plain { text } else { json!({"type": "message", "text": text}).to_string() };
+            let line = if self.is_plain() { text } else { json!({"type": "message", "text": text}).to_string() };
             written(writeln!(stdout, "{line}"));
         }
         written(stdout.flush());
@@ -100,13 +127,41 @@ impl Output {
     }
 
     fn line(&self, plain: &str, event: Value) {
-        let text = if self.plain { plain.to_owned() } else { event.to_string() };
-        if self.plain && text.is_empty() {
+        if let Some(turn) = self.turn() {
+            return print_update(turn, &event);
+        }
+        let text = if self.is_plain() { plain.to_owned() } else { event.to_string() };
+        if self.is_plain() && text.is_empty() {
             return;
         }
         let mut stdout = io::stdout().lock();
         written(writeln!(stdout, "{text}"));
         written(stdout.flush());
+    }
+}
+
+/// Prints an event in the words of the Agent Client Protocol. It has no word for some of them.
+fn print_update(turn: &AcpTurn, event: &Value) {
+    match event["type"].as_str().unwrap_or_default() {
+        "message" => turn.update(json!({
+            "sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": event["text"]},
+        })),
+        "tool" => turn.update(json!({
+            "sessionUpdate": "tool_call", "toolCallId": event["id"], "kind": "execute", "status": "in_progress",
+            "title": event["what"], "rawInput": {"command": event["what"]},
+        })),
+        "tool_end" => turn.update(json!({
+            "sessionUpdate": "tool_call_update", "toolCallId": event["id"],
+            "status": if event["ok"] == true { "completed" } else { "failed" },
+            "rawOutput": {"output": event["output"], "exitCode": event["exit_code"]},
+        })),
+        "edit" => turn.update(json!({
+            "sessionUpdate": "tool_call", "toolCallId": "edit", "kind": "edit", "status": "completed",
+            "title": "Edit", "locations": [{"path": event["paths"][0]}],
+        })),
+        "result" if event["status"] == "success" => turn.end(json!({"result": {"stopReason": "end_turn"}})),
+        "result" => turn.end(json!({"error": {"code": -32603, "message": event["message"]}})),
+        _ => {}
     }
 }
 

@@ -9,6 +9,9 @@ use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde_json::{Value, json};
+
+use super::acp::{AcpTurn, print_line};
 use super::output::Output;
 use super::unix;
 
@@ -64,6 +67,11 @@ impl Script {
         Self { lines: lines.map(str::to_owned).collect(), heard: None }
     }
 
+    /// Returns whether the script names an exit, which ends an agent that would serve further prompts.
+    pub fn exits(&self) -> bool {
+        self.lines.iter().any(|line| line.starts_with("exit "))
+    }
+
     /// Runs the script and returns the exit code. A script without a result succeeds with status 0.
     pub fn run(&self, output: &mut Output) -> Result<u8, Cannot> {
         if let Some(last) = &self.heard {
@@ -73,7 +81,7 @@ impl Script {
         let mut has_result = false;
         for line in &self.lines {
             let (verb, _) = halves(line);
-            if matches!(verb, "result" | "fail" | "limited") {
+            if matches!(verb, "result" | "fail" | "limited" | "stop" | "no-answer") {
                 has_result = true;
                 code = if line.starts_with("result success") { 0 } else { 1 };
             }
@@ -105,6 +113,9 @@ fn run_line(line: &str, output: &mut Output) -> Result<Next, Cannot> {
             output.result(Some((message, Some(kind))));
         }
         "limited" => limited(line, rest, output)?,
+        "ask" | "ask-big" | "request" | "stop" => with_client(verb, rest, agent(line, output)?, output),
+        "raw" => print_line(rest),
+        "no-answer" => {}
         "burn-until" => burn_until(rest),
         "write" => write(rest)?,
         "append" => append(rest)?,
@@ -132,6 +143,47 @@ fn run_line(line: &str, output: &mut Output) -> Result<Next, Cannot> {
         _ => return Err(Cannot::Unknown(line.to_owned())),
     }
     Ok(Next::Go)
+}
+
+/// Returns the prompt that an agent of the Agent Client Protocol answers.
+fn agent<'a>(line: &str, output: &'a Output) -> Result<&'a AcpTurn, Cannot> {
+    output.turn().ok_or(Cannot::Argument { line: line.to_owned(), wants: "(a command of --acp only)" })
+}
+
+/// Runs a command that talks to the client of the protocol, and says its answer.
+///
+/// `ask KIND WHAT` requests a permission, `ask-big BYTES` does so in a line of this length, `request METHOD` sends any
+/// other request, and `stop REASON` answers the prompt.
+fn with_client(verb: &str, rest: &str, turn: &AcpTurn, output: &Output) {
+    let answer = match verb {
+        "stop" => return turn.end(json!({"result": {"stopReason": rest}})),
+        "request" => turn.request(rest, json!({})),
+        _ => turn.request("session/request_permission", permission(verb, rest)),
+    };
+    let answer = answer.unwrap_or_default();
+    let outcome = &answer["result"]["outcome"];
+    let words = match (&answer["error"]["code"], &outcome["optionId"]) {
+        (Value::Number(code), _) => code.to_string(),
+        (_, Value::String(option)) => option.clone(),
+        _ => outcome["outcome"].as_str().unwrap_or("no answer").to_owned(),
+    };
+    output.say(&format!("{verb}: {words}"));
+}
+
+fn permission(verb: &str, rest: &str) -> Value {
+    let (kind, what) = if verb == "ask-big" { ("edit", "a big file") } else { halves(rest) };
+    let content = "x".repeat(if verb == "ask-big" { rest.parse().unwrap_or_default() } else { 0 });
+    json!({
+        "toolCall": {
+            "toolCallId": format!("ask-{what}"), "kind": kind, "title": what,
+            "content": [{"type": "diff", "path": "a.txt", "newText": content}],
+        },
+        "options": [
+            {"optionId": "always", "kind": "allow_always"},
+            {"optionId": "once", "kind": "allow_once"},
+            {"optionId": "no", "kind": "reject_once"},
+        ],
+    })
 }
 
 fn usage(line: &str, rest: &str, output: &mut Output) -> Result<(), Cannot> {

@@ -2,6 +2,7 @@
 //! `tests/mcp` tests the protocol.
 
 mod admission;
+mod agent;
 mod beside;
 mod context;
 #[cfg(target_os = "linux")]
