@@ -15,6 +15,7 @@ macro_rules! with_each_cli {
     };
 }
 
+mod acp;
 #[path = "../support/boss.rs"]
 mod boss;
 mod boss_loop;

@@ -27,16 +27,21 @@ pub struct World {
 
 /// Runs a test in its own world, unless the CLIs are not installed.
 pub async fn with(cli: Cli, test: impl AsyncFnOnce(&World)) {
+    with_settings(cli, "", test).await;
+}
+
+/// Runs a test in a world whose user has these settings.
+pub async fn with_settings(cli: Cli, settings: &str, test: impl AsyncFnOnce(&World)) {
     if skipped() {
         return;
     }
-    let world = World::new(cli).await;
+    let world = World::new(cli, settings).await;
     test(&world).await;
     world.end().await;
 }
 
 impl World {
-    async fn new(cli: Cli) -> Self {
+    async fn new(cli: Cli, settings: &str) -> Self {
         let model = ModelServer::start();
         let home = home(&model);
         let mut world = Self { cli, model, home, boss: None };
@@ -45,6 +50,11 @@ impl World {
         fs::write(world.repo().join("README"), "hello\n").expect("a new file");
         world.git(&["add", "."]);
         world.git(&["commit", "-q", "-m", "begin"]);
+        let folder = world.path(".config/orchestrator-boss");
+        if !settings.is_empty() {
+            fs::create_dir_all(&folder).expect("a folder of the scratch home");
+            fs::write(folder.join("config.toml"), settings).expect("a new file");
+        }
         let mut server = world.home.command(env!("CARGO_BIN_EXE_orchestrator-boss"));
         server.current_dir(world.repo());
         world.boss = Some(Boss::start(server, &world.path("server.log")).await);
