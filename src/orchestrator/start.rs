@@ -250,7 +250,10 @@ fn place(
                 seed(context, &mut made)?;
             }
             crash_point::at(Point::WorktreeMade);
-            let base = order.worker.base_commit.clone().unwrap_or_else(|| made.base_commit.clone());
+            // A branch that was deleted, such as a merged one, begins anew. Its changes count from there.
+            let begins_anew = fresh && made.created_branch;
+            let recorded = order.worker.base_commit.clone().filter(|_| !begins_anew);
+            let base = recorded.unwrap_or_else(|| made.base_commit.clone());
             if fresh {
                 order.worker_dir.record_worktree(&git::Worktree { base_commit: base.clone(), ..made.clone() })?;
             }

@@ -3,7 +3,9 @@
 use orchestrator_boss::mission::create::Draft;
 use orchestrator_boss::mission::entry::Start;
 use orchestrator_boss::mission::outcome::FailureKind;
-use orchestrator_boss::orchestrator::RetryRequest;
+use orchestrator_boss::orchestrator::{
+    IntegrationRequest, IntegrationSource, RemovalRequest, RemovalTarget, RetryRequest,
+};
 
 use crate::support::wait::CEILING;
 use crate::world::{World, mission};
@@ -84,4 +86,27 @@ async fn retry_resumes_its_session_unless_fresh() {
     assert!(text.contains("An earlier attempt") && text.contains("write a.txt x"), "{text}");
     server.until(&id, "failed").await;
     assert!(world.worktree(&id).join("a.txt").exists(), "the same worktree");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempt_on_deleted_branch_counts_from_its_new_start() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("one", "write one.txt x\ncommit one")).await;
+    server.until(&id, "completed").await;
+    let source = IntegrationSource::Worker(id.clone());
+    server.orchestrator.integrate(&server.boss, IntegrationRequest::of(source)).await.unwrap();
+    let target = RemovalTarget::Worker(id.clone());
+    let removal = RemovalRequest { target, repo_path: None, force: false, delete_branch: true };
+    server.orchestrator.remove_worktree(&server.boss, removal).await.unwrap();
+    std::fs::write(world.repo().join("later.txt"), "x\n").unwrap();
+    world.git(&["add", "."]);
+    world.git(&["commit", "-qm", "later"]);
+    let feedback = Some("FAKE:\nwrite two.txt x\ncommit two".to_owned());
+    let request = RetryRequest { feedback, ..RetryRequest::default() };
+    server.orchestrator.retry(&server.boss, &id, request).await.unwrap();
+    server.until(&id, "completed").await;
+    let changes = server.orchestrator.get(&id).await.unwrap().worker.last().unwrap().changes.clone();
+    assert_eq!((changes.commits, changes.files_changed), (1, 1), "{changes:#?}");
+    assert_eq!(changes.base_commit.as_deref(), Some(&*world.git(&["rev-parse", "main"])));
 }
