@@ -174,6 +174,7 @@ fn order(
 ) -> Result<(Order, Vec<(String, Advice)>)> {
     let mut left_out = Vec::new();
     let mut sources = Vec::new();
+    let mut setup_command = setup_command(workers);
     let repository = match (&request.repo_path, workers.first()) {
         (None, Some(worker)) => worktrees::repository_of(context, worker)?,
         (named, _) => worktrees::repository(context, named.as_deref())?,
@@ -187,7 +188,9 @@ fn order(
             worker.branch() == Some(branch)
                 && worktrees::repository_of(context, worker).is_ok_and(|it| it == repository)
         };
-        let made_by = all.iter().rev().find(is_its).map(|worker| worker.id.clone());
+        let owner = all.iter().rev().find(is_its);
+        setup_command = owner.and_then(|worker| worker.mission.setup_command.clone());
+        let made_by = owner.map(|worker| worker.id.clone());
         sources.push(Source { worker: None, made_by, branch: branch.to_owned(), tip, message, note: None });
     }
     for worker in workers {
@@ -215,7 +218,7 @@ fn order(
         into,
         strategy: request.strategy,
         verify_command: request.verify_command.clone(),
-        setup_command: setup_command(workers),
+        setup_command,
         directory: if is_ours { directory(context, workers) } else { None },
         push: request.push,
     };

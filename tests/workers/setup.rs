@@ -346,6 +346,17 @@ async fn integration_is_verified_in_a_set_up_worktree() {
     let ports = text(&world.state_dir().join("ports.json"));
     assert!(ports.contains(&id) && !ports.contains("integration"), "its ports are freed: {ports}");
 
+    let by_mission = Draft { setup_command: Some("mkdir deps".to_owned()), ..mission("own", &commits("own")) };
+    let id = server.create_one(by_mission).await;
+    server.until(&id, "completed").await;
+    let branch = server.orchestrator.get(&id).await.unwrap().worker.branch().unwrap().to_owned();
+    let by_branch = IntegrationRequest {
+        verify_command: Some("test -d deps && test ! -e deps/port".to_owned()),
+        ..IntegrationRequest::of(IntegrationSource::Branch(branch))
+    };
+    let answer = server.orchestrator.integrate(&server.boss, by_branch).await.unwrap();
+    assert_eq!(answer.status.as_str(), "merged", "its own setup runs for its branch: {answer:#?}");
+
     let broken = "if ls *.txt | grep -q two; then echo broken; exit 7; fi";
     let broken = Draft { setup_command: Some(broken.to_owned()), ..mission("two", &commits("two")) };
     let id = server.create_one(broken).await;
@@ -354,6 +365,7 @@ async fn integration_is_verified_in_a_set_up_worktree() {
     assert_ne!(answer.status.as_str(), "merged", "{answer:#?}");
     let why = format!("{answer:#?}");
     assert!(why.contains("cannot set up the worktree") && why.contains("exit status 7"), "{why}");
+    assert_eq!(answer.likely_cause, None, "the command never ran");
     assert!(!world.repo().join("two.txt").exists());
 }
 

@@ -21,7 +21,10 @@ pub(in crate::orchestrator) fn answer(order: &Order, status: IntegrationStatus) 
 
 /// Returns the likely cause if nothing was integrated because the target alone does not pass.
 fn likely_cause(train: &Train) -> Option<LikelyCause> {
-    let fails = train.left.iter().any(|(_, why)| matches!(why, Why::TargetFails(_)));
+    // A command that could not run shows nothing about the target, unless something was missing.
+    let is_evidence =
+        |found: &Verification| !matches!(found, Verification::CouldNotRun { .. }) || !train.lacks.is_empty();
+    let fails = train.left.iter().any(|(_, why)| matches!(why, Why::TargetFails(found) if is_evidence(found)));
     let cause = LikelyCause {
         lacks: if fails { train.lacks.clone() } else { Vec::new() },
         fails_without: fails.then(|| train.from.clone()),
