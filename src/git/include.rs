@@ -118,12 +118,13 @@ fn copy_one(from: &Path, to: &Path, path: &Path) -> io::Result<Option<&'static s
         return Ok(Some("the branch has a file or link as one of its parent folders"));
     }
     let kind = source.symlink_metadata()?.file_type();
-    if kind.is_symlink() {
-        symlink(fs::read_link(&source)?, &target)?;
-    } else if kind.is_file() {
-        fs::copy(&source, &target)?;
-    } else {
-        return Ok(Some("it is neither a file nor a symbolic link"));
+    let link = if kind.is_symlink() { Some(fs::read_link(&source)?) } else { None };
+    match link {
+        // A link out of the worktree would let a worker write to a file of the user, so the file itself is copied.
+        Some(link) if !leads_outside(path, &link) => symlink(link, &target)?,
+        Some(_) if !source.is_file() => return Ok(Some("it is a link that leads outside, and not to a file")),
+        None if !kind.is_file() => return Ok(Some("it is neither a file nor a symbolic link")),
+        _ => drop(fs::copy(&source, &target)?),
     }
     Ok(None)
 }
@@ -144,6 +145,21 @@ pub(super) fn make_parents(root: &Path, path: &Path) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Returns whether a link at this path from the root leads out of the root. An absolute one would lead into the main
+/// checkout.
+pub(super) fn leads_outside(path: &Path, target: &Path) -> bool {
+    let mut depth = path.components().count() as isize - 1;
+    target.components().any(|component| {
+        match component {
+            Component::Normal(_) => depth += 1,
+            Component::ParentDir => depth -= 1,
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) => depth = -1,
+        }
+        depth < 0
+    })
 }
 
 /// Returns the hash of a file's content, or of a symbolic link's target.
@@ -171,6 +187,23 @@ mod tests {
         fixture.write("local/deep/settings", "a\n");
         fixture.write("notes.txt", "named, but not ignored\n");
         fixture
+    }
+
+    #[test]
+    fn link_to_another_place_is_copied_as_its_file() {
+        let fixture = project();
+        fixture.write("local/own", "own\n");
+        let outside = fixture.beside("shared");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("env"), "SHARED=1\n").unwrap();
+        for (name, target) in [("file", outside.join("env")), ("folder", outside.clone()), ("inner", "own".into())] {
+            symlink(target, fixture.repo.root().join("local").join(name)).unwrap();
+        }
+        let made = fixture.worktree("work");
+        fs::write(made.path.join("local/file"), "changed\n").unwrap();
+        assert_eq!(fs::read_to_string(outside.join("env")).unwrap(), "SHARED=1\n");
+        assert_eq!(fs::read_link(made.path.join("local/inner")).unwrap(), Path::new("own"));
+        assert_eq!(made.not_copied, ["local/folder: it is a link that leads outside, and not to a file"]);
     }
 
     #[test]

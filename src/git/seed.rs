@@ -7,12 +7,12 @@
 use std::fs::{self, File, FileTimes};
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use super::command::CommandError;
-use super::include::make_parents;
+use super::include::{leads_outside, make_parents};
 use super::repository::Repository;
 
 /// The content of a folder to copy.
@@ -119,21 +119,6 @@ fn examine(main: &Path, path: &Path, content: &mut Content) -> io::Result<Option
         }
     }
     Ok(None)
-}
-
-/// Returns whether a link at this path from the root leads out of the root. An absolute one would lead into the main
-/// checkout.
-fn leads_outside(path: &Path, target: &Path) -> bool {
-    let mut depth = path.components().count() as isize - 1;
-    target.components().any(|component| {
-        match component {
-            Component::Normal(_) => depth += 1,
-            Component::ParentDir => depth -= 1,
-            Component::CurDir => {}
-            Component::RootDir | Component::Prefix(_) => depth = -1,
-        }
-        depth < 0
-    })
 }
 
 fn copy_all(source: &Path, target: &Path) -> io::Result<()> {
