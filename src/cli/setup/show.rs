@@ -9,6 +9,8 @@ use super::change::SettingsChange;
 
 /// Maximum length of a printed line. Settings can be one long line with a user's secrets in it.
 const LONGEST_LINE: usize = 160;
+/// The same for a line that is added, which must be seen as a whole to be confirmed.
+const LONGEST_ADDED_LINE: usize = 1_000;
 
 /// Returns the diff of a change. If a whole file of ours is created or removed, it only names the file.
 pub fn diff(change: &SettingsChange) -> String {
@@ -24,7 +26,8 @@ pub fn diff(change: &SettingsChange) -> String {
 }
 
 fn shortened(line: &str) -> String {
-    match line.char_indices().nth(LONGEST_LINE) {
+    let longest = if line.starts_with('+') { LONGEST_ADDED_LINE } else { LONGEST_LINE };
+    match line.char_indices().nth(longest) {
         Some((end, _)) => format!("{} […]", &line[..end]),
         None => line.to_owned(),
     }
