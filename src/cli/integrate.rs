@@ -51,9 +51,12 @@ pub(super) struct IntegrateArgs {
     /// Merge strategy
     #[arg(long, value_name = "STRATEGY", default_value = "merge")]
     strategy: StrategyOption,
-    /// Command that must pass on the result before the branch moves
+    /// Command that must pass on the result before the branch moves [default: the workers' own, if they share one]
     #[arg(long, value_name = "COMMAND", value_parser = non_empty)]
     verify_command: Option<String>,
+    /// Merge without a check
+    #[arg(long, conflicts_with = "verify_command")]
+    no_verify: bool,
     /// Push the branch to its upstream afterwards, without force
     #[arg(long)]
     push: bool,
@@ -148,7 +151,13 @@ pub(super) fn run(args: &IntegrateArgs, places: &Places) -> ExitCode {
     output::run(async {
         let client = one_shot::open_for(places, &args.workers).await?;
         let progress = ProgressLine::new();
-        let integrating = integrate(&client, request(args), |doing| progress.show(doing));
+        let integrating = async {
+            let (verify_command, note) = check_of(&client, args).await?;
+            let request = IntegrationRequest { verify_command, ..request(args) };
+            let mut report = integrate(&client, request, |doing| progress.show(doing)).await?;
+            report.notes.extend(note);
+            Ok::<_, CliError>(report)
+        };
         let answer = output::unless_interrupted(integrating).await;
         drop(progress);
         client.close().await;
@@ -156,6 +165,26 @@ pub(super) fn run(args: &IntegrateArgs, places: &Places) -> ExitCode {
         let _ = if args.json { output::json(&report) } else { report.print() };
         Ok(if report.is_good { ExitCode::SUCCESS } else { ExitCode::from(error::FAILED) })
     })
+}
+
+/// Returns the command to verify the result with: the one that the user gave, or else the workers' own if they share it.
+/// If they do not, also returns a note.
+async fn check_of(client: &OneShotClient, args: &IntegrateArgs) -> Result<(Option<String>, Option<String>), CliError> {
+    if args.verify_command.is_some() || args.no_verify || args.branch.is_some() {
+        return Ok((args.verify_command.clone(), None));
+    }
+    let mut commands = Vec::new();
+    for worker in &args.workers {
+        commands.push(client.find(worker).await?.worker.mission.verify_command.clone());
+    }
+    commands.dedup();
+    match commands.as_slice() {
+        [command] => Ok((command.clone(), None)),
+        _ => {
+            let note = "not verified, since the workers have different checks: --verify-command runs one on the result";
+            Ok((None, Some(note.to_owned())))
+        }
+    }
 }
 
 const REDRAW: Duration = Duration::from_millis(200);
@@ -173,7 +202,6 @@ fn request(args: &IntegrateArgs) -> IntegrationRequest {
             StrategyOption::Squash => Strategy::Squash,
             StrategyOption::CherryPick => Strategy::CherryPick,
         },
-        verify_command: args.verify_command.clone(),
         push: args.push,
         dry_run: args.dry_run,
         repo_path: args.repo_path.clone(),
