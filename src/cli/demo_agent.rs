@@ -23,6 +23,7 @@ const ENDLESS_LIMIT: Duration = Duration::from_secs(300);
 pub const GREETINGS: &str = "greetings.txt";
 pub const DICTIONARY: &str = "dictionary.txt";
 pub const SHOUT: &str = "SHOUT.txt";
+const NOTES: &str = "NOTES.txt";
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct AgentArgs {
@@ -63,13 +64,14 @@ pub fn run(args: &AgentArgs) -> ExitCode {
     if worked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Executes the lines for the agent and returns its final message.
+/// Executes the lines for the agent and returns its final message. Without any, it notes the request in a file: this
+/// happens when a user tries `retry` in the demo's repository.
 fn work(prompt: &str) -> Result<&'static str, AgentError> {
     let instructions: Vec<&str> =
         prompt.lines().filter_map(|line| line.trim().strip_prefix("DEMO:")).map(str::trim).collect();
     if instructions.is_empty() {
-        // This happens when a user tries `retry` in the demo's repository.
-        return Ok("Nothing was done: this agent only executes lines that begin with DEMO:.");
+        note(prompt)?;
+        return Ok("This agent is a script, not a model: it noted your request in NOTES.txt and committed it.");
     }
     instructions.into_iter().try_for_each(execute)?;
     Ok("Done and committed.")
@@ -112,6 +114,14 @@ fn meet(wanted: usize, folder: &Path) -> Result<(), AgentError> {
             _ => thread::sleep(Duration::from_millis(10)),
         }
     }
+}
+
+/// Appends the request to a file, in one line.
+fn note(prompt: &str) -> Result<(), AgentError> {
+    let request: String = prompt.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect();
+    let known = fs::read_to_string(NOTES).unwrap_or_default();
+    save(NOTES, &format!("{known}{request}\n"))?;
+    commit(NOTES, "Note a request")
 }
 
 fn greet(language: &str, write: fn(&str) -> String) -> Result<(), AgentError> {
@@ -232,8 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn agent_without_instructions_does_nothing() {
-        assert!(work("Please do something.").unwrap().starts_with("Nothing was done"));
+    fn unknown_instruction_is_an_error() {
         assert!(matches!(work("DEMO: fly"), Err(AgentError::Unknown(instruction)) if instruction == "fly"));
     }
 }
