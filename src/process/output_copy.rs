@@ -50,7 +50,7 @@ impl OutputCopy {
     }
 
     /// Waits until all is copied. To be called after the program ended. Gives up after `most`, since a daemon that the
-    /// program started may hold the pipe for ever. Later calls return `Ok`.
+    /// program started may keep the pipe open. Later calls return `Ok`.
     pub async fn finish(&mut self, most: Duration) -> Result<(), OutputCopyError> {
         let Some(mut task) = self.task.take() else { return Ok(()) };
         match timeout(most, &mut task).await {

@@ -1,8 +1,8 @@
 //! The fake CLI as an agent of the Agent Client Protocol (`--acp`). Each prompt is a script, which runs in a thread of
-//! its own, so that the agent hears a cancellation meanwhile.
+//! its own, so that the agent reads a cancellation meanwhile.
 //!
 //! `session/cancel` answers the prompt, but does not end what the script has started, like some real agents. The end of
-//! stdin ends the agent. `--deaf` answers nothing, `--logged-out` has no login, `--forgetful` cannot resume a session.
+//! stdin ends the agent. `--silent` answers nothing, `--logged-out` has no login, `--forgetful` cannot resume a session.
 
 use std::io::{self, BufRead, Write};
 use std::process;
@@ -21,7 +21,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, Default)]
 pub struct Quirks {
-    pub deaf: bool,
+    pub silent: bool,
     pub logged_out: bool,
     pub forgetful: bool,
 }
@@ -89,7 +89,7 @@ pub fn serve(quirks: &Quirks) {
     let mut running: Option<Running> = None;
     for line in io::stdin().lock().lines().map_while(Result::ok) {
         let Ok(message) = serde_json::from_str::<Value>(&line) else { continue };
-        if quirks.deaf {
+        if quirks.silent {
             continue;
         }
         let (id, params) = (&message["id"], &message["params"]);
@@ -109,9 +109,9 @@ pub fn serve(quirks: &Quirks) {
             })),
             Some("session/new") => answer(json!({"sessionId": format!("s-{}", process::id())})),
             Some("session/load") => {
-                let told =
+                let history =
                     json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": "old words"}});
-                print(&json!({"jsonrpc": "2.0", "method": "session/update", "params": {"update": told}}));
+                print(&json!({"jsonrpc": "2.0", "method": "session/update", "params": {"update": history}}));
                 answer(Value::Null);
             }
             Some("session/prompt") => running = Some(run(id, params)),

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             "--version" => return print_version(),
             "--plain" => plain = true,
             "--acp" => is_agent = true,
-            "--deaf" => quirks.deaf = true,
+            "--silent" => quirks.silent = true,
             "--logged-out" => quirks.logged_out = true,
             "--forgetful" => quirks.forgetful = true,
             "--resume" => resume = args.next(),

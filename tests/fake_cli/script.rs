@@ -150,7 +150,7 @@ fn agent<'a>(line: &str, output: &'a Output) -> Result<&'a AcpTurn, Cannot> {
     output.turn().ok_or(Cannot::Argument { line: line.to_owned(), wants: "(a command of --acp only)" })
 }
 
-/// Runs a command that talks to the client of the protocol, and says its answer.
+/// Runs a command that sends something to the client of the protocol, and says the answer.
 ///
 /// `ask KIND WHAT` requests a permission, `ask-big BYTES` does so in a line of this length, `request METHOD` sends any
 /// other request, and `stop REASON` answers the prompt.

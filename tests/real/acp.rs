@@ -1,4 +1,4 @@
-//! Real agents of the Agent Client Protocol as backends of the user's own, of whose habits nothing is known.
+//! Real agents of the Agent Client Protocol as backends of the user's own, without any knowledge of them.
 
 use serde_json::{Value, json};
 
@@ -31,13 +31,13 @@ fn agent(world: &World) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn agent_works_and_hears_in_the_same_process() {
+async fn agent_works_and_gets_messages_in_the_same_process() {
     for cli in AGENTS {
-        with_settings(cli, SETTINGS, works_and_hears).await;
+        with_settings(cli, SETTINGS, works_and_gets_messages).await;
     }
 }
 
-async fn works_and_hears(world: &World) {
+async fn works_and_gets_messages(world: &World) {
     let waits = "touch started; while [ ! -e go ]; do sleep 0.1; done; rm started go";
     let script = Script::new().write("new.txt", "one\n").run(waits).say("it is done");
     let worker = world.start(&script, agent(world)).await;

@@ -1,4 +1,4 @@
-//! Workers whose CLI is an agent of the Agent Client Protocol: the scripted agent, with the habits of real ones.
+//! Workers whose CLI is an agent of the Agent Client Protocol: the scripted agent, which behaves like real ones.
 
 use std::path::PathBuf;
 
@@ -82,7 +82,7 @@ async fn cancelled_agent_leaves_no_process() {
     until_exists(&pid).await;
     let answer = server.orchestrator.cancel(&server.boss, &id, "not needed").await.unwrap();
     assert_eq!((answer.status.as_str(), answer.survivors), ("cancelled", 0));
-    // It heard the request of the protocol. The world checks that no process is left.
+    // It received the request of the protocol. The world checks that no process is left.
     assert!(read(&attempt_file(&world, &id, 1, "stdout.log")).contains("\"stopReason\":\"cancelled\""));
 }
 
@@ -162,7 +162,7 @@ async fn doubtful_ends_are_failures_with_their_reasons() {
         ("agent", "say Error: HTTP 401, the key was refused\nstop end_turn", "failed", FailureKind::Auth),
         ("agent", "say trying\nstop refusal", "failed", FailureKind::Other),
         ("agent", "say long\nstop max_tokens", "failed", FailureKind::TurnLimit),
-        ("agent", "say odd\nstop cancelled", "failed", FailureKind::Other),
+        ("agent", "say unusual\nstop cancelled", "failed", FailureKind::Other),
         ("agent", "fail other exceeded, last status: 429 Too Many Requests", "failed", FailureKind::RateLimit),
         ("agent", "say working\nexit 0", "failed", FailureKind::NoResult),
         ("agent", dies.as_str(), "interrupted", FailureKind::NoResult),
@@ -180,7 +180,7 @@ async fn doubtful_ends_are_failures_with_their_reasons() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn odd_but_working_agents_complete() {
+async fn unusual_but_working_agents_complete() {
     let world = World::new();
     let server = agent(&world);
     let stray = r#"raw {"jsonrpc":"2.0","id":77,"result":{"stopReason":"end_turn"}}"#;
@@ -209,7 +209,7 @@ async fn odd_but_working_agents_complete() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agent_that_never_answers_could_not_start() {
     let world = World::new();
-    let server = world.server_with(Some("boss"), settings(&world, "--deaf"));
+    let server = world.server_with(Some("boss"), settings(&world, "--silent"));
     let id = server.create_one(on("quirk", "say never")).await;
     server.until(&id, "failed").await;
     let failure = last(&server, &id).await.failure.expect("a reason");

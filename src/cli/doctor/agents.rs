@@ -41,7 +41,7 @@ pub fn check_all(settings: &Settings) -> (Vec<Finding>, Usable) {
     (checks.iter().map(|it| check(it, settings, &backends)).collect(), usable)
 }
 
-/// Returns the advice for an agent of whose habits nothing is known; else an empty text.
+/// Returns the advice for an agent whose behaviour is unknown; else an empty text.
 fn advice(name: &str, settings: &Settings) -> &'static str {
     let is_agent = settings.custom.iter().any(|it| it.name == name && it.output == CustomOutput::Acp);
     if is_agent { "; use a verify_command, since its own report of success shows little" } else { "" }

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_for_a_deaf_program_are_bounded() {
+    async fn unread_lines_are_bounded() {
         let (sender, _lines) = mpsc::channel(WAITING_LINES);
         let mut input = CliInput { lines: Some(sender) };
         let taken = (0..2 * WAITING_LINES).take_while(|_| input.enqueue("x\n".to_owned())).count();
