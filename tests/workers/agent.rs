@@ -122,8 +122,9 @@ async fn interrupting_message_continues_the_same_process() {
 async fn continued_after_killed_supervisor(world: &World, backend: &str) -> String {
     let server = agent(world);
     let id = server.create_one(on(backend, "say first\nhang")).await;
-    let events = || std::fs::read_to_string(attempt_file(world, &id, 1, "events.jsonl")).unwrap_or_default();
-    assert!(in_time(async || events().contains("\"event\":\"session\"")).await, "{}", events());
+    // The next attempt reads the session from there.
+    let status = || std::fs::read_to_string(attempt_file(world, &id, 1, "status.json")).unwrap_or_default();
+    assert!(in_time(async || status().contains("\"session_id\"")).await, "{}", status());
     let live = server.orchestrator.get(&id).await.unwrap().live.expect("a running attempt");
     let pid = rustix::process::Pid::from_raw(live.supervisor.pid as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
