@@ -274,7 +274,7 @@ fn rooms_in(text: &str) -> BTreeSet<String> {
 }
 
 /// Checks that no other text of a mission becomes a command. The demo's project is its own script, and the
-/// `notify_command` is the user's.
+/// `notify_command` and the editor are the user's.
 #[test]
 fn only_setup_and_verify_commands_run_through_a_shell() {
     // OpenCode has a tool with the name "bash".
@@ -292,7 +292,7 @@ fn only_setup_and_verify_commands_run_through_a_shell() {
         }
     }
     found.sort();
-    assert_eq!(found, ["src/process/user_command.rs", "src/supervisor/shell.rs"]);
+    assert_eq!(found, ["src/cli/open.rs", "src/process/user_command.rs", "src/supervisor/shell.rs"]);
 }
 
 /// Checks that git runs with the trust that a repository carries, since a worker can change its configuration.

@@ -1,7 +1,7 @@
 //! `open`: opens a worker's worktree in the user's editor.
 //!
 //! A worker can write the repository's configuration, so only the environment and the user's own git configuration name
-//! the editor. It starts without a shell.
+//! the editor. It starts as git starts it: directly, or with `sh` if the command has a character of the shell.
 
 use std::env;
 use std::ffi::OsStr;
@@ -25,8 +25,9 @@ Examples:
   orchestrator-boss open w-3
 
 The editor is VISUAL, EDITOR, or core.editor of your own git configuration, such
-as `code`, `zed` or `vim`. It gets the path of the worktree, and the command
-ends when the editor ends.
+as `code`, `zed` or `vim`. As for git, it may have options, quotes, `~` and
+variables. It gets the path of the worktree, and the command ends when the
+editor ends.
 
 Exit codes:
   0    the editor ended without an error
@@ -80,11 +81,24 @@ const GRAPHICAL: [&str; 39] = [
     "zeditor",
 ];
 
+/// Characters that make git start an editor with `sh`.
+const SHELL_CHARACTERS: &str = "|&;<>()$`\\\"' \t\n*?[#~=%";
+/// Exit code of a shell that does not find the program.
+const NO_SUCH_PROGRAM: i32 = 127;
+
+/// The way in which an editor is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EditorStart {
+    Directly,
+    WithShell,
+}
+
 /// The user's editor, ready to start in the worktree of a worker.
 pub(super) struct Editor {
     worker: WorkerId,
     /// The command, as the user wrote it.
     name: String,
+    start: EditorStart,
     pub command: Command,
 }
 
@@ -93,27 +107,35 @@ impl Editor {
     pub fn of(places: &Places, worker: &str) -> Result<Self, CliError> {
         let workspace = Workspace::find(places)?;
         let worker = worktree::find(&workspace, worker, "open")?;
-        let Some(name) = editor(&workspace.directory) else {
+        let Some(name) = editor(&workspace.directory).map(|name| name.trim().to_owned()) else {
             let hint = "set VISUAL or EDITOR, such as `export VISUAL=vim`, or `git config --global core.editor vim`";
             return Err(CliError::Failed(format!("cannot open {}: no editor is set; {hint}", worker.id)));
         };
         let path = worker.mission.place.path();
-        let mut command = command(&name);
+        let start = EditorStart::of(&name);
+        let mut command = start.command(&name);
         command.arg(path).current_dir(path);
-        Ok(Self { worker: worker.id.clone(), name, command })
+        Ok(Self { worker: worker.id.clone(), name, start, command })
     }
 
     /// Returns whether the editor is known to open a window of its own.
     pub fn is_graphical(&self) -> bool {
-        let program = Path::new(self.command.get_program()).file_name();
-        program.and_then(OsStr::to_str).is_some_and(|program| GRAPHICAL.contains(&program))
+        let program = match self.start {
+            EditorStart::Directly => self.name.clone(),
+            EditorStart::WithShell => program(&self.name),
+        };
+        let name = Path::new(&program).file_name().and_then(OsStr::to_str);
+        name.is_some_and(|name| GRAPHICAL.contains(&name))
     }
 
     /// Returns the error for an editor that did not start or failed.
     pub fn result(&self, ended: io::Result<ExitStatus>) -> Result<(), CliError> {
-        let Self { worker, name, .. } = self;
+        let Self { worker, name, start, .. } = self;
         match ended {
             Ok(status) if status.success() => Ok(()),
+            Ok(status) if *start == EditorStart::WithShell && status.code() == Some(NO_SUCH_PROGRAM) => {
+                Err(CliError::Failed(not_started(name, &io::ErrorKind::NotFound.into())))
+            }
             Ok(status) => Err(CliError::Failed(format!("cannot open {worker}: the editor {name} ended with {status}"))),
             Err(error) => Err(CliError::Failed(not_started(name, &error))),
         }
@@ -142,17 +164,51 @@ fn editor(directory: &Path) -> Option<String> {
         .or_else(|| worktree::own_git_setting(directory, "core.editor").filter(set))
 }
 
-/// Splits at spaces, without a shell, unless all of it is the path of a program.
-fn command(editor: &str) -> Command {
-    let mut words = editor.split_whitespace();
-    match words.next().filter(|_| !Path::new(editor).is_file()) {
-        Some(program) => {
-            let mut command = Command::new(program);
-            command.args(words);
-            command
-        }
-        None => Command::new(editor),
+impl EditorStart {
+    /// Unlike git, starts the path of a program directly even if it has such a character.
+    fn of(editor: &str) -> Self {
+        let is_plain = !editor.contains(|c| SHELL_CHARACTERS.contains(c));
+        if is_plain || Path::new(editor).is_file() { Self::Directly } else { Self::WithShell }
     }
+
+    /// Returns the command, to which the path is to be added.
+    fn command(self, editor: &str) -> Command {
+        match self {
+            Self::Directly => Command::new(editor),
+            Self::WithShell => {
+                let mut command = Command::new("/bin/sh");
+                command.arg("-c").arg(format!("{editor} \"$@\"")).arg(editor);
+                command
+            }
+        }
+    }
+}
+
+/// Returns the program that a command of a shell starts: its first word after the variables that it sets.
+fn program(command: &str) -> String {
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let sets_variable = |word: &String| word.split_once('=').is_some_and(|(name, _)| is_name(name));
+    words(command).into_iter().find(|word| !sets_variable(word)).unwrap_or_default()
+}
+
+/// Splits at blanks outside quotes, and removes quotes and backslashes as a shell does. Expands nothing.
+fn words(command: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None, None);
+    let mut rest = command.chars();
+    while let Some(c) = rest.next() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_with(String::new);
+            }
+            (None | Some('"'), '\\') => word.get_or_insert_with(String::new).extend(rest.next()),
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (_, c) => word.get_or_insert_with(String::new).push(c),
+        }
+    }
+    words.extend(word);
+    words
 }
 
 fn not_started(editor: &str, error: &io::Error) -> String {
@@ -161,4 +217,47 @@ fn not_started(editor: &str, error: &io::Error) -> String {
         _ => error.to_string(),
     };
     format!("cannot start the editor {editor}: {why}; set VISUAL or EDITOR to another one")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn window_of_an_editor_is_known_by_its_program() {
+        for (name, expected) in [
+            ("code", true),
+            ("/opt/bin/code", true),
+            ("code --wait", true),
+            ("'/path with blank/code' --wait", true),
+            ("\"$HOME/my bin/code\"", true),
+            ("/with\\ blank/code -n", true),
+            ("FOO=1 B='x y' code", true),
+            ("~/bin/code", true),
+            ("vim", false),
+            ("vim code", false),
+            ("FOO=code vim", false),
+            ("'code --wait'", false),
+            ("", false),
+        ] {
+            let start = EditorStart::of(name);
+            let (worker, command) = (WorkerId::new(1, "a"), start.command(name));
+            let editor = Editor { worker, name: name.to_owned(), start, command };
+            assert_eq!(editor.is_graphical(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn shell_starts_an_editor_only_if_git_would_use_one() {
+        for (name, start) in [
+            ("vim", EditorStart::Directly),
+            ("/usr/bin/vim", EditorStart::Directly),
+            ("vim -f", EditorStart::WithShell),
+            ("~/vim", EditorStart::WithShell),
+            ("$HOME/vim", EditorStart::WithShell),
+            ("'vim'", EditorStart::WithShell),
+        ] {
+            assert_eq!(EditorStart::of(name), start, "{name}");
+        }
+    }
 }

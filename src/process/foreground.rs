@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpgrp, kill_proces
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr, tcsetpgrp};
 
 use super::record::Identity;
+use super::signal::signal_group;
 
 /// Runs the program until it ends, and returns its status. Blocks the calling thread, which must be the only one that
 /// uses the terminal meanwhile. `started` gets the program's identity, so that another thread can signal it.
@@ -42,6 +43,13 @@ pub fn run_in_foreground(command: &mut Command, started: impl FnOnce(Identity)) 
     let ended = follow(Pid::from_child(&child), &modes);
     take_back(&modes);
     ended
+}
+
+/// Signals a program that has the foreground, and the processes of its group, such as those that its shell started.
+pub fn signal_foreground(program: &Identity, signal: super::Signal) {
+    if program.is_alive() {
+        signal_group(program.pid, signal);
+    }
 }
 
 /// Makes the group of this process the one in the foreground.

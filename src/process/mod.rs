@@ -46,7 +46,7 @@ pub use clock::monotonic;
 pub use daemons::{WorkerPlaces, known_daemons};
 pub use detached::{Detached, DetachedLaunch, start_detached};
 pub use file_system::network_file_system;
-pub use foreground::run_in_foreground;
+pub use foreground::{run_in_foreground, signal_foreground};
 pub use headroom::{free_disk_bytes, free_files, free_memory_bytes, free_processes, total_memory_bytes};
 pub use heap::use_one_heap;
 pub use identity::{IdentityError, PreexistingProcesses};

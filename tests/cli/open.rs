@@ -90,6 +90,29 @@ fn open_uses_visual_then_editor_then_own_git_setting() {
 }
 
 #[test]
+fn open_reads_the_editor_as_git_does() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = completed(&mut boss);
+    let worktree = world.worktree(&worker);
+    let (program, record) = editor(&world, "an editor", 0);
+    let at = program.display();
+    for (command, arguments) in [
+        (format!("'{at}' -f"), "-f "),
+        (format!("\"{at}\" --wait"), "--wait "),
+        (format!("FOO=1 '{at}'"), ""),
+        ("~/'an editor'".to_owned(), ""),
+        ("\"$HOME/an editor\" '--title=a  b'".to_owned(), "--title=a  b "),
+        (format!("{at}"), ""),
+    ] {
+        assert_eq!(open_with(&world, &worker, &[("VISUAL", &command)]).ended(0), "", "{command}");
+        let expected = format!("{0} {arguments}{0}\n", worktree.display());
+        assert_eq!(std::fs::read_to_string(&record).unwrap_or_default(), expected, "{command}");
+        std::fs::remove_file(&record).unwrap();
+    }
+}
+
+#[test]
 fn unusable_editor_is_an_error_with_a_fix() {
     let world = World::new();
     let mut boss = world.boss();
@@ -102,6 +125,10 @@ fn unusable_editor_is_an_error_with_a_fix() {
     for (variables, says) in [
         (vec![], "no editor is set; set VISUAL or EDITOR"),
         (vec![("VISUAL", "no-such-editor --wait")], "cannot start the editor no-such-editor --wait: there is no such"),
+        (vec![("VISUAL", "no-such-editor")], "cannot start the editor no-such-editor: there is no such program"),
+        (vec![("VISUAL", "'/no/such editor' -f")], "cannot start the editor '/no/such editor' -f: there is no such"),
+        (vec![("VISUAL", "FOO=1 no-such-editor")], "there is no such program"),
+        (vec![("VISUAL", "'no end")], "the editor 'no end ended with exit status: "),
         (vec![("EDITOR", &*failing)], "ended with exit status: 3"),
     ] {
         let ran = open_with(&world, &worker, &variables);

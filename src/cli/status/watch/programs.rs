@@ -92,7 +92,7 @@ impl ForegroundProgram {
     fn send(&self, signals: &[Signal]) {
         if let Some(program) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             for signal in signals {
-                let _ = process::send(&program, *signal);
+                process::signal_foreground(&program, *signal);
             }
         }
     }
