@@ -83,6 +83,12 @@ impl WorkerDir {
         files::read_json(&self.root.join("pruned.json"))
     }
 
+    /// Excludes other processes from deleting builds of the worktree. Blocks while one of them does so.
+    pub fn lock_pruning(&self) -> Result<Lease, FileError> {
+        self.make()?;
+        lease::wait_for(&self.root.join("pruning.lock"))
+    }
+
     fn setup_path(&self) -> PathBuf {
         self.root.join("setup.json")
     }

@@ -191,12 +191,14 @@ impl Search<'_> {
         let copied = self.rules.copied.iter().find(is_around).cloned().map(KeepReason::Copied);
         match copied.or_else(|| self.content_to_keep(&folder)) {
             Some(why) => self.found.kept.push(KeptBuild { path: folder, why }),
+            // Another process deleted it meanwhile.
+            None if is_gone(&self.worktree.join(&folder)) => {}
             None if self.is_late() => self.found.is_partial = true,
             None => self.found.folders.push(folder),
         }
     }
 
-    /// Returns the first content that must not be deleted, if there is any.
+    /// Returns the first content that must not be deleted, if there is any. Folders that vanish meanwhile have none.
     fn content_to_keep(&self, folder: &Path) -> Option<KeepReason> {
         let mut folders = vec![folder.to_owned()];
         while let Some(folder) = folders.pop() {
@@ -207,10 +209,13 @@ impl Search<'_> {
             match fs::symlink_metadata(&absolute) {
                 Ok(found) if found.dev() != self.device => return Some(KeepReason::Mounted(folder)),
                 Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(_) => return Some(KeepReason::Unreadable(folder)),
             }
-            let Ok(entries) = fs::read_dir(&absolute).and_then(|all| all.collect::<io::Result<Vec<DirEntry>>>()) else {
-                return Some(KeepReason::Unreadable(folder));
+            let entries = match fs::read_dir(&absolute).and_then(|all| all.collect::<io::Result<Vec<DirEntry>>>()) {
+                Ok(entries) => entries,
+                Err(_) if is_gone(&absolute) => continue,
+                Err(_) => return Some(KeepReason::Unreadable(folder)),
             };
             let has = |name: &str| entries.iter().any(|entry| entry.file_name() == name);
             // A bare repository has no `.git`, but these three.
@@ -227,6 +232,10 @@ impl Search<'_> {
 /// Does not follow links.
 fn is_folder(entry: &DirEntry) -> bool {
     entry.file_type().is_ok_and(|kind| kind.is_dir())
+}
+
+fn is_gone(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The folder of a worktree into which builds are moved before they are deleted.
@@ -251,18 +260,23 @@ impl Aside {
         Ok(Self { worktree: worktree.to_owned() })
     }
 
-    /// Moves a build aside as a whole. Its path is relative to the root of the worktree.
-    pub fn take(&self, build: &Path) -> Result<(), BuildsError> {
+    /// Moves a build aside as a whole. Its path is relative to the root of the worktree. Returns false if it has
+    /// vanished since it was found.
+    pub fn take(&self, build: &Path) -> Result<bool, BuildsError> {
         let from = self.worktree.join(build);
         // A link could have replaced a folder since the build was found.
         let outer = build.ancestors().filter(|folder| !folder.as_os_str().is_empty());
         let mut folders = outer.map(|folder| self.worktree.join(folder));
         let is_real = |folder: &PathBuf| folder.symlink_metadata().is_ok_and(|found| found.is_dir());
         if let Some(path) = folders.find(|folder| !is_real(folder)) {
-            return Err(BuildsError::NoFolder { path });
+            return if is_gone(&from) { Ok(false) } else { Err(BuildsError::NoFolder { path }) };
         }
         let to = self.worktree.join(OWN_FOLDER).join(format!("{ASIDE}{}", Uuid::new_v4().simple()));
-        fs::rename(&from, to).map_err(|source| BuildsError::Move { path: from, source })
+        match fs::rename(&from, to) {
+            Ok(()) => Ok(true),
+            Err(_) if is_gone(&from) => Ok(false),
+            Err(source) => Err(BuildsError::Move { path: from, source }),
+        }
     }
 
     /// Returns the builds that were moved aside and are not deleted yet.
@@ -424,13 +438,16 @@ mod tests {
         write(&made.path, "web/node_modules/x", "x\n");
         fixture.repo.exclude(".orchestrator/").unwrap();
         let aside = Aside::make(&made.path).unwrap();
-        aside.take(Path::new("target")).unwrap();
-        aside.take(Path::new("web/node_modules")).unwrap();
+        assert!(aside.take(Path::new("target")).unwrap());
+        assert!(aside.take(Path::new("web/node_modules")).unwrap());
         assert!(!made.path.join("target").exists() && made.path.join("web").exists());
         assert_eq!(Aside::content(&made.path).len(), 2);
         assert_eq!(git(&made.path, &["status", "--porcelain"]), "", "git does not show it");
         assert_eq!(found(&made.path, &["target", "node_modules"], &[]), Builds::default());
-        assert!(matches!(aside.take(Path::new("target")), Err(BuildsError::NoFolder { .. })), "it is gone");
+        assert!(!aside.take(Path::new("target")).unwrap(), "it is gone");
+        write(&made.path, "out", "a file now\n");
+        assert!(matches!(aside.take(Path::new("out")), Err(BuildsError::NoFolder { .. })));
+        std::fs::remove_file(made.path.join("out")).unwrap();
         // Read-only folders are deleted, too.
         let inner =
             Aside::content(&made.path).into_iter().map(|path| path.join("deep")).find(|it| it.exists()).unwrap();
@@ -438,6 +455,19 @@ mod tests {
         Aside::delete(&made.path).unwrap();
         assert!(!made.path.join(".orchestrator").exists());
         Aside::delete(&made.path).unwrap();
+    }
+
+    #[test]
+    fn build_that_vanishes_during_the_search_is_neither_found_nor_kept() {
+        let fixture = project();
+        fixture.write("target/x", "x\n");
+        let listed = ["target".to_owned()];
+        let (worktree, rules) = (at(fixture.root()), BuildRules { listed: &listed, copied: &[], until: None });
+        let device = worktree.symlink_metadata().unwrap().dev();
+        let mut search = Search { worktree: &worktree, rules, device, shown: None, found: Builds::default() };
+        std::fs::remove_dir_all(fixture.root().join("target")).unwrap();
+        search.judge("target".into());
+        assert_eq!(search.found, Builds::default());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! The repository lock excludes attempts and removals. Each start of an attempt takes it after the journal has the
 //! start and before the record of the setup is read. Under the lock, the state is read again. Then the record of the
 //! setup is removed, so that the next attempt sets the worktree up again, and each build is moved aside as a whole. The
-//! builds are deleted without the lock. If this process dies, the next pruning deletes the rest.
+//! builds are deleted without the lock. If this process dies, the next pruning deletes the rest. Two processes prune one
+//! worktree one after the other, so that each build is counted once.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -25,6 +26,7 @@ use super::worktrees::repository_of;
 use crate::attempt::state_dir::{self, StateDir};
 use crate::attempt::worker_dir::WorkerDir;
 use crate::crash_point::{self, Point};
+use crate::files::FileError;
 use crate::git::{Aside, Repository};
 use crate::mission::hint::with_hints;
 use crate::mission::id::WorkerId;
@@ -72,6 +74,9 @@ impl Target {
     }
 
     fn prune(&self) -> Result<WorktreeBuilds, BuildsStay> {
+        // On a full disk the lock may be impossible to create. Without it, two processes may count one build.
+        let unlocked = |error: &FileError| tracing::warn!(%error, "cannot lock the pruning of a worktree");
+        let _turn = self.folder.lock_pruning().inspect_err(unlocked).ok();
         wait_until_unoccupied(self.path())?;
         let listed = &self.actor.context.settings.prune;
         let mut builds = builds_of(&self.repository, &self.folder, &self.worker, listed, None)?;
@@ -81,6 +86,8 @@ impl Target {
         if !builds.folders.is_empty() {
             self.move_aside(&mut builds)?;
             crash_point::at(Point::BuildsAside);
+        }
+        if !builds.folders.is_empty() {
             let pruning = Pruning { at: Timestamp::now(), folders: builds.folders.clone() };
             if let Err(error) = self.folder.record_pruning(&pruning) {
                 tracing::warn!(%error, "cannot record which builds were deleted");
@@ -103,7 +110,9 @@ impl Target {
         let mut moved = Vec::new();
         for folder in std::mem::take(&mut builds.folders) {
             match aside.take(&folder.path) {
-                Ok(()) => moved.push(folder),
+                Ok(true) => moved.push(folder),
+                // Another program deleted it since it was found.
+                Ok(false) => {}
                 Err(error) => builds.kept.push(KeptFolder { path: folder.path, why: with_hints(&error) }),
             }
         }

@@ -110,3 +110,30 @@ fn builds_of_merged_workers_are_deleted_too() {
     let plan = world.run(&["clean", "--dry-run", "--json"]).json();
     assert_eq!(ids(&plan["removed"]), [worker.as_str()], "{plan:#}");
 }
+
+#[test]
+fn two_runs_at_once_delete_and_count_each_build_once() {
+    let world = project("");
+    let mut boss = world.boss();
+    let build = "run for i in 1 2 3 4 5 6 7 8 9; do for j in 1 2 3 4 5 6 7 8 9; do \
+                 mkdir -p node_modules/$i/$j && echo x > node_modules/$i/$j/x; done; done";
+    let workers: Vec<String> = ["one", "two", "three"].map(|title| create(&mut boss, mission(title, build))).into();
+    for worker in &workers {
+        until_status(&mut boss, worker, "completed");
+    }
+    boss.kill_server();
+    for worker in &workers {
+        assert!(world.worktree(worker).join("node_modules/9/9/x").exists());
+    }
+    let bytes = |report: &Value| report["bytes_freed"].as_u64().unwrap();
+    let planned = bytes(&world.run(&["clean", "--builds", "--dry-run", "--json"]).json());
+    let running = [(); 3].map(|()| world.begin(&["clean", "--builds", "--yes", "--json"]));
+    let reports = running.map(wait_for_end).map(|ran| (ran.code, ran.json()));
+    for (code, report) in &reports {
+        assert_eq!((*code, &report["kept"]), (Some(0), &json!([])), "{reports:#?}");
+    }
+    assert_eq!(reports.iter().map(|(_, report)| bytes(report)).sum::<u64>(), planned, "{reports:#?}");
+    let mut deleted: Vec<&str> = reports.iter().flat_map(|(_, report)| ids(&report["pruned"])).collect();
+    deleted.sort_unstable();
+    assert_eq!(deleted, workers, "{reports:#?}");
+}
