@@ -11,7 +11,7 @@ mod repositories;
 mod schema;
 mod spelling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::env;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -433,6 +433,10 @@ impl Settings {
             name.strip_prefix("refs/heads/").unwrap_or(&name).to_owned()
         });
         settings.custom.iter().try_for_each(CustomBackend::check_settings)?;
+        let mut names = HashSet::new();
+        if let Some(twice) = settings.custom.iter().find(|custom| !names.insert(custom.name.as_str())) {
+            return Err(InvalidSettings::CustomTwice { name: twice.name.clone() });
+        }
         settings.check()?;
         settings.profiles = settings.checked_profiles()?;
         Ok(settings)
@@ -465,6 +469,9 @@ impl Settings {
         }
         if !self.stall_minutes.is_finite() || self.stall_minutes < 0.0 {
             return Err(InvalidSettings::StallMinutes(self.stall_minutes));
+        }
+        if let Some(name) = self.repositories.keys().find(|name| !repositories::is_name(name)) {
+            return Err(InvalidSettings::Repository { name: name.clone() });
         }
         let of_repositories = self.repositories.values().filter_map(|it| it.setup_timeout_minutes);
         let mut limits = of_repositories.chain([self.setup_timeout_minutes]);
@@ -560,7 +567,7 @@ fn amount(variable: &'static str) -> Result<Option<f64>, ConfigError> {
     match env::var(variable) {
         Ok(value) if !value.is_empty() => {
             let amount = value.trim().parse().ok().filter(|amount: &f64| amount.is_finite() && *amount >= 0.0);
-            amount.map(Some).ok_or(ConfigError::NotANumber { variable, value })
+            amount.map(Some).ok_or(ConfigError::NotAnAmount { variable, value })
         }
         _ => Ok(None),
     }

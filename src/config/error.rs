@@ -20,6 +20,8 @@ pub enum ConfigError {
     Variable { found: String, meant: &'static str },
     #[error("cannot use the variable {variable}={value:?}: it is not a whole number")]
     NotANumber { variable: &'static str, value: String },
+    #[error("cannot use the variable {variable}={value:?}: it is not an amount")]
+    NotAnAmount { variable: &'static str, value: String },
 }
 
 /// The reason why the text of a settings file cannot be used.
@@ -35,6 +37,10 @@ pub enum InvalidSettings {
     Profile { name: String, source: Box<ProfileError> },
     #[error(transparent)]
     Custom(#[from] CustomError),
+    #[error("two [[custom]] have the name {name:?}")]
+    CustomTwice { name: String },
+    #[error("[repositories.{name:?}] names neither an absolute path nor a URL")]
+    Repository { name: String },
     #[error("[backends.{name}] is of no backend")]
     UnknownBackend { name: String, instead: Hint },
     #[error("stall_minutes = {0} is not a time")]
@@ -95,6 +101,7 @@ impl Hinted for ConfigError {
             Self::Invalid { source, .. } => source.hints(),
             Self::Variable { meant, .. } => vec![did_you_mean(meant)],
             Self::NotANumber { .. } => vec![Hint::to("unset it"), Hint::to("give a whole number")],
+            Self::NotAnAmount { .. } => vec![Hint::to("unset it"), Hint::to("give an amount of US dollars")],
         }
     }
 }
@@ -106,6 +113,11 @@ impl Hinted for InvalidSettings {
             Self::NotInProfile { .. } => vec![Hint::to("give it in each mission")],
             Self::Profile { source, .. } => source.hints(),
             Self::UnknownSetting { instead, .. } | Self::UnknownBackend { instead, .. } => vec![instead.clone()],
+            Self::CustomTwice { .. } => vec![Hint::to("choose another name")],
+            Self::Repository { .. } => vec![
+                Hint::to("give the path of the main worktree, such as ~/src/shop"),
+                Hint::to("give the URL of a remote"),
+            ],
             Self::StallMinutes(_) => vec![Hint::to("give a number of minutes, or 0 for never")],
             Self::SetupTimeout(_) => vec![Hint::to("give a number of minutes")],
             Self::Seed(_) => vec![Hint::to("give a path in the main worktree, relative to its root")],

@@ -15,6 +15,8 @@ fn every_message_is_as_recorded() {
         "max_workers = \"6\"",
         "max_worker = 6",
         "[backends.codx]\nprogram = \"x\"",
+        "[[custom]]\nname = \"a\"\nprogram = \"x\"\n[[custom]]\nname = \"a\"\nprogram = \"y\"",
+        "[repositories.\"rel/x\"]\nsetup_command = \"make\"",
         "stall_minutes = -1",
         "setup_timeout_minutes = -1",
         "seed = [\"../cache\"]",
@@ -47,6 +49,7 @@ fn every_message_is_as_recorded() {
         row(ConfigError::Invalid { path: path(), source: InvalidSettings::EmptyBranch }),
         row(ConfigError::Variable { found: "ORCHESTRATOR_WAIT".into(), meant: "ORCHESTRATOR_WAIT_SECONDS" }),
         row(ConfigError::NotANumber { variable: "ORCHESTRATOR_WAIT_SECONDS", value: "long".into() }),
+        row(ConfigError::NotAnAmount { variable: "ORCHESTRATOR_BOSS_MAX_COST_USD", value: "nan".into() }),
     ];
     rows.extend(texts.map(invalid));
     rows.push(invalid(profiles[0]));

@@ -23,6 +23,15 @@ impl InvalidSettings {
             }
             Self::Profile { name, source } => in_profile(text, name, |line| source.is_about(line)),
             Self::Custom(error) => first_line(text, |line| names(line, "name") && line.contains(error.backend())),
+            Self::CustomTwice { name } => {
+                let titles = ["\"", "'"].map(|quote| format!("{quote}{name}{quote}"));
+                let value = |line: &str| line.split_once('=').map(|(_, value)| value.trim_start().to_owned());
+                let has_name = |value: String| titles.iter().any(|title| value.starts_with(title.as_str()));
+                nth_line(text, 1, |line| names(line, "name") && value(line).is_some_and(has_name))
+            }
+            Self::Repository { name } => {
+                first_line(text, |line| line.starts_with("[repositories") && line.contains(name.as_str()))
+            }
             Self::UnknownBackend { name, .. } => {
                 first_line(text, |line| line.starts_with("[backends") && line.contains(name.as_str()))
             }
@@ -72,7 +81,12 @@ fn names(line: &str, key: &str) -> bool {
 }
 
 fn first_line(text: &str, is_wanted: impl Fn(&str) -> bool) -> Option<Position> {
-    let (index, line) = text.lines().enumerate().find(|(_, line)| is_wanted(line.trim_start()))?;
+    nth_line(text, 0, is_wanted)
+}
+
+/// Returns the position of a wanted line, counted from 0 among the wanted ones.
+fn nth_line(text: &str, number: usize, is_wanted: impl Fn(&str) -> bool) -> Option<Position> {
+    let (index, line) = text.lines().enumerate().filter(|(_, line)| is_wanted(line.trim_start())).nth(number)?;
     Some(Position { line: index + 1, column: line.len() - line.trim_start().len() + 1 })
 }
 
@@ -94,6 +108,12 @@ mod tests {
             ("[boss]\nmax_tokens = 1\nmax_cost_usd = -1.0", (3, 1)),
             ("max_depth = 1\n[backends.codx]\nprogram = 'x'", (2, 1)),
             ("[[custom]]\nname = 'codex'\nprogram = 'x'", (2, 1)),
+            (
+                "[[custom]]\nname = 'a'\nprogram = 'x'\n[[custom]]\nname = 'ab'\nprogram = 'x'\n\
+                 [[custom]]\n name = \"a\" # again\nprogram = 'x'",
+                (8, 2),
+            ),
+            ("max_depth = 1\n[repositories.'/r']\n[repositories.'rel/x']\nsetup_command = 'x'", (3, 1)),
             ("\n stall_minutes = -1", (2, 2)),
             ("integration_branch=''", (1, 1)),
             ("max_depth = 1\ncommit_email = 'a@b'", (2, 1)),

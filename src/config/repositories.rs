@@ -25,6 +25,23 @@ pub(super) fn find<'a>(
     entries.iter().find(|(name, _)| remotes.contains(&place_of(name))).map(|(_, found)| found)
 }
 
+/// Returns whether the name of an entry is an absolute path or a URL, so that it can be that of a repository.
+pub(super) fn is_name(name: &str) -> bool {
+    // A host may stand alone, as in `example.org/a/b`. A relative path could have the same form, but its first folder
+    // rarely has a dot inside.
+    let is_host = |host: &str| !host.starts_with('.') && host.trim_end_matches('.').contains('.');
+    let parts = match name.split_once("://") {
+        Some(parts) => return !parts.0.is_empty() && !parts.1.is_empty(),
+        None if name.starts_with('/') || name.starts_with("~/") => return true,
+        // As in `git@host:path`.
+        None => name.split_once(':').filter(|(host, _)| !host.is_empty() && !host.contains('/')),
+    };
+    match parts {
+        Some((_, path)) => !path.is_empty(),
+        None => name.split_once('/').is_some_and(|(host, path)| is_host(host) && !path.is_empty()),
+    }
+}
+
 /// Returns the path that a name means. `None` for a URL.
 fn path_of(name: &str) -> Option<PathBuf> {
     match name.strip_prefix("~/") {
@@ -76,6 +93,26 @@ mod tests {
             ("file:///srv/git/b", "/srv/git/b"),
         ] {
             assert_eq!(place_of(url), place, "{url}");
+        }
+    }
+
+    #[test]
+    fn name_is_an_absolute_path_or_a_url() {
+        for name in [
+            "/src/shop",
+            "~/src/shop",
+            "https://example.org/a/b",
+            "file:///srv/git/b",
+            "ssh://git@localhost/a",
+            "git@example.org:a/b.git",
+            "host:a",
+            "example.org/a/b",
+        ] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "shop", "rel/x", "./x", "../x", ".hidden/x", "~", "~user/x", "https://", "://x", ":x", "host:"]
+        {
+            assert!(!is_name(name), "{name}");
         }
     }
 

@@ -85,6 +85,14 @@ fn check_places_the_error_and_suggests_the_name() {
     for (text, says) in [
         ("max_depth = 1\nmax_worker = 6", ":2:1: there is no setting \"max_worker\" here; did you mean max_workers?"),
         ("max_workers = \"6\"", ":1:15: "),
+        (
+            "[[custom]]\nname = \"a\"\nprogram = \"x\"\n[[custom]]\nname = \"a\"\nprogram = \"y\"",
+            ":5:1: two [[custom]] have the name \"a\"; choose another name",
+        ),
+        (
+            "max_depth = 1\n[repositories.\"rel/x\"]",
+            ":2:1: [repositories.\"rel/x\"] names neither an absolute path nor a URL; give ",
+        ),
         ("[boss]\nmax_cost_usd = -1.0", ":2:1: [boss] max_cost_usd = -1 is not an amount; give an amount"),
     ] {
         fs::write(&path, text).unwrap();
@@ -101,6 +109,20 @@ fn check_places_the_error_and_suggests_the_name() {
     let mut misspelt = config(&world, &["check", "--config", world.settings_file().to_str().unwrap()]);
     misspelt.env("ORCHESTRATOR_MAX_WORKER", "3");
     assert!(run(misspelt).ended(1).contains("did you mean ORCHESTRATOR_MAX_WORKERS"));
+}
+
+#[test]
+fn amount_in_a_variable_is_refused_as_an_amount() {
+    let world = World::new();
+    for (value, is_refused) in [("nan", true), ("inf", true), ("abc", true), ("-1", true), ("0.5", false)] {
+        let mut command = config(&world, &["show"]);
+        let ran = run({
+            command.env("ORCHESTRATOR_BOSS_MAX_COST_USD", value);
+            command
+        });
+        let said = "it is not an amount; unset it, or give an amount of US dollars";
+        assert_eq!((ran.code == Some(1), ran.stderr.contains(said)), (is_refused, is_refused), "{ran:?}");
+    }
 }
 
 #[test]
