@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::error::CliError;
 use super::hint;
 use super::places::Places;
-use crate::config::Settings;
+use crate::config::{ConfigError, Settings};
 use crate::git::{Repository, Trust};
 use crate::orchestrator::{Observer, state_root};
 
@@ -21,7 +21,7 @@ pub(super) struct Workspace {
 
 impl Workspace {
     pub(super) fn find(places: &Places) -> Result<Self, CliError> {
-        let settings = Settings::load(places.config.as_deref()).map_err(|error| CliError::Failed(hint::of(&error)))?;
+        let settings = Settings::load(places.config.as_deref()).map_err(|error| unusable(&error))?;
         let directory = env::current_dir()
             .map_err(|error| CliError::Failed(format!("cannot read the current directory: {error}")))?;
         let directory = directory.canonicalize().unwrap_or(directory);
@@ -51,4 +51,15 @@ impl Workspace {
             self.state_root.display()
         ))
     }
+}
+
+/// Returns the error for unusable settings. A mistake in the file must not keep the user from running workers.
+fn unusable(error: &ConfigError) -> CliError {
+    let text = hint::of(error);
+    CliError::Failed(match error {
+        ConfigError::Read { .. } | ConfigError::Invalid { .. } => {
+            format!("{text}; `--config /dev/null` runs this command without the file")
+        }
+        ConfigError::Variable { .. } | ConfigError::NotANumber { .. } | ConfigError::NotAnAmount { .. } => text,
+    })
 }

@@ -112,6 +112,37 @@ fn check_places_the_error_and_suggests_the_name() {
 }
 
 #[test]
+fn broken_settings_file_leaves_a_way_to_act() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("run", "wait-file ../../repo/go"));
+    until_status(&mut boss, &worker, "running");
+    let file = world.path(".config/orchestrator-boss/config.toml");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, "max_worker = 6\n").unwrap();
+    let run = |args: &[&str]| Ran::of(world.bare_command(PROGRAM).args(args).output().unwrap());
+    let way_out = "`--config /dev/null` runs this command without the file";
+    let commands: [&[&str]; 5] =
+        [&["status"], &["logs", &worker], &["path", &worker], &["wait", "--timeout", "0"], &["cancel", &worker]];
+    for command in commands {
+        let ran = run(command);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains("did you mean max_workers?") && ran.stderr.contains(way_out), "{ran:?}");
+        let ran = run(&[command, &["--config", "/dev/null"]].concat());
+        assert!(!ran.stderr.contains("error"), "{command:?}: {ran:?}");
+    }
+    until_status(&mut boss, &worker, "cancelled");
+    fs::write(&file, "").unwrap();
+    let mut misspelt = world.bare_command(PROGRAM);
+    let ran = Ran::of(misspelt.arg("status").env("ORCHESTRATOR_MAX_WORKER", "3").output().unwrap());
+    assert!(ran.code == Some(1) && !ran.stderr.contains("/dev/null"), "the file is not at fault: {ran:?}");
+    // The server has no such option to offer: its client decides how it starts.
+    fs::write(&file, "max_worker = 6\n").unwrap();
+    let said = run(&["config", "check"]).ended(1);
+    assert!(!said.contains("/dev/null"), "{said}");
+}
+
+#[test]
 fn amount_in_a_variable_is_refused_as_an_amount() {
     let world = World::new();
     for (value, is_refused) in [("nan", true), ("inf", true), ("abc", true), ("-1", true), ("0.5", false)] {
