@@ -53,11 +53,15 @@ pub(super) struct WaitArgs {
     #[arg(long)]
     any: bool,
     /// Stop waiting after this many seconds
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     timeout: Option<u64>,
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
+}
+
+fn seconds(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "give a whole number of seconds")
 }
 
 const NEEDS_ATTENTION: u8 = 3;

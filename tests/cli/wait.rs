@@ -55,6 +55,9 @@ fn wait_any_returns_first_and_timeout_exits_124() {
     let wait = world.begin(&["wait", &slow]);
     std::fs::write(world.repo().join("go"), "").unwrap();
     wait_for_end(wait).ended(0);
+    let ran = world.run(&["wait", &slow, "--timeout", "-1"]);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.contains("'-1' for '--timeout <SECONDS>': give a whole number of seconds"), "{ran:?}");
     // Longer than any clock can represent.
     world.run(&["wait", &slow, "--timeout", &u64::MAX.to_string()]).ended(0);
 }

@@ -171,11 +171,17 @@ fn limits_go_to_the_settings_file() {
     home.setup(&["codex", "--remove"]);
     assert!(home.read(file).contains("max_workers = 3"));
 
-    for wrong in [["--max-workers", "0"], ["--max-cost-usd", "-1"], ["--max-cost-usd", "nan"], ["--max-workers", "x"]] {
+    let amounts = ["-1", "-0.5", "nan", "inf", "1e400", "0", "x"];
+    let amounts = amounts.map(|wrong| ("--max-cost-usd", wrong, ": give an amount of US dollars above 0"));
+    let workers = ["0", "-1", "x"].map(|wrong| ("--max-workers", wrong, ": "));
+    for (option, wrong, says) in amounts.into_iter().chain(workers) {
         let before = home.files();
-        let refused = home.run(&[&["setup", "codex"], &wrong[..]].concat());
-        assert!(!refused.status.success(), "{wrong:?}");
-        assert_eq!(home.files(), before, "{wrong:?}");
+        let refused = home.run(&["setup", "codex", option, wrong]);
+        let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{wrong}: {error}");
+        assert!(error.contains(&format!("invalid value '{wrong}' for '{option}")), "{error}");
+        assert!(error.contains(says) && !error.contains("tip:"), "{error}");
+        assert_eq!(home.files(), before, "{option} {wrong}");
     }
 }
 

@@ -9,10 +9,11 @@ use crate::config::{self, Settings};
 #[derive(Debug, Default, clap::Args)]
 pub struct Limits {
     /// Maximum number of workers at the same time, for your settings file
-    #[arg(long, value_name = "N", conflicts_with = "remove", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "remove", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_workers: Option<u32>,
     /// Maximum cost of all workers of one boss in US dollars, for your settings file
-    #[arg(long, value_name = "USD", conflicts_with = "remove")]
+    #[arg(long, value_name = "USD", conflicts_with = "remove", allow_negative_numbers = true, value_parser = amount)]
     max_cost_usd: Option<f64>,
 }
 
@@ -35,4 +36,9 @@ impl Limits {
         }
         Ok(Some(SettingsChange { path, before, after: Some(after), ..SettingsChange::default() }))
     }
+}
+
+fn amount(text: &str) -> Result<f64, &'static str> {
+    let amount = text.parse().ok().filter(|amount: &f64| amount.is_finite() && *amount > 0.0);
+    amount.ok_or("give an amount of US dollars above 0")
 }
