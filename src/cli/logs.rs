@@ -1,12 +1,13 @@
 //! `logs`: prints a worker's events by attempt, or the raw output of its CLI. Only reads.
 
 mod grep;
+mod matches;
 pub(super) mod printer;
 mod raw;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -40,8 +41,9 @@ Examples:
   orchestrator-boss logs --grep \"panicked|error\"
 
 --follow ends when the worker has finished; it includes automatic retries.
-With --json, each line is one event. --grep searches all attempts, and all
-workers if none is named; each line begins with the worker's id.
+With --json, each line is one event. --grep searches the events, messages and
+endings of all attempts, and of all workers if none is named; each line begins
+with the worker's id.
 
 Exit codes:
   0    success
@@ -160,7 +162,7 @@ impl LogReader<'_> {
         let attempt = self.observer.folder(&self.worker).attempt(number);
         self.watcher.watch(attempt.root());
         if attempt.logs_are_removed() {
-            note(&format!(
+            output::note(&format!(
                 "the logs of attempt {number} were removed, since they were older than the setting log_days"
             ));
         }
@@ -175,7 +177,8 @@ impl LogReader<'_> {
         if self.args.follow {
             self.until_assigned(&attempt).await?;
         }
-        let printer = printer::LogPrinter::new(&attempt, number, self.args.json);
+        let format = if self.args.json { printer::Format::Json } else { printer::Format::Text };
+        let printer = printer::LogPrinter::new(&attempt, number, format);
         printer.begin()?;
         let read = self.print_existing(&printer, &attempt).await?;
         if self.args.follow {
@@ -206,7 +209,7 @@ impl LogReader<'_> {
     }
 
     /// Prints the events so far, and returns the number of bytes read.
-    async fn print_existing(&self, printer: &printer::LogPrinter, attempt: &AttemptDir) -> Result<u64, CliError> {
+    async fn print_existing(&self, printer: &printer::LogPrinter<'_>, attempt: &AttemptDir) -> Result<u64, CliError> {
         let Ok(file) = File::open(attempt.events()) else { return Ok(0) };
         let mut lines = BufReader::new(file);
         let (mut read, mut line, mut count) = (0, Vec::new(), 0_u32);
@@ -248,7 +251,7 @@ impl LogReader<'_> {
     /// Prints new events until the attempt has settled, or no process is left that could settle it.
     async fn print_new(
         &mut self,
-        printer: &printer::LogPrinter,
+        printer: &printer::LogPrinter<'_>,
         attempt: &AttemptDir,
         from: u64,
     ) -> Result<(), CliError> {
@@ -278,7 +281,7 @@ impl LogReader<'_> {
                     } else if lease::is_held(&attempt.lock()) {
                         orphaned_since = None;
                     } else if orphaned_since.get_or_insert_with(Instant::now).elapsed() > ORPHAN_LIMIT {
-                        note("its supervisor has ended without an outcome: the next server here records one");
+                        output::note("its supervisor has ended without an outcome: the next server here records one");
                         tail.finish();
                     }
                 }
@@ -319,16 +322,11 @@ impl LogReader<'_> {
                 is_noted = true;
                 let block = view.block.as_ref().map(hint::line);
                 let what = block.or(view.waits_for).unwrap_or_else(|| "its next attempt".to_owned());
-                note(&format!("{} is {}, waiting for {what}", self.worker, view.worker.status));
+                output::note(&format!("{} is {}, waiting for {what}", self.worker, view.worker.status));
             }
             self.watcher.next().await;
         }
     }
-}
-
-/// Prints a note on stderr.
-fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", sanitize::text(text));
 }
 
 fn cannot_read(attempt: &AttemptDir, error: &std::io::Error) -> CliError {

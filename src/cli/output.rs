@@ -49,6 +49,11 @@ fn complain(text: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Prints a note on stderr.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", sanitize::text(text));
+}
+
 /// Prints a text and a line end.
 pub(super) fn line(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();

@@ -243,3 +243,39 @@ fn grep_finds_lines_of_all_workers() {
     assert_eq!(world.run(&["logs", "--grep", "red", "w-9"]).code, Some(2));
     assert_eq!(world.run(&["logs"]).code, Some(2));
 }
+
+/// Whatever `logs` prints is searched: messages, the verification and the end, not only the events of the CLI.
+#[test]
+fn grep_finds_messages_verifications_and_endings() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let good = create(&mut boss, with(mission("good", "wait-file ../../repo/go\nsay done"), "verify_command", "true"));
+    let bad = create(&mut boss, with(mission("bad", "say done"), "verify_command", "echo it broke; exit 3"));
+    let no_setup = create(&mut boss, with(mission("setup", "say done"), "setup_command", "echo no disk; exit 4"));
+    until_status(&mut boss, &good, "running");
+    world.run(&["message", &good, "say heard"]).ended(0);
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    until_status(&mut boss, &good, "completed");
+    until_status(&mut boss, &bad, "failed");
+    until_status(&mut boss, &no_setup, "failed");
+    for worker in [&good, &bad, &no_setup] {
+        let printed = world.run(&["logs", worker]).ended(0);
+        // The first line is the heading of the attempt.
+        for line in printed.lines().skip(1).filter_map(|line| line.get(10..)).map(str::trim) {
+            let pattern: String = line.chars().map(|it| if it.is_ascii_alphanumeric() { it } else { '.' }).collect();
+            let found = world.run(&["logs", "--grep", &format!("^{pattern}$"), worker]).ended(0);
+            assert!(found.contains(line), "{line} in {found}");
+        }
+    }
+    let found = world.run(&["logs", "--grep", "^(user wrote|verification|completed|failed)"]).ended(0);
+    for part in
+        ["user wrote: say heard", "verification passed", "completed after", "verification failed", "failed after"]
+    {
+        assert!(found.contains(part), "{part} in {found}");
+    }
+    let json = world.run(&["logs", "--grep", "^(verification|failed)", &bad, "--json"]).json_lines();
+    assert_eq!(json.len(), 1, "one line for one event: {json:?}");
+    assert_eq!((&json[0]["event"], &json[0]["worker_id"]), (&json!("settled"), &json!(bad)), "{json:?}");
+    let json = world.run(&["logs", "--grep", "user wrote", "--json"]).json_lines();
+    assert_eq!((&json[0]["event"], &json[0]["text"]), (&json!("message"), &json!("user wrote: say heard")), "{json:?}");
+}

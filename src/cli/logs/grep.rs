@@ -1,22 +1,19 @@
-//! `logs --grep`: the lines of all events that match, of one worker or of all, including those in the history.
+//! `logs --grep`: the lines of all events, messages and endings that match, of one worker or of all, including those in
+//! the history.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use jiff::Zoned;
-use jiff::tz::TimeZone;
 use regex_lite::Regex;
-use serde_json::{Value, json};
 
+use super::matches::Matches;
+use super::printer::{Format, LogPrinter};
 use crate::attempt::worker_dir::AttemptDir;
 use crate::cli::error::{self, CliError};
-use crate::cli::output;
-use crate::cli::sanitize;
-use crate::cli::terminal::{Tone, paint};
 use crate::mission::registry::Worker;
-use crate::orchestrator::{LoggedEvent, Observer};
+use crate::orchestrator::Observer;
 
 /// Prints the matching lines, oldest worker first. As with `grep`, no match is exit code 1.
 pub(super) fn grep(
@@ -35,57 +32,30 @@ pub(super) fn grep(
             all
         }
     };
-    let grep = Grep { pattern, json, zone: TimeZone::system() };
     let mut found = false;
     for worker in &workers {
+        let matches = Matches::new(pattern, json, worker);
         let folder = observer.folder(&worker.id);
         for number in folder.attempts() {
-            found |= grep.attempt(worker, number, &folder.attempt(number))?;
+            search(&matches, number, &folder.attempt(number))?;
         }
+        found |= matches.any();
     }
     Ok(if found { ExitCode::SUCCESS } else { ExitCode::from(error::FAILED) })
 }
 
-struct Grep<'a> {
-    pattern: &'a Regex,
-    json: bool,
-    zone: TimeZone,
-}
-
-impl Grep<'_> {
-    /// Prints the matches of one attempt. Returns whether there are any.
-    fn attempt(&self, worker: &Worker, number: u32, attempt: &AttemptDir) -> Result<bool, CliError> {
-        let Ok(file) = File::open(attempt.events()) else { return Ok(false) };
-        let mut found = false;
+/// Prints the matches of one attempt.
+fn search(matches: &Matches<'_>, number: u32, attempt: &AttemptDir) -> Result<(), CliError> {
+    let printer = LogPrinter::new(attempt, number, Format::Matches(matches));
+    printer.begin()?;
+    if let Ok(file) = File::open(attempt.events()) {
         for line in BufReader::new(file).split(b'\n') {
             let line = line.map_err(|error| super::cannot_read(attempt, &error))?;
             // After a crash, half a line may be left, which is no event.
-            let Ok(logged) = serde_json::from_slice::<LoggedEvent>(&line) else { continue };
-            if !logged.event.is_bookkeeping() {
-                found |= self.event(worker, number, &logged)?;
+            if let Ok(logged) = serde_json::from_slice(&line) {
+                printer.print(&logged)?;
             }
         }
-        Ok(found)
     }
-
-    fn event(&self, worker: &Worker, number: u32, logged: &LoggedEvent) -> Result<bool, CliError> {
-        let text = sanitize::text(&logged.event.words());
-        let mut matching = text.lines().map(str::trim).filter(|line| self.pattern.is_match(line)).peekable();
-        if matching.peek().is_none() {
-            return Ok(false);
-        }
-        if self.json {
-            let mut line = json!({"worker_id": worker.id.as_str(), "attempt": number});
-            if let (Value::Object(line), Ok(Value::Object(event))) = (&mut line, serde_json::to_value(logged)) {
-                line.extend(event);
-            }
-            output::json_line(&line)?;
-            return Ok(true);
-        }
-        let id = worker.number().map_or_else(|| worker.id.to_string(), |number| format!("w-{number}"));
-        let at = Zoned::new(logged.at, self.zone.clone()).strftime("%H:%M:%S").to_string();
-        let prefix = format!("{}  {}", paint(Tone::Strong, &format!("{id:<4}")), paint(Tone::Quiet, &at));
-        matching.try_for_each(|line| output::line(&format!("{prefix}  {line}")))?;
-        Ok(true)
-    }
+    printer.end()
 }

@@ -1,4 +1,5 @@
-//! Prints an attempt: with local times for users, or as one JSON object per line for programs.
+//! Prints an attempt: with local times for users, as one JSON object per line for programs, or only what `--grep`
+//! matches.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -8,6 +9,7 @@ use jiff::{Timestamp, Zoned};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::matches::Matches;
 use crate::attempt::assignment::Assignment;
 use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction};
@@ -29,22 +31,30 @@ const OUTPUT_LINES: usize = 12;
 /// Indentation below the time of day.
 const INDENT: &str = "          ";
 
-pub(super) struct LogPrinter {
+#[derive(Clone, Copy)]
+pub(super) enum Format<'a> {
+    Text,
+    Json,
+    /// The lines of all events, messages and endings that match, without headings and current activity.
+    Matches(&'a Matches<'a>),
+}
+
+pub(super) struct LogPrinter<'a> {
     attempt: AttemptDir,
     number: u32,
-    json: bool,
+    format: Format<'a>,
     zone: TimeZone,
     /// Messages that were read and not yet printed; `read` is the number of all that were read.
     messages: Mutex<VecDeque<InboxEntry>>,
     read: Mutex<usize>,
 }
 
-impl LogPrinter {
-    pub fn new(attempt: &AttemptDir, number: u32, json: bool) -> Self {
+impl<'a> LogPrinter<'a> {
+    pub fn new(attempt: &AttemptDir, number: u32, format: Format<'a>) -> Self {
         Self {
             attempt: attempt.clone(),
             number,
-            json,
+            format,
             zone: TimeZone::system(),
             messages: Mutex::default(),
             read: Mutex::default(),
@@ -52,7 +62,7 @@ impl LogPrinter {
     }
 
     pub fn begin(&self) -> Result<(), CliError> {
-        if self.json {
+        if self.is_json() {
             return Ok(());
         }
         self.read_messages();
@@ -68,8 +78,23 @@ impl LogPrinter {
             (false, true) => " never started",
             (false, false) => " has not started",
         };
-        output::line(&paint(Tone::Strong, &sanitize::text(&format!("attempt {}{with}{never}", self.number))))?;
-        written.iter().try_for_each(|it| self.print_lines(it.at, Some(Tone::Strong), &wrote(Some(it.by), &it.text)))
+        if !self.is_search() {
+            output::line(&paint(Tone::Strong, &sanitize::text(&format!("attempt {}{with}{never}", self.number))))?;
+        }
+        written.iter().try_for_each(|it| self.print_message(it.at, &wrote(Some(it.by), &it.text)))
+    }
+
+    fn is_json(&self) -> bool {
+        matches!(self.format, Format::Json)
+    }
+
+    fn is_search(&self) -> bool {
+        matches!(self.format, Format::Matches(_))
+    }
+
+    /// Returns the maximum number of lines shown of a tool's output. A search covers all of them.
+    fn output_lines(&self) -> usize {
+        if self.is_search() { usize::MAX } else { OUTPUT_LINES }
     }
 
     /// Prints the messages to the worker up to this time that were not printed yet.
@@ -78,10 +103,15 @@ impl LogPrinter {
         let until = inbox_entries.iter().take_while(|inbox_entry| inbox_entry.at <= until).count();
         for inbox_entry in inbox_entries.drain(..until) {
             if let Some(text) = message_line(&inbox_entry) {
-                self.print_lines(inbox_entry.at, Some(Tone::Strong), &text)?;
+                self.print_message(inbox_entry.at, &text)?;
             }
         }
         Ok(())
+    }
+
+    fn print_message(&self, at: Timestamp, text: &str) -> Result<(), CliError> {
+        let json = || json!({"attempt": self.number, "at": at, "event": "message", "text": text});
+        self.print_lines(at, Some(Tone::Strong), text, json)
     }
 
     /// Drops messages up to this time, for a log whose beginning is left out.
@@ -99,19 +129,15 @@ impl LogPrinter {
 
     /// Returns whether the event is printed. For users, bookkeeping is left out.
     pub fn is_printed(&self, logged: &LoggedEvent) -> bool {
-        self.json || !logged.event.is_bookkeeping()
+        self.is_json() || !logged.event.is_bookkeeping()
     }
 
     pub fn print(&self, logged: &LoggedEvent) -> Result<(), CliError> {
         if !self.is_printed(logged) {
             return Ok(());
         }
-        if self.json {
-            let mut line = json!({"attempt": self.number});
-            if let (Value::Object(line), Ok(Value::Object(event))) = (&mut line, serde_json::to_value(logged)) {
-                line.extend(event);
-            }
-            return output::json_line(&line);
+        if self.is_json() {
+            return output::json_line(&self.document(logged));
         }
         self.print_messages_until(logged.at)?;
         let text = match &logged.event {
@@ -119,34 +145,45 @@ impl LogPrinter {
                 self.message(*message_id).unwrap_or_else(|| logged.event.words())
             }
             AgentEvent::ToolEnded { id, ok, exit_code, output } => {
-                let output = last_lines(output.trim_end(), OUTPUT_LINES);
+                let output = last_lines(output.trim_end(), self.output_lines());
                 AgentEvent::ToolEnded { id: id.clone(), ok: *ok, exit_code: *exit_code, output }.words()
             }
             event => event.words(),
         };
-        self.print_lines(logged.at, tone(&logged.event), &text)
+        self.print_lines(logged.at, tone(&logged.event), &text, || self.document(logged))
+    }
+
+    /// Returns an event as a JSON object.
+    fn document(&self, logged: &LoggedEvent) -> Value {
+        let mut line = json!({"attempt": self.number});
+        if let (Value::Object(line), Ok(Value::Object(event))) = (&mut line, serde_json::to_value(logged)) {
+            line.extend(event);
+        }
+        line
     }
 
     /// Prints the outcome, or the current activity of an open attempt.
     pub fn end(&self) -> Result<(), CliError> {
         let outcome = self.attempt.outcome().map_err(|error| CliError::Failed(error.to_string()))?;
         let Some(outcome) = outcome else { return self.print_open() };
-        if self.json {
-            let at = outcome.settled_at;
-            return output::json_line(
-                &json!({"attempt": self.number, "at": at, "event": "settled", "outcome": outcome}),
-            );
+        let at = outcome.settled_at;
+        let json = || json!({"attempt": self.number, "at": at, "event": "settled", "outcome": outcome});
+        if self.is_json() {
+            return output::json_line(&json());
         }
         self.read_messages();
-        self.print_messages_until(outcome.settled_at)?;
-        if let Some((tone, text)) = verification(&outcome.verification) {
-            self.print_lines(outcome.settled_at, tone, &text)?;
+        self.print_messages_until(if self.is_search() { Timestamp::MAX } else { at })?;
+        let verified = verification(&outcome.verification, self.output_lines());
+        let ending = ending(&outcome, self.seconds_before());
+        if self.is_search() {
+            // One call, since both are one event.
+            let verified = verified.map_or_else(String::new, |(_, text)| format!("{text}\n"));
+            return self.print_lines(at, None, &format!("{verified}{ending}"), json);
         }
-        self.print_lines(
-            outcome.settled_at,
-            Some(terminal::tone(WorkerStatus::Settled(outcome.status))),
-            &ending(&outcome, self.seconds_before()),
-        )
+        if let Some((tone, text)) = verified {
+            self.print_lines(at, tone, &text, json)?;
+        }
+        self.print_lines(at, Some(terminal::tone(WorkerStatus::Settled(outcome.status))), &ending, json)
     }
 
     /// Returns the seconds that the attempts before this one took.
@@ -160,9 +197,12 @@ impl LogPrinter {
     }
 
     fn print_open(&self) -> Result<(), CliError> {
+        if self.is_search() {
+            return self.print_messages_until(Timestamp::MAX);
+        }
         let live: Option<LiveStatus> = files::read_json(&self.attempt.status()).ok().flatten();
         match live {
-            Some(live) if !self.json => {
+            Some(live) if !self.is_json() => {
                 self.read_messages();
                 self.print_messages_until(Timestamp::MAX)?;
                 for waiting in orchestrator::inbox_entries(self.number, &self.attempt, false) {
@@ -184,9 +224,19 @@ impl LogPrinter {
         Some(format!("received: {text}"))
     }
 
-    fn print_lines(&self, at: Timestamp, tone: Option<Tone>, text: &str) -> Result<(), CliError> {
+    /// Prints a text with its time. `json`: the same for programs, for a search that prints JSON.
+    fn print_lines(
+        &self,
+        at: Timestamp,
+        tone: Option<Tone>,
+        text: &str,
+        json: impl FnOnce() -> Value,
+    ) -> Result<(), CliError> {
         let text = sanitize::text(text);
         let at = Zoned::new(at, self.zone.clone()).strftime("%H:%M:%S").to_string();
+        if let Format::Matches(matches) = self.format {
+            return matches.print(&at, &text, json);
+        }
         let mut time = format!("{}  ", paint(Tone::Quiet, &at));
         for line in text.trim_end().lines() {
             let line = line.trim_end();
@@ -237,7 +287,7 @@ fn last_lines(text: &str, most: usize) -> String {
     format!("(the last {most} of {count} lines)\n{}", last.join("\n"))
 }
 
-fn verification(verification: &Verification) -> Option<(Option<Tone>, String)> {
+fn verification(verification: &Verification, most: usize) -> Option<(Option<Tone>, String)> {
     match verification {
         Verification::NotRequested => None,
         Verification::Passed { seconds, .. } => {
@@ -245,7 +295,7 @@ fn verification(verification: &Verification) -> Option<(Option<Tone>, String)> {
         }
         other => {
             let note = other.note().unwrap_or_default();
-            let note = last_lines(note.trim_end(), OUTPUT_LINES);
+            let note = last_lines(note.trim_end(), most);
             Some((Some(Tone::Bad), format!("verification {}: {note}", other.as_str().replace('_', " "))))
         }
     }
