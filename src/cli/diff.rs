@@ -18,11 +18,12 @@ use super::output;
 use super::places::Places;
 use super::sanitize::Sanitizer;
 use super::terminal;
+use super::text;
 use super::workspace::Workspace;
 use super::worktree;
 use crate::git::{self, Checkout, DiffError, DiffStyle, Repository, Trust};
 use crate::mission::registry::Worker;
-use crate::orchestrator::{self, own_repository};
+use crate::orchestrator;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -32,7 +33,9 @@ Examples:
   orchestrator-boss diff w-3 > w-3.patch
 
 Shows all changes since the commit on which the worker started: commits,
-uncommitted changes and untracked files. On a terminal, your pager shows them.
+uncommitted changes and untracked files. If the worktree is gone, the commits
+of its branch are shown, also after that was deleted, as long as git has them.
+On a terminal, your pager shows the diff.
 It is GIT_PAGER, core.pager of your own git configuration, PAGER, or less, and
 starts without a shell.
 
@@ -76,20 +79,13 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, CliError> {
             worker.id
         )));
     };
-    let state_root = observer.state_root();
-    let repository = match (&worker.repository, &workspace.repository) {
-        (Some(root), _) => Repository::discover(root, &Trust::recorded(state_root, None)),
-        (None, Some(root)) => own_repository(root, state_root),
-        (None, None) => Ok(None),
-    };
-    let repository = repository.map_err(|error| CliError::Failed(hint::of(&error)))?;
-    let trust = repository.as_ref().map_or_else(|| Trust::recorded(state_root, None), |it| it.trust.clone());
-    let directory = Checkout::new(worker.mission.place.path(), &trust);
+    let repository = worktree::repository(&worker, &workspace, &observer)?;
+    let source = DiffSource::of(&worker, repository, &Trust::recorded(observer.state_root(), None))?;
     let shown = terminal::is_terminal() && !args.json;
     let style = DiffStyle { colour: shown && terminal::wants_colours(), stat: args.stat.then(terminal::width) };
     if args.json {
         let text = SharedBuffer::default();
-        write(&worker, &directory, repository.as_ref(), &base, style, text.clone())?;
+        source.write(&base, style, text.clone())?;
         let text = text.text();
         let branch = worker.branch();
         output::json(&DiffDocument { worker_id: worker.id.as_str(), base_commit: &base, branch, diff: &text })?;
@@ -101,33 +97,63 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, CliError> {
             // The pager handles Ctrl-C. This process must survive it, since the pager reads from it.
             let _ignored = signal(SignalKind::interrupt());
             if let Some(input) = pager.stdin.take() {
-                write(&worker, &directory, repository.as_ref(), &base, style, input)?;
+                source.write(&base, style, input)?;
             }
             let _ = pager.wait();
         }
         // Without a pager the text of workers goes to the terminal directly.
-        None if shown => {
-            write(&worker, &directory, repository.as_ref(), &base, style, Sanitizer::new(io::stdout(), true))?
-        }
-        None => write(&worker, &directory, repository.as_ref(), &base, style, io::stdout())?,
+        None if shown => source.write(&base, style, Sanitizer::new(io::stdout(), true))?,
+        None => source.write(&base, style, io::stdout())?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the diff. If the worktree is gone, its branch is compared.
-fn write(
-    worker: &Worker,
-    directory: &Checkout,
-    repository: Option<&Repository>,
-    base: &str,
-    style: DiffStyle,
-    out: impl Write + Send + 'static,
-) -> Result<(), CliError> {
-    let written = match (worker.branch().filter(|_| !directory.exists()), repository) {
-        (Some(branch), Some(repository)) => git::show_branch_diff(repository, branch, base, style, out),
-        _ => git::show_diff(directory, base, style, out),
-    };
-    written.map_err(|error: DiffError| CliError::Failed(hint::of(&error)))
+/// The end of the changes, which begin at the worker's base.
+enum DiffSource {
+    /// The files in the worker's directory.
+    Directory(Checkout),
+    /// A commit of its branch, since the directory is no working tree any more.
+    Commit { repository: Repository, tip: String },
+}
+
+impl DiffSource {
+    /// Chooses the source, and prints a note if changes may be missing. `trust` is for a worker without a repository.
+    fn of(worker: &Worker, repository: Option<Repository>, trust: &Trust) -> Result<Self, CliError> {
+        let path = worker.mission.place.path();
+        let (branch, repository) = match (orchestrator::branch_to_compare(worker), repository) {
+            (Some(branch), Some(repository)) => (branch, repository),
+            (_, repository) => {
+                return Ok(Self::Directory(Checkout::new(path, repository.as_ref().map_or(trust, |it| &it.trust))));
+            }
+        };
+        let tip = git::branch_tip(&repository, branch, worker.last_commit()).map_err(failed)?;
+        if path.exists() {
+            output::note(&format!(
+                "{} has no usable .git file any more: this shows the commits of branch {branch}, and nothing that was \
+                 not committed",
+                path.display()
+            ));
+        }
+        if tip.is_deleted {
+            let last = text::short_commit(&tip.commit);
+            output::note(&format!(
+                "branch {branch} was deleted: this shows its changes up to its last known commit, {last}"
+            ));
+        }
+        Ok(Self::Commit { repository, tip: tip.commit })
+    }
+
+    fn write(&self, base: &str, style: DiffStyle, out: impl Write + Send + 'static) -> Result<(), CliError> {
+        let written = match self {
+            Self::Directory(directory) => git::show_diff(directory, base, style, out),
+            Self::Commit { repository, tip } => git::show_commit_diff(repository, tip, base, style, out),
+        };
+        written.map_err(failed)
+    }
+}
+
+fn failed(error: DiffError) -> CliError {
+    CliError::Failed(hint::of(&error))
 }
 
 #[derive(Clone, Default)]

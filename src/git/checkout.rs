@@ -73,16 +73,21 @@ pub(super) fn ref_commit(dir: &Checkout, full_name: &str) -> Result<Option<Strin
 /// Returns the git directory of a worktree, which holds its own HEAD and index.
 pub fn git_dir(worktree: &Checkout) -> Result<PathBuf, CommandError> {
     // Read directly in the usual cases: a start of git takes longer than everything that callers do with the result.
-    let dot_git = worktree.join(".git");
+    own_git_dir(worktree).map_or_else(|| Git::read(worktree).args(["rev-parse", "--absolute-git-dir"]).path(), Ok)
+}
+
+/// Returns whether a folder is the root of a working tree whose `.git` leads to a git directory. Git is not started.
+pub fn is_working_tree(folder: &Path) -> bool {
+    own_git_dir(folder).is_some()
+}
+
+/// Returns the git directory that `.git` in this folder is or names.
+fn own_git_dir(folder: &Path) -> Option<PathBuf> {
+    let dot_git = folder.join(".git");
     if dot_git.join("HEAD").is_file() {
-        return Ok(dot_git);
+        return Some(dot_git);
     }
-    let linked = fs::read_to_string(&dot_git).ok().and_then(|text| {
-        let path = text.strip_prefix("gitdir: ")?.trim_end_matches('\n');
-        worktree.join(path).canonicalize().ok()
-    });
-    match linked {
-        Some(git_dir) if git_dir.join("HEAD").is_file() => Ok(git_dir),
-        _ => Git::read(worktree).args(["rev-parse", "--absolute-git-dir"]).path(),
-    }
+    let text = fs::read_to_string(&dot_git).ok()?;
+    let path = text.strip_prefix("gitdir: ")?.trim_end_matches('\n');
+    folder.join(path).canonicalize().ok().filter(|git_dir| git_dir.join("HEAD").is_file())
 }

@@ -2,7 +2,7 @@
 //!
 //! It runs no external diff program and no text conversion that the user has configured.
 
-use super::checkout::resolve_commit;
+use super::checkout::{branch_commit, resolve_commit};
 use super::command::{CommandError, Git};
 use super::index::{IndexError, TemporaryIndex, add};
 use super::repository::{Repository, RepositoryError};
@@ -18,6 +18,15 @@ pub enum DiffError {
     Repository(#[from] RepositoryError),
     #[error(transparent)]
     Index(#[from] IndexError),
+    #[error("cannot show the changes on branch {branch}: {}", deleted(last.as_deref()))]
+    BranchDeleted { branch: String, last: Option<String> },
+}
+
+fn deleted(last: Option<&str>) -> String {
+    match last {
+        Some(last) => format!("it was deleted, and its last commit {last} no longer exists"),
+        None => "it was deleted".to_owned(),
+    }
 }
 
 impl Hinted for DiffError {
@@ -26,6 +35,7 @@ impl Hinted for DiffError {
             Self::Git(error) => error.hints(),
             Self::Repository(error) => error.hints(),
             Self::Index(error) => error.hints(),
+            Self::BranchDeleted { .. } => Vec::new(),
         }
     }
 }
@@ -64,15 +74,15 @@ pub fn show_diff(
     Ok(style.apply(index.git()).args([&base, "--"]).unlimited().pass_on(out)?)
 }
 
-/// Writes the whole of [`branch_diff`] to `out`.
-pub fn show_branch_diff(
+/// Writes the whole of [`commit_diff`] to `out`.
+pub fn show_commit_diff(
     repo: &Repository,
-    branch: &str,
+    tip: &str,
     base: &str,
     style: DiffStyle,
     out: impl std::io::Write + Send + 'static,
 ) -> Result<(), DiffError> {
-    let (base, tip) = (repo.resolve(base)?, repo.resolve(&format!("refs/heads/{branch}"))?);
+    let (base, tip) = (repo.resolve(base)?, repo.resolve(tip)?);
     Ok(style.apply(repo.read()).args([&base, &tip, "--"]).unlimited().pass_on(out)?)
 }
 
@@ -99,15 +109,34 @@ fn with_untracked(worktree: &Checkout, base: &str) -> Result<(String, TemporaryI
     Ok((base, index))
 }
 
-/// Returns a page of the diff from `base` to a branch without a worktree.
-pub fn branch_diff(
+/// The commit up to which a branch shows its changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BranchTip {
+    pub commit: String,
+    /// True if the branch no longer exists, so that this is its last known commit.
+    pub is_deleted: bool,
+}
+
+/// Returns the tip of a branch or, if it was deleted, `last`, its last known commit, as long as git has that.
+pub fn branch_tip(repo: &Repository, branch: &str, last: Option<&str>) -> Result<BranchTip, DiffError> {
+    let here = repo.checkout();
+    if let Some(commit) = branch_commit(&here, branch)? {
+        return Ok(BranchTip { commit, is_deleted: false });
+    }
+    let known = last.map_or(Ok(None), |last| resolve_commit(&here, last))?;
+    let gone = || DiffError::BranchDeleted { branch: branch.to_owned(), last: last.map(str::to_owned) };
+    known.map(|commit| BranchTip { commit, is_deleted: true }).ok_or_else(gone)
+}
+
+/// Returns a page of the diff from `base` to a commit without a worktree.
+pub fn commit_diff(
     repo: &Repository,
-    branch: &str,
+    tip: &str,
     base: &str,
     offset: usize,
     max_bytes: usize,
 ) -> Result<DiffPage, DiffError> {
-    let (base, tip) = (repo.resolve(base)?, repo.resolve(&format!("refs/heads/{branch}"))?);
+    let (base, tip) = (repo.resolve(base)?, repo.resolve(tip)?);
     Ok(page(shown(repo.read()).args([&base, &tip, "--"]), offset, max_bytes)?)
 }
 

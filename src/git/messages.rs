@@ -125,6 +125,8 @@ fn repositories() -> Vec<MessageRow> {
             path: "/repo/.git/info/exclude".into(),
             source: denied(),
         }),
+        row(DiffError::BranchDeleted { branch: "topic".into(), last: Some("0123456".into()) }),
+        row(DiffError::BranchDeleted { branch: "topic".into(), last: None }),
     ]
 }
 

@@ -68,10 +68,10 @@ mod testing;
 
 pub use blocking::TreeChange;
 pub use builds::{Aside, BuildRules, Builds, BuildsError, KeepReason, KeptBuild, find_builds};
-pub use checkout::{checked_out, checked_out_at_a_glance, git_dir, head};
+pub use checkout::{checked_out, checked_out_at_a_glance, git_dir, head, is_working_tree};
 pub use command::{CommandError, Git};
 pub use configuration::Configuration;
-pub use diff::{DiffError, DiffPage, DiffStyle, branch_diff, diff, show_branch_diff, show_diff};
+pub use diff::{BranchTip, DiffError, DiffPage, DiffStyle, branch_tip, commit_diff, diff, show_commit_diff, show_diff};
 pub use facts::{BranchChanges, FileChange, branch_changes, changes, changes_of, file_changes};
 pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, short_hash, tracked_state, tree_state};
 pub use identity::{CommitIdentity, has_identity};

@@ -100,6 +100,11 @@ impl Worker {
         self.settled.last()
     }
 
+    /// Returns the commit of its branch when its last attempt settled.
+    pub fn last_commit(&self) -> Option<&str> {
+        self.last()?.changes.head.as_deref()
+    }
+
     /// Returns the requested cancellation, if any.
     pub fn cancelled(&self) -> Option<Cancelled> {
         let reason = self.cancel.clone()?;

@@ -294,8 +294,7 @@ fn check(worker: &Worker) -> Result<()> {
 /// Returns the tip of a worker's branch. If the branch was deleted, this is its last known commit if git shows that the
 /// work is merged; else the error names that commit.
 fn tip_of(repository: &Repository, worker: &Worker, branch: &str, into: Option<&str>) -> Result<String> {
-    let head = worker.last().and_then(|brief| brief.changes.head.as_deref());
-    match (git::integrate::local_tip(repository, branch), head) {
+    match (git::integrate::local_tip(repository, branch), worker.last_commit()) {
         (Err(IntegrateError::UnknownBranch { .. }), Some(head)) if is_merged(repository, worker, into) => {
             Ok(head.to_owned())
         }

@@ -75,4 +75,4 @@ pub use probe::{BackendCheck, check_backends, program_of};
 pub use setup_suggestion::suggested_setup;
 pub use user_events::{WAVE as EVENT_WAVE, send as send_user_events};
 pub use worktree_places::{Around, all_folders, check_folder, worktrees_folder};
-pub use worktrees::{StayReason, base_commit, why_it_stays};
+pub use worktrees::{StayReason, base_commit, branch_to_compare, why_it_stays};

@@ -421,14 +421,25 @@ pub fn base_commit(worker: &Worker, attempt: &AttemptDir) -> Result<Option<Strin
     Ok(recorded.or_else(|| worker.base_commit.clone()))
 }
 
+/// Returns the branch that shows a worker's changes because its directory cannot: the directory is gone, or it is no
+/// working tree any more, since its `.git` file is.
+pub fn branch_to_compare(worker: &Worker) -> Option<&str> {
+    let is_usable = match &worker.mission.place {
+        Place::Worktree { path, .. } => git::is_working_tree(path),
+        Place::Directory { path } => path.exists(),
+    };
+    worker.branch().filter(|_| !is_usable)
+}
+
 /// Returns the changes in its directory or, if the worktree is gone, those on its branch.
 fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Include) -> Result<Option<DiffPage>> {
     let Some(base) = base_commit(worker, attempt)? else { return Ok(None) };
     let (directory, offset, most) = (worker.mission.place.path(), include.diff_offset, include.diff_bytes);
-    Ok(Some(match worker.branch().filter(|_| !directory.exists()) {
+    Ok(Some(match branch_to_compare(worker) {
         Some(branch) => {
             let repository = repository_of(context, worker)?;
-            git::branch_diff(&repository, branch, &base, offset, most)?
+            let tip = git::branch_tip(&repository, branch, worker.last_commit())?;
+            git::commit_diff(&repository, &tip.commit, &base, offset, most)?
         }
         None => git::diff(&Checkout::new(directory, &context.trust), &base, offset, most)?,
     }))

@@ -34,6 +34,63 @@ fn missing_worktree_shows_the_branch() {
 }
 
 #[test]
+fn deleted_branch_shows_its_last_commit() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("diff", "write a.txt committed\ncommit a"));
+    until_status(&mut boss, &worker, "completed");
+    world.run(&["integrate", &worker]).ended(0);
+    world.run(&["clean", "--branches", "--yes"]).ended(0);
+    let branch = format!("orchestrator/{worker}");
+    let merged = status(&mut boss, &worker)["integrated"]["commit"].as_str().unwrap()[..10].to_owned();
+    let ran = world.run(&["path", &worker]);
+    let why = format!(
+        "it was removed, and its branch {branch} was deleted; its work was merged into main as {merged}, and \
+         `orchestrator-boss diff {worker}` shows it"
+    );
+    assert!(ran.code == Some(1) && ran.stderr.contains(&why), "{why} in {ran:?}");
+    let ran = world.run(&["diff", &worker]);
+    assert!(ran.stderr.contains(&format!("branch {branch} was deleted")), "{ran:?}");
+    let shown = ran.ended(0);
+    assert!(shown.contains("+committed"), "{shown}");
+    let by_tool = boss.succeed("get_worker_status", json!({"worker_id": worker, "include": ["diff"]}));
+    assert_eq!(by_tool["diff"].as_str().unwrap(), shown);
+}
+
+#[test]
+fn deleted_branch_whose_commits_are_gone_is_explained() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("diff", "write a.txt committed\ncommit a"));
+    until_status(&mut boss, &worker, "completed");
+    let tree = world.worktree(&worker);
+    world.git(&["worktree", "remove", "-f", "-f", tree.to_str().unwrap()]);
+    world.git(&["branch", "-D", &format!("orchestrator/{worker}")]);
+    let ran = world.run(&["path", &worker]);
+    assert!(ran.stderr.contains("was deleted; its last commit is"), "{ran:?}");
+    world.git(&["reflog", "expire", "--expire=now", "--all"]);
+    world.git(&["gc", "-q", "--prune=now"]);
+    let ran = world.run(&["path", &worker]);
+    assert!(ran.stderr.contains("no longer exists") && !ran.stderr.contains("shows it"), "{ran:?}");
+    let ran = world.run(&["diff", &worker]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("it was deleted, and its last commit"), "{ran:?}");
+}
+
+#[test]
+fn worktree_without_its_git_file_shows_the_branch() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("diff", "write a.txt committed\ncommit a\nrun rm -f .git"));
+    until("it settles", || ["completed", "failed"].iter().any(|end| status(&mut boss, &worker)["status"] == *end));
+    let ran = world.run(&["diff", &worker]);
+    assert!(ran.stderr.contains("has no usable .git file any more"), "{ran:?}");
+    let shown = ran.ended(0);
+    assert!(shown.contains("+committed"), "{shown}");
+    let by_tool = boss.succeed("get_worker_status", json!({"worker_id": worker, "include": ["diff"]}));
+    assert_eq!(by_tool["diff"].as_str().unwrap(), shown);
+}
+
+#[test]
 fn filter_by_a_worker_elsewhere_is_not_run() {
     let world = World::with("commit_leftovers = false");
     let mut boss = world.boss();

@@ -236,8 +236,11 @@ fn changes_of(
     let own = repository.map(|root| orchestrator::own_repository(root, state_root)).transpose()?.flatten();
     let trust = own.as_ref().map_or_else(|| Trust::recorded(state_root, None), |it| it.trust.clone());
     let directory = &Checkout::new(worker.mission.place.path(), &trust);
-    let page = match (worker.mission.place.branch().filter(|_| !directory.exists()), &own) {
-        (Some(branch), Some(repository)) => git::branch_diff(repository, branch, base, 0, MAX_DIFF)?,
+    let page = match (orchestrator::branch_to_compare(worker), &own) {
+        (Some(branch), Some(repository)) => {
+            let tip = git::branch_tip(repository, branch, worker.last_commit())?;
+            git::commit_diff(repository, &tip.commit, base, 0, MAX_DIFF)?
+        }
         _ => git::diff(directory, base, 0, MAX_DIFF)?,
     };
     Ok(match page.next_offset {
