@@ -19,6 +19,9 @@ fn command(hint: &Hint) -> String {
         Hint::Message(worker) => format!("`orchestrator-boss message {worker} TEXT`"),
         Hint::WaitFor(worker) => format!("`orchestrator-boss wait {worker}`"),
         Hint::Integrate(worker) => format!("`orchestrator-boss integrate {worker}`"),
+        Hint::IntegrateUnfinished { worker, branch } => {
+            format!("read `orchestrator-boss diff {worker}` and run `orchestrator-boss integrate --branch {branch}`")
+        }
         Hint::CreateWorkers => "have a boss create some".to_owned(),
         Hint::ListWorkers => "`orchestrator-boss status` lists all".to_owned(),
         Hint::CheckBackends => "`orchestrator-boss doctor` shows which are ready".to_owned(),

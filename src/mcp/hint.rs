@@ -25,6 +25,8 @@ fn call(hint: &Hint) -> String {
         Hint::RemoveWorktree(path) => format!("remove_worktree with the path {path}"),
         // A setting may widen what agents may do, so a boss must not change it by itself.
         Hint::Set(_) => format!("ask the user to {}", hint.words()),
-        Hint::Force(_) | Hint::KeepBranch | Hint::Run(_) | Hint::Do(_) => hint.words(),
+        Hint::IntegrateUnfinished { .. } | Hint::Force(_) | Hint::KeepBranch | Hint::Run(_) | Hint::Do(_) => {
+            hint.words()
+        }
     }
 }

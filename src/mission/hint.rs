@@ -15,6 +15,11 @@ pub enum Hint {
     /// Wait until this worker has settled.
     WaitFor(String),
     Integrate(String),
+    /// Read the diff of this worker, which did not complete, and integrate its branch by name.
+    IntegrateUnfinished {
+        worker: String,
+        branch: String,
+    },
     CreateWorkers,
     ListWorkers,
     CheckBackends,
@@ -45,6 +50,9 @@ impl Hint {
             Self::Message(worker) => format!("send {worker} a message"),
             Self::WaitFor(worker) => format!("wait until {worker} has settled"),
             Self::Integrate(worker) => format!("integrate {worker}"),
+            Self::IntegrateUnfinished { branch, .. } => {
+                format!("read its diff and integrate branch {branch} by its name")
+            }
             Self::CreateWorkers => "create workers".to_owned(),
             Self::ListWorkers => "list the workers".to_owned(),
             Self::CheckBackends => "check the backends".to_owned(),

@@ -72,7 +72,7 @@ pub enum OrchestratorError {
     #[error("cannot integrate {worker}: it has no branch of its own, since it worked in {}", path.display())]
     NoBranch { worker: String, path: PathBuf },
     #[error("cannot integrate {worker} by its name: it ended as {status}")]
-    NotCompleted { worker: String, status: WorkerStatus },
+    NotCompleted { worker: String, status: WorkerStatus, branch: String },
     #[error("cannot integrate {worker}: its branch {branch} was deleted")]
     BranchDeleted { worker: String, branch: String, head: String },
     #[error("cannot integrate branch {branch:?} here: it is the branch of {worker} in the repository {}", repository.display())]
@@ -254,8 +254,9 @@ impl OrchestratorError {
             }
             Self::Undecided { .. } => vec![Hint::to("use the id of one of them")],
             Self::Blocked { worker, .. } => vec![Hint::Cancel(worker.clone())],
-            Self::NotCompleted { worker, .. } => {
-                vec![Hint::Retry(worker.clone()), Hint::to("read its diff and integrate its branch by name")]
+            Self::NotCompleted { worker, branch, .. } => {
+                let unfinished = Hint::IntegrateUnfinished { worker: worker.clone(), branch: branch.clone() };
+                vec![Hint::Retry(worker.clone()), unfinished]
             }
             Self::BranchDeleted { branch, head, .. } => {
                 vec![Hint::Run(format!("git branch {branch} {head}"))]

@@ -286,7 +286,11 @@ fn check(worker: &Worker) -> Result<()> {
         return Err(OrchestratorError::not_settled(worker, "integrate"));
     }
     if !worktrees::completed(worker) {
-        return Err(OrchestratorError::NotCompleted { worker: worker.id.to_string(), status: worker.status });
+        return Err(OrchestratorError::NotCompleted {
+            worker: worker.id.to_string(),
+            status: worker.status,
+            branch: branch_of(worker)?,
+        });
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ fn requests() -> Vec<E> {
         E::NoProgram { backend: "codex".into(), why: "codex is not on the PATH".into(), fix: "install it".into() },
         E::LoggedOut { backend: "codex".into(), login: "codex login".into() },
         E::NoBranch { worker: worker(), path: "/src".into() },
-        E::NotCompleted { worker: worker(), status: WorkerStatus::Settled(Ending::Failed) },
+        E::NotCompleted { worker: worker(), status: WorkerStatus::Settled(Ending::Failed), branch: "topic".into() },
         E::BranchDeleted { worker: worker(), branch: "topic".into(), head: "0123456".into() },
         E::BranchElsewhere { branch: "topic".into(), worker: worker(), repository: "/other".into() },
         E::WorkElsewhere { worker: worker(), repository: "/other".into(), here: "/repo".into() },

@@ -66,3 +66,19 @@ fn conflicts_and_failed_verifications_exit_with_1() {
     assert_eq!(world.run(&["integrate"]).code, Some(2));
     assert_eq!(world.run(&["integrate", &worker, "--verify-command", " "]).code, Some(2));
 }
+
+/// The branch of a failed worker is one of its names, which `integrate` takes for the worker.
+#[test]
+fn failed_worker_is_integrated_by_its_branch() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("failer", "write a.txt a\ncommit a\nexit 3"));
+    until_status(&mut boss, &worker, "failed");
+    let branch = format!("orchestrator/{worker}");
+    let ran = world.run(&["integrate", &branch]);
+    let hint =
+        format!("read `orchestrator-boss diff {worker}` and run `orchestrator-boss integrate --branch {branch}`");
+    assert!(ran.code == Some(1) && ran.stderr.contains(&hint), "{hint} in {ran:?}");
+    world.run(&["integrate", "--branch", &branch]).ended(0);
+    assert!(world.repo().join("a.txt").exists());
+}
