@@ -338,14 +338,34 @@ impl IntegrationSummary {
         }
         lines.extend(self.conflicts.iter().map(|ConflictEntry { path, kind }| format!("conflict: {path} ({kind})")));
         if let Some(VerificationSummary { result, note, .. }) = &self.verification {
-            let note = note.as_deref().unwrap_or_default().trim_end();
-            lines.push(format!("verification: {} {note}", result.replace('_', " ")));
+            lines.push(result_line("verification", result, note.as_deref().unwrap_or_default()));
         }
         lines.extend(self.likely_cause.iter().map(|cause| format!("likely cause: {cause}")));
         if let Some(Push { result, said }) = &self.push {
-            lines.push(format!("push: {} {}", result.replace('_', " "), said.trim_end()));
+            lines.push(result_line("push", result, said));
         }
         lines.extend(self.notes.iter().map(|note| format!("note: {note}")));
         lines
+    }
+}
+
+/// Formats a result as `push: rejected: the reason`, or without a reason as `push: pushed`.
+fn result_line(step: &str, result: &str, why: &str) -> String {
+    let result = result.replace('_', " ");
+    match why.trim_end() {
+        "" => format!("{step}: {result}"),
+        why => format!("{step}: {result}: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reason_follows_a_separator() {
+        assert_eq!(result_line("verification", "passed", "\n"), "verification: passed");
+        let line = result_line("push", "no_upstream", "there is no remote\n");
+        assert_eq!(line, "push: no upstream: there is no remote");
     }
 }

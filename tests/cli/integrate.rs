@@ -15,7 +15,7 @@ fn integrate_merges_workers_and_informs_their_boss() {
     assert!(said.contains("would merge into main"), "{said}");
     let said = world.run(&["integrate", &one, &two, "--verify-command", "test -f a.txt && test -f b.txt"]).ended(0);
     assert!(
-        said.contains(&format!("merged {one}, {two} into main")) && said.contains("verification: passed"),
+        said.contains(&format!("merged {one}, {two} into main")) && said.lines().any(|it| it == "verification: passed"),
         "{said}"
     );
     assert!(world.repo().join("b.txt").exists());
@@ -57,6 +57,8 @@ fn conflicts_and_failed_verifications_exit_with_1() {
     let ran = world.run(&["integrate", &worker, "--verify-command", "echo no; exit 5", "--json"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert_eq!(ran.json()["status"], "verification_failed");
+    let said = world.run(&["integrate", &worker, "--verify-command", "exit 5"]).ended(1);
+    assert!(said.contains("verification: failed: exit status"), "{said}");
     std::fs::write(world.repo().join("README"), "ours\n").unwrap();
     world.git(&["commit", "-qam", "ours"]);
     let said = world.run(&["integrate", &worker]).ended(1);
