@@ -180,7 +180,9 @@ impl Observer {
         };
         let live = worker.status.is_live().then(|| self.live(&worker)).flatten();
         let task = task.filter(|task| task.status == worker.status.as_str());
-        let waits = task.and_then(|task| task.reason.as_deref()?.strip_prefix("waits for "));
+        // Without its server, a queued worker starts for no other reason, and the saved one is out of date.
+        let task_of_server = task.filter(|_| alive.contains(&worker.lease));
+        let waits = task_of_server.and_then(|task| task.reason.as_deref()?.strip_prefix("waits for "));
         WorkerView {
             meant_for: integration_branch::of_worker(self.set_branch.as_deref(), Some(&worker)),
             block: graph::block(registry, &worker),

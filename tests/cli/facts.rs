@@ -164,3 +164,26 @@ fn empty_unstarted_and_refused_work_is_described_correctly() {
     let backends = boss.succeed("get_backend_status", json!({"backend": "fake"}));
     assert!(backends["backends"][0]["models"].as_array().is_none_or(|models| models.is_empty()), "{backends:#}");
 }
+
+/// The reason why a worker waits is that of its last server, which cannot start it any more.
+#[test]
+fn queued_worker_without_server_waits_for_its_boss() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let long = create(&mut boss, mission("long", "touch begun\nwait-file ../../repo/go"));
+    let after = create(&mut boss, with(mission("after", "say done"), "context_from", json!([long])));
+    until_exists(&world.worktree(&long).join("begun"));
+    let detail = |world: &World| world.run(&["status", &after]).ended(0);
+    let waiting = |said: &str| said.lines().any(|line| line.starts_with("waiting "));
+    until("the reason is saved", || waiting(&detail(&world)));
+    boss.kill_server();
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    world.until_all_exited();
+    let said = detail(&world);
+    let server = said.lines().find(|line| line.starts_with("server ")).unwrap_or_else(|| panic!("{said}"));
+    assert!(server.ends_with("none: start its boss again") && !waiting(&said), "{said}");
+    let table = world.run(&["status"]).ended(0);
+    assert!(table.contains("no server: start its boss again") && !table.contains("waiting for"), "{table}");
+    let json = world.run(&["status", &after, "--json"]).json();
+    assert!(json["waits_for"].is_null(), "{json:#}");
+}

@@ -64,7 +64,7 @@ fn add_identity(shown: &DashboardWorker, home: Option<&Path>, facts: &mut Facts)
     facts.whole("directory", &format!("{}{gone}", shorten(worker.mission.place.path(), home)));
     facts.add("builds", &shown.builds);
     if !is_led {
-        facts.toned("server", "none: its server has ended", Tone::Waiting);
+        facts.toned("server", &format!("none: {}", row::without_server(worker)), Tone::Waiting);
     }
 }
 

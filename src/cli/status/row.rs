@@ -171,12 +171,8 @@ fn notes(view: &WorkerView, is_led: bool) -> Vec<String> {
     let worker = &*view.worker;
     let mut notes = Vec::new();
     if !is_led {
-        let note = if worker.status.is_live() {
-            "its server has ended; it keeps running"
-        } else {
-            "no server: start its boss again"
-        };
-        notes.push(note.to_owned());
+        let note = without_server(worker);
+        notes.push(if worker.status.is_live() { note.to_owned() } else { format!("no server: {note}") });
     }
     if let Some(why) = &view.block {
         notes.push(text::clean(&hint::line(why)));
@@ -197,6 +193,11 @@ fn notes(view: &WorkerView, is_led: bool) -> Vec<String> {
     notes.extend(view.unchecked.map(|unchecked| unchecked_words(unchecked).to_owned()));
     notes.retain(|note| !note.is_empty());
     notes
+}
+
+/// Returns the effect of a missing server on a worker: a running one needs it only at its end.
+pub(super) fn without_server(worker: &Worker) -> &'static str {
+    if worker.status.is_live() { "its server has ended; it keeps running" } else { "start its boss again" }
 }
 
 /// Returns what a settled worker needs, and its results.
