@@ -22,7 +22,7 @@ fn every_command_accepts_every_name() {
             (&["diff"], 0, "+a"),
             (&["path"], 0, id.as_str()),
             (&["open"], 0, ""),
-            (&["attach"], 1, "fake has no way to open a session"),
+            (&["attach"], 1, "fake cannot open a session"),
             (&["wait"], 0, id.as_str()),
             (&["cancel"], 0, "already finished"),
             (&["integrate", "--dry-run"], 0, "would merge into main"),
