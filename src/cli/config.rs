@@ -34,7 +34,7 @@ never replaces one without --force. Beside it, it writes a JSON schema, with
 which editors complete and check the file. `show` prints all settings in force,
 and whether each comes from the file, a variable or the default. `check` reports
 errors with line and column, and updates the schema if it is of another version.
-A schema that this program did not write is left as it is.
+A schema that this program did not write is left unchanged.
 `orchestrator-boss help settings` explains all.
 
 Exit codes:

@@ -45,7 +45,7 @@ struct PrunedItem {
     bytes: u64,
 }
 
-/// A worktree, or a folder in it, that stays as it is.
+/// A worktree, or a folder in it, that is kept unchanged.
 #[derive(Debug, Serialize)]
 struct KeptItem {
     worker_id: String,

@@ -31,7 +31,7 @@ pub(super) enum SchemaState {
     Created,
     /// It was the schema of another version.
     Updated,
-    /// This program did not write it, so it was left as it is.
+    /// This program did not write it, so it was left unchanged.
     NotOurs,
     Missing,
     /// It could not be read or written.
@@ -100,7 +100,7 @@ impl SchemaReport {
             SchemaState::Current => return None,
             SchemaState::Created => "created, for editors".to_owned(),
             SchemaState::Updated => "updated to the settings of this version".to_owned(),
-            SchemaState::NotOurs => "not written by this program, so it was left as it is".to_owned(),
+            SchemaState::NotOurs => "not written by this program, so it was left unchanged".to_owned(),
             SchemaState::Missing => {
                 format!("does not exist; `orchestrator-boss config schema > {file}` creates it")
             }

@@ -111,7 +111,7 @@ impl Usual {
     }
 
     /// Removes the remains of a worktree, and the lock of its ref, from a server that was killed while it made them.
-    /// That server is dead, since this process holds the repository's lock.
+    /// The server is dead, since this process holds the repository's lock.
     fn clear_away(&self, unfinished: &Path) {
         let head = unfinished.join("HEAD");
         if let Ok(text) = fs::read_to_string(&head)
