@@ -79,15 +79,23 @@ fn tools_in_subfolder_reach_whole_worktree() {
 }
 
 #[test]
-fn only_claude_code_reads_messages_while_running() {
+fn running_turn_receives_messages_where_the_cli_can() {
     let backends = Backends::with_custom(vec![custom()]);
-    let frame = backends.get("claudecode").unwrap().live_message(MESSAGE, "a \"b\"\nc").unwrap();
-    assert_eq!(
-        frame,
-        "{\"type\":\"user\",\"message\":{\"role\":\"user\",\"content\":\"a \\\"b\\\"\\nc\"},\"uuid\":\"00000000-0000-0000-0000-000000003e55\"}\n"
-    );
-    for name in ["codex", "gemini", "opencode", "mine"] {
-        assert_eq!(backends.get(name).unwrap().live_message(MESSAGE, "x"), None, "{name}");
+    let receives = |name: &str| {
+        let mission = mission(name, Permissions::Edit);
+        let backend = backends.get(name).unwrap();
+        let mut decoder = backend.decoder(&turn(&mission, Session::New(SESSION)));
+        let is_taken = decoder.message(MESSAGE, "a \"b\"\nc");
+        (backend.accepts_live_messages(), is_taken, decoder.replies())
+    };
+    let frame = "{\"type\":\"user\",\"message\":{\"role\":\"user\",\"content\":\"a \\\"b\\\"\\nc\"},\"uuid\":\"00000000-0000-0000-0000-000000003e55\"}\n";
+    assert_eq!(receives("claudecode"), (true, true, vec![frame.to_owned()]));
+    for name in ["codex", "gemini", "opencode", "mine", "copilot"] {
+        assert_eq!(receives(name), (false, false, Vec::new()), "{name}");
+    }
+    // No turn runs yet.
+    for name in ["qwen", "codex-acp", "claude-agent-acp", "opencode-acp", "kilo"] {
+        assert_eq!(receives(name), (true, false, Vec::new()), "{name}");
     }
 }
 
@@ -175,8 +183,9 @@ fn describe(text: &mut String, plan: &LaunchPlan) {
     match &plan.stdin {
         PromptInput::Once(input) => writeln!(text, "    stdin, then closed: {input:?}").unwrap(),
         PromptInput::KeepOpen(input) => {
-            let input = input.replace(env!("CARGO_PKG_VERSION"), "VERSION");
-            writeln!(text, "    stdin, held open: {input:?}").unwrap();
+            let is_acp = input.contains(r#""method":"initialize""#);
+            let input = if is_acp { "initialize".to_owned() } else { format!("{input:?}") };
+            writeln!(text, "    stdin, held open: {input}").unwrap();
         }
     }
     if plan.needs_output_pipe {
@@ -200,17 +209,20 @@ fn plain(backend: &str) -> Mission {
 /// Returns a mission with all fields that the backend supports.
 fn mission(backend: &str, permissions: Permissions) -> Mission {
     let (model, effort, max_cost_usd) = match backend {
-        "codex" => ("gpt-5.5", Some("high"), None),
-        "claudecode" => ("sonnet", Some("high"), Some(2.5)),
-        "gemini" => ("gemini-2.5-pro", None, None),
-        "opencode" => ("mock/model", Some("high"), Some(2.5)),
-        _ => ("big", Some("high"), None),
+        "codex" | "codex-acp" => (Some("gpt-5.5"), Some("high"), None),
+        "claudecode" => (Some("sonnet"), Some("high"), Some(2.5)),
+        "claude-agent-acp" => (Some("sonnet"), Some("high"), None),
+        "gemini" | "gemini-acp" => (Some("gemini-2.5-pro"), None, None),
+        "opencode" => (Some("mock/model"), Some("high"), Some(2.5)),
+        "copilot" | "mine" | "agent" => (Some("big"), Some("high"), None),
+        "qwen" | "vibe" | "kilo" | "opencode-acp" => (Some("mock/big"), None, None),
+        _ => (None, None, None),
     };
     Mission {
         title: "Fix parser".into(),
         prompt: "boss's words".into(),
         backend: BackendName::from(backend),
-        model: Some(model.into()),
+        model: model.map(str::to_owned),
         effort: effort.map(str::to_owned),
         place: Place::Directory { path: PathBuf::from("/srv/tree") },
         setup_command: None,

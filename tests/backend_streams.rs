@@ -27,6 +27,8 @@ struct Case {
     #[serde(default)]
     stderr: String,
     custom: Option<CustomBackend>,
+    /// The built-in agent, for a case of `acp`.
+    preset: Option<String>,
     #[serde(default = "edit")]
     permissions: Permissions,
     /// The session that is resumed.
@@ -56,9 +58,11 @@ fn recorded_streams_are_decoded() {
 fn replay(backend: &str, folder: &Path) -> Vec<String> {
     let case: Case = serde_json::from_str(&read(&folder.join("case.json"))).unwrap();
     let mission = Mission { permissions: case.permissions, ..mission(backend) };
-    let adapter = adapter(backend, case.custom);
+    let adapter = adapter(case.preset.as_deref().unwrap_or(backend), case.custom);
     let session = case.resumes.as_deref().map_or(Session::New(Uuid::nil()), Session::Resume);
-    let turn = Turn { session, ..turn(&mission) };
+    // The recordings name files in the folder in which they were made.
+    let dir = Path::new(if backend == "acp" { "/repo" } else { "/home/dev/project" });
+    let turn = Turn { session, dir, ..turn(&mission) };
     let mut decoder = adapter.decoder(&turn);
     let mut sent = String::new();
     let mut events = String::new();

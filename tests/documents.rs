@@ -1,19 +1,22 @@
 //! The documents are true: tables name existing tests, links lead somewhere, generated text is current, and the README
 //! stays short.
 //!
-//! `ORCHESTRATOR_BLESS=1 cargo test --test documents` regenerates the settings in `src/docs/settings.md`.
+//! `ORCHESTRATOR_BLESS=1 cargo test --test documents` regenerates the settings in `src/docs/settings.md` and the table in
+//! `src/docs/agents.md`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use orchestrator_boss::backend::{AcpAgent, AgentFacts, Enforcement, Evidence, UsageMeaning};
 use orchestrator_boss::config::Settings;
 use serde_json::Value;
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     ".github/ARCHITECTURE.md",
     ".github/CONTRIBUTING.md",
     ".github/SECURITY.md",
+    "src/docs/agents.md",
     "src/docs/clients.md",
     "src/docs/commands.md",
     "src/docs/settings.md",
@@ -133,6 +136,64 @@ fn settings_reference_is_current() {
     assert!(read(path) == current, "{path} is out of date: ORCHESTRATOR_BLESS=1 regenerates it");
     let long: Vec<&str> = current.lines().filter(|line| line.chars().count() > 80).collect();
     assert!(long.is_empty(), "too long for a terminal: {long:#?}");
+}
+
+#[test]
+fn table_of_agents_is_current() {
+    let path = "src/docs/agents.md";
+    let text = read(path);
+    let begin = text.find("|---|").and_then(|at| Some(at + text[at..].find('\n')? + 1)).expect("a table");
+    let end = begin + text[begin..].find("\n##").expect("a section after the table");
+    let rows: String = AcpAgent::all().map(|agent| row(&agent.facts())).collect();
+    let current = format!("{}{rows}{}", &text[..begin], &text[end..]);
+    if std::env::var_os("ORCHESTRATOR_BLESS").is_some() {
+        fs::write(path, &current).expect("the table can be written");
+    }
+    assert!(read(path) == current, "{path} is out of date: ORCHESTRATOR_BLESS=1 regenerates it");
+}
+
+fn row(facts: &AgentFacts) -> String {
+    let evidence = match facts.evidence {
+        Evidence::Tried(version) => format!("tried {version}"),
+        Evidence::Documentation => "documentation".to_owned(),
+    };
+    let read_only = match facts.read_only {
+        None => "refused",
+        Some(Enforcement::Sandbox) => "by its sandbox",
+        Some(Enforcement::Cli | Enforcement::None) => "by its rules",
+    };
+    let tokens = match facts.usage {
+        UsageMeaning::Unknown => "not counted",
+        usage if usage.is_in_time() => "while it works",
+        _ => "at the end",
+    };
+    let messages = if facts.accepts_live_messages { "yes" } else { "no" };
+    let choice = match (facts.has_models, facts.efforts) {
+        (false, _) => "no".to_owned(),
+        (true, []) => "model".to_owned(),
+        (true, efforts) => format!("model, effort ({})", efforts.join(", ")),
+    };
+    let install = match facts.install.strip_prefix("see ") {
+        Some(address) => format!("[see there]({address})"),
+        None => format!("`{}`", facts.install.replace('|', "\\|")),
+    };
+    let AgentFacts { name, command, .. } = facts;
+    format!("| `{name}` | `{command}` | {evidence} | {read_only} | {tokens} | {messages} | {choice} | {install} |\n")
+}
+
+#[test]
+fn every_agent_is_in_readme_and_skill() {
+    let (readme, skill) = (read("README.md"), read("skills/orchestrator-boss/SKILL.md"));
+    for agent in AcpAgent::all() {
+        let facts = agent.facts();
+        let entry = match facts.evidence {
+            Evidence::Tried(version) => format!("`{}` {version}", facts.name),
+            Evidence::Documentation => format!("`{}`", facts.name),
+        };
+        let readme = readme.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(readme.contains(&entry), "README.md does not have {entry}");
+        assert!(skill.contains(&format!("`{}`", facts.name)), "the skill does not have {}", facts.name);
+    }
 }
 
 /// Settings with a section of their own.

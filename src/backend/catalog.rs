@@ -69,6 +69,35 @@ pub fn check_model(backend: &str, model: Option<&str>) -> Result<(), Refusal> {
     }
 }
 
+/// Checks a model of an agent that accepts the models of one backend, of several services (`family` is `None`), or none
+/// at all.
+pub fn check_model_of_family(
+    backend: &str,
+    family: Option<&'static str>,
+    model: Option<&str>,
+    can_choose: bool,
+) -> Result<(), Refusal> {
+    let Some(model) = model else { return Ok(()) };
+    let refused = |accepted: &str| {
+        Err(Refusal::Model { backend: backend.into(), model: model.into(), accepted: accepted.into() })
+    };
+    if !can_choose {
+        return refused("no way is known to choose its model; set it in its own configuration");
+    }
+    if let Some(why) = unusable(model) {
+        return refused(why);
+    }
+    match (family, owner_of(model)) {
+        (Some(family), Some(owner)) if owner != family => Err(Refusal::ForeignModel {
+            model: model.into(),
+            belongs_to: owner.into(),
+            backend: backend.into(),
+            example: example_model(family).into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Returns why a name cannot be that of a model. A command line could mistake such a name for an option.
 pub fn unusable(model: &str) -> Option<&'static str> {
     let odd =
@@ -77,7 +106,11 @@ pub fn unusable(model: &str) -> Option<&'static str> {
 }
 
 pub fn check_effort(backend: &str, effort: Option<&str>) -> Result<(), Refusal> {
-    let accepted = efforts_of(backend);
+    check_one_of(backend, efforts_of(backend), effort)
+}
+
+/// Checks an effort against those that a backend accepts.
+pub fn check_one_of(backend: &str, accepted: &[&str], effort: Option<&str>) -> Result<(), Refusal> {
     match effort {
         Some(effort) if !accepted.contains(&effort) => Err(Refusal::Effort {
             backend: backend.into(),

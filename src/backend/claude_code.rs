@@ -6,9 +6,6 @@ mod stream;
 
 use std::path::Path;
 
-use serde_json::json;
-use uuid::Uuid;
-
 use super::catalog::{CLAUDE_CODE, check_effort, check_model};
 use super::{
     AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
@@ -57,7 +54,7 @@ impl Backend for ClaudeCode {
             args: args(turn),
             env_set,
             env_remove: environment::removed(&[]),
-            stdin: PromptInput::KeepOpen(user_frame(turn.message_id, turn.prompt)),
+            stdin: PromptInput::KeepOpen(stream::user_frame(turn.message_id, turn.prompt)),
             needs_output_pipe: false,
             files: Vec::new(),
             // On SIGTERM it ends its commands and exits within 2 s; SIGKILL leaves its commands running.
@@ -69,8 +66,8 @@ impl Backend for ClaudeCode {
         Box::new(stream::ClaudeStream::default())
     }
 
-    fn live_message(&self, id: Uuid, text: &str) -> Option<String> {
-        Some(user_frame(id, text))
+    fn accepts_live_messages(&self) -> bool {
+        true
     }
 
     fn attach(&self, session_id: &str, dir: &Path) -> Option<AttachPlan> {
@@ -80,12 +77,6 @@ impl Backend for ClaudeCode {
     fn probe(&self) -> Probe {
         probe::claude_code()
     }
-}
-
-/// Encodes a message for its stdin. The CLI echoes the uuid when the message reaches the model.
-fn user_frame(id: Uuid, text: &str) -> String {
-    let frame = json!({"type": "user", "message": {"role": "user", "content": text}, "uuid": id});
-    format!("{frame}\n")
 }
 
 fn args(turn: &Turn<'_>) -> Vec<String> {

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::{CLAUDE_CODE, CODEX, GEMINI, OPENCODE, unusable};
 use super::{
-    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
-    Turn, acp, environment, permissions_word, probe,
+    AcpAgent, AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal,
+    StopStep, Turn, acp, environment, permissions_word, probe,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -122,7 +122,8 @@ impl CustomBackend {
     /// Checks the entry.
     pub fn check_settings(&self) -> Result<(), CustomError> {
         let name = self.name.clone();
-        if [CODEX, CLAUDE_CODE, GEMINI, OPENCODE].contains(&self.name.as_str()) {
+        let natives = [CODEX, CLAUDE_CODE, GEMINI, OPENCODE];
+        if natives.contains(&self.name.as_str()) || AcpAgent::all().any(|agent| agent.name() == self.name) {
             return Err(CustomError::NameTaken { name });
         }
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -299,7 +300,7 @@ impl Backend for CustomBackend {
         match self.output {
             CustomOutput::Plain => Box::new(stream::PlainStream::new(self.name.clone(), known_session)),
             CustomOutput::Jsonl => Box::new(stream::JsonlStream::new(self.name.clone(), known_session)),
-            CustomOutput::Acp => Box::new(acp::AcpStream::new(self.name.clone(), turn)),
+            CustomOutput::Acp => Box::new(acp::AcpStream::new(self.name.clone(), acp::Traits::default(), turn)),
         }
     }
 
@@ -322,6 +323,7 @@ impl Backend for CustomBackend {
             read_auth: probe::read_nothing,
             own_service: None,
             tested_version: String::new(),
+            is_from_documentation: false,
         }
     }
 }

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::Turn;
+
 /// Variables that Claude Code 2.1.330, Codex 0.169.0, Gemini CLI 0.61.0 and OpenCode 1.18.33 set for their children.
 /// With the boss's messaging token a worker could act as the boss.
 const BOSS_VARIABLES: &[&str] = &[
@@ -73,4 +75,17 @@ pub fn set<const N: usize>(dir: &Path, more: [(&str, &str); N]) -> BTreeMap<Stri
         more.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     variables.insert("PWD".into(), dir.to_string_lossy().into_owned());
     variables
+}
+
+/// Returns the identity for commits, for CLIs whose commands do not see the user's git configuration.
+pub fn identity(turn: &Turn<'_>) -> Vec<(String, String)> {
+    let Some((name, email)) = turn.identity else { return Vec::new() };
+    [
+        ("GIT_AUTHOR_NAME", name),
+        ("GIT_AUTHOR_EMAIL", email),
+        ("GIT_COMMITTER_NAME", name),
+        ("GIT_COMMITTER_EMAIL", email),
+    ]
+    .map(|(variable, value)| (variable.to_owned(), value.to_owned()))
+    .to_vec()
 }

@@ -60,7 +60,7 @@ impl Backend for Gemini {
                 ("GEMINI_CLI_TRUST_WORKSPACE", "true"),
             ],
         );
-        env_set.extend(identity(turn));
+        env_set.extend(environment::identity(turn));
         LaunchPlan {
             program: self.program().into(),
             args: args(turn, read_only.then_some(&policy)),
@@ -110,17 +110,4 @@ fn args(turn: &Turn<'_>, read_only_policy: Option<&PathBuf>) -> Vec<String> {
         Session::Resume(id) => format!("--resume={id}"),
     });
     args
-}
-
-/// Returns the identity for commits, since its shell tool hides the user's git configuration.
-fn identity(turn: &Turn<'_>) -> Vec<(String, String)> {
-    let Some((name, email)) = turn.identity else { return Vec::new() };
-    [
-        ("GIT_AUTHOR_NAME", name),
-        ("GIT_AUTHOR_EMAIL", email),
-        ("GIT_COMMITTER_NAME", name),
-        ("GIT_COMMITTER_EMAIL", email),
-    ]
-    .map(|(variable, value)| (variable.to_owned(), value.to_owned()))
-    .to_vec()
 }

@@ -5,6 +5,7 @@
 //! the steps for a new CLI.
 
 mod acp;
+mod agents;
 mod catalog;
 mod claude_code;
 mod codex;
@@ -33,6 +34,8 @@ use crate::mission::hint::{Hint, Hinted};
 use crate::mission::outcome::{Exit, Failure, Usage};
 use crate::mission::spec::{Mission, Permissions};
 
+pub use acp::UsageMeaning;
+pub use agents::{AcpAgent, AgentFacts, Evidence};
 pub use catalog::{efforts_of, example_model, owner_of};
 pub use claude_code::ClaudeCode;
 pub use codex::Codex;
@@ -81,15 +84,9 @@ pub trait Backend: Send + Sync {
     /// Returns a decoder for the output of one process of this CLI.
     fn decoder(&self, turn: &Turn<'_>) -> Box<dyn Decoder>;
 
-    /// Encodes a message for the running turn as bytes for stdin, with the newline. `None`: the CLI reads no messages
-    /// while it runs.
-    fn live_message(&self, _id: Uuid, _text: &str) -> Option<String> {
-        None
-    }
-
-    /// Returns whether a running turn can receive messages.
+    /// Returns whether a running turn can receive messages, by [`Decoder::message`].
     fn accepts_live_messages(&self) -> bool {
-        self.live_message(Uuid::nil(), "").is_some()
+        false
     }
 
     /// Returns how to continue a session in the terminal, for a person. `None`: the CLI has no way.
@@ -103,6 +100,11 @@ pub trait Backend: Send + Sync {
 
     /// Returns how to find out whether the CLI is installed and logged in.
     fn probe(&self) -> Probe;
+
+    /// Returns whether lists name the CLI only if it is installed.
+    fn is_optional(&self) -> bool {
+        false
+    }
 }
 
 /// The input of a plan.
@@ -197,7 +199,7 @@ impl AttachPlan {
 pub enum PromptInput {
     /// Written, then closed.
     Once(String),
-    /// Written and kept open for [`Backend::live_message`] and [`Decoder::replies`]; closed when the worker is done.
+    /// Written and kept open for [`Decoder::replies`]; closed when the worker is done.
     KeepOpen(String),
 }
 
@@ -310,6 +312,12 @@ pub trait Decoder: Send {
     /// after each other call.
     fn replies(&mut self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Takes a message for the running turn. Returns false, and does nothing, if the turn cannot receive it now. The
+    /// agent's receipt is an event. A message without one by the end of the process has not reached the agent.
+    fn message(&mut self, _id: Uuid, _text: &str) -> bool {
+        false
     }
 
     /// Begins a further turn in the same process, with the text of these messages. Returns false, and does nothing, if
@@ -433,8 +441,10 @@ pub struct Probe {
     /// Parses stdout and exit code of `auth_args`. `None` if they do not show whether it is logged in.
     pub read_auth: fn(&str, i32) -> Option<bool>,
     pub own_service: Option<OwnService>,
-    /// The versions that this adapter was tested with.
+    /// The version that this adapter was tested with; empty if there is none.
     pub tested_version: String,
+    /// True if the adapter was written from the CLI's documentation and never tried.
+    pub is_from_documentation: bool,
 }
 
 /// A service with a login of its own, for which a CLI may be configured. Its status command does not report that login.

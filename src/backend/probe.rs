@@ -46,6 +46,7 @@ pub fn claude_code() -> Probe {
         read_auth: read_claude_code,
         own_service: None,
         tested_version: "2.1.330".into(),
+        is_from_documentation: false,
     }
 }
 
@@ -63,6 +64,7 @@ pub fn codex() -> Probe {
             is_used: names_a_provider,
         }),
         tested_version: "0.169.0".into(),
+        is_from_documentation: false,
     }
 }
 
@@ -77,6 +79,7 @@ pub fn gemini() -> Probe {
         read_auth: read_nothing,
         own_service: None,
         tested_version: "0.61.0".into(),
+        is_from_documentation: false,
     }
 }
 
@@ -98,6 +101,7 @@ pub fn opencode() -> Probe {
         read_auth: read_opencode,
         own_service: None,
         tested_version: "1.18.33".into(),
+        is_from_documentation: false,
     }
 }
 
@@ -144,7 +148,7 @@ fn args(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-fn login_file(variable: Option<&str>, default_folder: &str, file: &str) -> LoginFile {
+pub fn login_file(variable: Option<&str>, default_folder: &str, file: &str) -> LoginFile {
     LoginFile { variable: variable.map(str::to_owned), default_folder: default_folder.into(), file: file.into() }
 }
 

@@ -1,9 +1,10 @@
-//! The backends by name: the four built-in ones and those in the user's settings.
+//! The backends by name: the four with an adapter of their own, the agents with a preset, and those in the user's
+//! settings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Backend, ClaudeCode, Codex, CustomBackend, Gemini, OpenCode};
+use super::{AcpAgent, Backend, ClaudeCode, Codex, CustomBackend, Gemini, OpenCode};
 use crate::mission::hint::{Hint, Hinted};
 
 /// All backends of this process. Cheap to clone.
@@ -32,8 +33,10 @@ impl Backends {
     pub fn with_custom(customs: Vec<CustomBackend>) -> Self {
         let built_in: [Arc<dyn Backend>; 4] =
             [Arc::new(Codex::default()), Arc::new(ClaudeCode), Arc::new(Gemini), Arc::new(OpenCode)];
+        let agents = AcpAgent::all().map(|agent| Arc::new(agent) as Arc<dyn Backend>);
         let customs = customs.into_iter().map(|custom| Arc::new(custom) as Arc<dyn Backend>);
-        let by_name = customs.chain(built_in).map(|backend| (backend.name().to_owned(), backend)).collect();
+        let by_name =
+            customs.chain(agents).chain(built_in).map(|backend| (backend.name().to_owned(), backend)).collect();
         Self { by_name }
     }
 
@@ -44,9 +47,10 @@ impl Backends {
             .ok_or_else(|| UnknownBackend { name: name.to_owned(), known: self.names().map(str::to_owned).collect() })
     }
 
-    /// Returns the names in alphabetical order.
+    /// Returns the names in alphabetical order, those of optional backends last.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str)
+        let of = |optional| self.by_name.iter().filter(move |(_, backend)| backend.is_optional() == optional);
+        of(false).chain(of(true)).map(|(name, _)| name.as_str())
     }
 }
 
@@ -57,9 +61,12 @@ mod tests {
     #[test]
     fn unknown_backend_lists_known_ones() {
         let error = Backends::with_custom(Vec::new()).get("claude").err().map(|error| error.to_string());
-        assert_eq!(
-            error.as_deref(),
-            Some(r#"cannot use the backend "claude": there are only claudecode, codex, gemini, opencode"#)
+        let error = error.unwrap_or_default();
+        assert!(
+            error.starts_with(
+                r#"cannot use the backend "claude": there are only claudecode, codex, gemini, opencode, "#
+            )
         );
+        assert!(error.ends_with(" kiro, opencode-acp, pi, qwen, vibe"), "{error}");
     }
 }

@@ -33,7 +33,7 @@ Exit codes:
 pub(super) struct RetryArgs {
     /// Finished worker, such as w-3
     worker: String,
-    /// Use another agent CLI: codex, claudecode, gemini, opencode, or your own
+    /// Use another agent CLI: codex, claudecode, gemini, opencode, an ACP agent such as copilot, or your own
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// Use this model of the backend

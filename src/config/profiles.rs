@@ -18,7 +18,7 @@ use crate::mission::spec::{DEFAULT_TIMEOUT_MINUTES, Mission, Permissions, Place}
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Profile {
-    /// Backend: `codex`, `claudecode`, `gemini`, `opencode`, or one of your own.
+    /// Backend: `codex`, `claudecode`, `gemini`, `opencode`, an ACP agent such as `copilot`, or one of your own.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub backend: Option<String>,

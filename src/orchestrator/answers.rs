@@ -518,6 +518,8 @@ impl IntegrationAnswer {
 #[derive(Debug, Clone)]
 pub struct BackendView {
     pub backend: BackendName,
+    /// True if it is left out of lists while it is not installed.
+    pub is_optional: bool,
     pub installed: bool,
     pub version: Option<String>,
     /// The consequence of a version that was not tested.

@@ -6,10 +6,11 @@ use std::env;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::sync::OnceCell;
 
 use super::answers::BackendView;
 use super::answers::{Counts, Login};
@@ -36,8 +37,9 @@ pub struct BackendCheck {
 
 /// Queries all backends in parallel, within `ceiling`.
 pub async fn check_backends(settings: &Settings, backends: &Backends, ceiling: Duration) -> Vec<BackendCheck> {
+    let queries = &Queries::default();
     let checks = backends.names().filter_map(|name| Some((BackendName::from(name), backends.get(name).ok()?)));
-    let checks = checks.map(|(name, backend)| async move { check(settings, &name, &*backend, ceiling).await });
+    let checks = checks.map(|(name, backend)| async move { check(settings, &name, &*backend, queries, ceiling).await });
     futures_util::future::join_all(checks).await
 }
 
@@ -109,13 +111,20 @@ pub(super) async fn status(
         Some(name) => vec![name.clone()],
         None => context.backends.names().map(BackendName::from).collect(),
     };
-    let views = names.iter().map(|name| view(context, name, counts.get(name).cloned().unwrap_or_default()));
+    let queries = Queries::default();
+    let counts = |name| counts.get(name).cloned().unwrap_or_default();
+    let views = names.iter().map(|name| view(context, name, &queries, counts(name)));
     futures_util::future::try_join_all(views).await
 }
 
-async fn view(context: &Context, name: &BackendName, counts: Counts) -> Result<BackendView, OrchestratorError> {
+async fn view(
+    context: &Context,
+    name: &BackendName,
+    queries: &Queries,
+    counts: Counts,
+) -> Result<BackendView, OrchestratorError> {
     let backend = context.backends.get(name.as_str())?;
-    let BackendCheck { view, .. } = check(&context.settings, name, &*backend, CEILING).await;
+    let BackendCheck { view, .. } = check(&context.settings, name, &*backend, queries, CEILING).await;
     let lost = counts.login_lost.then(|| backend.probe().login_command);
     Ok(BackendView {
         how_to_fix: view.how_to_fix.or(lost),
@@ -128,14 +137,20 @@ async fn view(context: &Context, name: &BackendName, counts: Counts) -> Result<B
     })
 }
 
-async fn check(settings: &Settings, name: &BackendName, backend: &dyn Backend, ceiling: Duration) -> BackendCheck {
+async fn check(
+    settings: &Settings,
+    name: &BackendName,
+    backend: &dyn Backend,
+    queries: &Queries,
+    ceiling: Duration,
+) -> BackendCheck {
     let probe = backend.probe();
     let found = program(settings, name, backend);
     let path = found.as_ref().ok().cloned();
     let (said, authenticated) = match &path {
         Some(path) => {
-            let said = ask(path, &probe.version_args, ceiling);
-            futures_util::future::join(said, authenticated(path, &probe, ceiling)).await
+            let said = queries.ask(path, &probe.version_args, ceiling);
+            futures_util::future::join(said, authenticated(path, &probe, queries, ceiling)).await
         }
         None => (Err(NoAnswer::InTime), None),
     };
@@ -147,7 +162,10 @@ async fn check(settings: &Settings, name: &BackendName, backend: &dyn Backend, c
         Err(NoAnswer::Start(error)) => Some(error),
         _ => None,
     };
-    let untested = version.as_deref().and_then(|version| backend::untested(version, &probe.tested_version));
+    let untested = match probe.is_from_documentation {
+        true => path.is_some().then(|| "never tried: its adapter follows its documentation".to_owned()),
+        false => version.as_deref().and_then(|version| backend::untested(version, &probe.tested_version)),
+    };
     let how_to_fix = match (&found, authenticated) {
         (Err(missing), _) => Some(missing.fix.clone()),
         (Ok(_), _) if trouble.is_some() => trouble.clone(),
@@ -156,6 +174,7 @@ async fn check(settings: &Settings, name: &BackendName, backend: &dyn Backend, c
     };
     let view = BackendView {
         backend: name.clone(),
+        is_optional: backend.is_optional(),
         installed: path.is_some(),
         version,
         untested,
@@ -177,7 +196,10 @@ async fn check(settings: &Settings, name: &BackendName, backend: &dyn Backend, c
 fn models(settings: &Settings, name: &BackendName) -> Vec<String> {
     match settings.custom.iter().find(|custom| custom.name == name.as_str()) {
         Some(custom) => custom.models.clone(),
-        None => vec![backend::example_model(name.as_str()).to_owned()],
+        None => {
+            let example = backend::example_model(name.as_str());
+            if example.is_empty() { Vec::new() } else { vec![example.to_owned()] }
+        }
     }
 }
 
@@ -192,7 +214,7 @@ pub(super) async fn logged_out(
         let found = context.backends.get(name.as_str()).ok().zip(find_program(context, &name).ok());
         let Some((backend, program)) = found.filter(|_| !context.was_ready(&name)) else { continue };
         let probe = backend.probe();
-        if authenticated(&program, &probe, CEILING).await == Some(false) {
+        if authenticated(&program, &probe, &Queries::default(), CEILING).await == Some(false) {
             let (backend, login) = (name.to_string(), probe.login_command.to_string());
             refused.insert(name, Arc::new(OrchestratorError::LoggedOut { backend, login }));
         } else {
@@ -211,18 +233,18 @@ pub(super) async fn login(context: &Context, name: &BackendName) -> Option<Login
         Some((metadata.modified().ok()?, metadata.len()))
     };
     let files = probe.login_files.iter().map(seen).collect();
-    Some(Login { answer: authenticated(&program, &probe, CEILING).await, files })
+    Some(Login { answer: authenticated(&program, &probe, &Queries::default(), CEILING).await, files })
 }
 
 /// Determines whether the CLI is logged in: by a key in the environment, the CLI's own answer, or a file that a login
 /// leaves. `None` if there is no evidence.
-async fn authenticated(program: &Path, probe: &Probe, ceiling: Duration) -> Option<bool> {
+async fn authenticated(program: &Path, probe: &Probe, queries: &Queries, ceiling: Duration) -> Option<bool> {
     let set = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
     if probe.key_variables.iter().any(set) {
         return Some(true);
     }
     if let Some(args) = &probe.auth_args
-        && let Ok(said) = ask(program, args, ceiling).await
+        && let Ok(said) = queries.ask(program, args, ceiling).await
         && !said.does_not_start(false)
         && let Some(answer) = (probe.read_auth)(&said.stdout, said.code)
         && (answer || !uses_a_service_of_its_own(probe))
@@ -248,13 +270,33 @@ fn place(file: &LoginFile) -> Option<PathBuf> {
     Some(folder?.join(&file.file))
 }
 
+/// The queries of one round. Several backends may share a program, which is asked once.
+#[derive(Default)]
+struct Queries {
+    answers: Mutex<HashMap<(PathBuf, Vec<String>), Arc<Answer>>>,
+}
+
+type Answer = OnceCell<Result<Said, NoAnswer>>;
+
+impl Queries {
+    async fn ask(&self, program: &Path, args: &[String], ceiling: Duration) -> Result<Said, NoAnswer> {
+        let answer = {
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            answers.entry((program.to_owned(), args.to_vec())).or_default().clone()
+        };
+        answer.get_or_init(|| ask(program, args, ceiling)).await.clone()
+    }
+}
+
 /// The answer of a CLI to a query.
+#[derive(Clone)]
 struct Said {
     stdout: String,
     stderr: String,
     code: i32,
 }
 
+#[derive(Clone)]
 enum NoAnswer {
     /// No answer within the time limit.
     InTime,

@@ -1,6 +1,6 @@
 //! The names under which the user or the project has registered this server with a CLI, so that a worker of that CLI
-//! does not start it again. Claude Code and Gemini CLI workers start no MCP servers at all. The other two get a list of
-//! servers to leave out; a superfluous name in it does no harm. A registration that is missed here has no effect
+//! does not start it again. Most workers start no MCP servers at all. Those of the CLIs below get a list of servers to
+//! leave out; a superfluous name in it does no harm. A registration that is missed here has no effect
 //! either: a server below a worker refuses to manage workers.
 
 use std::env;
@@ -14,7 +14,9 @@ use crate::mission::id::BackendName;
 pub(super) fn own(backend: &BackendName, directory: &Path) -> Vec<String> {
     let mut names = match backend.as_str() {
         "codex" => names_in(&codex_files(directory), in_toml),
-        "opencode" => names_in(&opencode_files(directory), in_json),
+        "opencode" | "opencode-acp" => names_in(&opencode_files(directory), |text| in_json(text, "mcp")),
+        "kilo" => names_in(&kilo_files(), |text| in_json(text, "mcp")),
+        "copilot" => names_in(&copilot_files(), |text| in_json(text, "mcpServers")),
         _ => Vec::new(),
     };
     names.sort();
@@ -34,13 +36,30 @@ fn codex_files(directory: &Path) -> Vec<PathBuf> {
 
 /// As OpenCode 1.18.33 looks for them.
 fn opencode_files(directory: &Path) -> Vec<PathBuf> {
-    let user = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| below_home(".config"));
-    let user = user.map(|folder| folder.join("opencode"));
+    let user = user_configuration("opencode");
     let named = env::var_os("OPENCODE_CONFIG_DIR").map(PathBuf::from);
     let project = directory.ancestors().flat_map(|folder| [folder.to_owned(), folder.join(".opencode")]);
     let folders = user.into_iter().chain(named).chain(project);
     let files = folders.flat_map(|folder| ["config.json", "opencode.json", "opencode.jsonc"].map(|it| folder.join(it)));
     files.chain(env::var_os("OPENCODE_CONFIG").map(PathBuf::from)).collect()
+}
+
+/// Its file of the user; the format is that of OpenCode.
+fn kilo_files() -> Vec<PathBuf> {
+    user_configuration("kilo")
+        .into_iter()
+        .flat_map(|folder| ["kilo.json", "kilo.jsonc"].map(|it| folder.join(it)))
+        .collect()
+}
+
+fn copilot_files() -> Vec<PathBuf> {
+    let folder = env::var_os("COPILOT_HOME").map(PathBuf::from).or_else(|| below_home(".copilot"));
+    folder.into_iter().map(|folder| folder.join("mcp-config.json")).collect()
+}
+
+fn user_configuration(program: &str) -> Option<PathBuf> {
+    let folder = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| below_home(".config"));
+    Some(folder?.join(program))
 }
 
 fn below_home(folder: &str) -> Option<PathBuf> {
@@ -60,9 +79,9 @@ fn in_toml(config: &str) -> Option<Vec<String>> {
     Some(ours(&servers).into_iter().chain(plugin).collect())
 }
 
-fn in_json(config: &str) -> Option<Vec<String>> {
+fn in_json(config: &str, servers: &str) -> Option<Vec<String>> {
     let config: Value = jsonc_parser::parse_to_serde_value(config, &Default::default()).ok()?;
-    Some(ours(config.get("mcp")?.as_object()?))
+    Some(ours(config.get(servers)?.as_object()?))
 }
 
 /// Returns whether an entry starts our program, by its name or its command.
@@ -98,8 +117,10 @@ mod tests {
                 "other": {"type": "local", "command": ["other", "a\"//b"]},
             },
         }"#;
-        assert_eq!(in_json(opencode).unwrap(), ["boss"]);
-        assert_eq!((in_toml("["), in_json("{"), in_json("{}")), (None, None, None));
+        assert_eq!(in_json(opencode, "mcp").unwrap(), ["boss"]);
+        let copilot = r#"{"mcpServers": {"boss": {"command": "orchestrator-boss"}, "other": {"command": "x"}}}"#;
+        assert_eq!(in_json(copilot, "mcpServers").unwrap(), ["boss"]);
+        assert_eq!((in_toml("["), in_json("{", "mcp"), in_json("{}", "mcp")), (None, None, None));
     }
 
     #[test]

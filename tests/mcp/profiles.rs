@@ -91,7 +91,7 @@ fn refused_profiles_and_values_are_named() {
     for (id, (more, words)) in [
         (json!({"backend": "codex", "profile": "chaep"}), "cannot use the profile \"chaep\": there are only cheap"),
         (json!({"backend": "codex", "profile": "chaep"}), "did you mean cheap?"),
-        (json!({}), "backend is missing: give one of claudecode, codex, gemini, opencode, or a profile that has one"),
+        (json!({}), "backend is missing: give one of claudecode, codex, gemini, opencode, "),
         (json!({"profile": "reviewer"}), "or a profile that has one: cheap"),
         (
             json!({"backend": "codex", "profile": "sonnet"}),

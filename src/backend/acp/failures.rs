@@ -31,6 +31,7 @@ fn details(error: &Value) -> &str {
 fn kind_of_error(error: &Value, message: &str) -> FailureKind {
     match (error["code"].as_i64(), text(error, "/data/errorKind"), text(error, "/data/codexErrorInfo")) {
         (Some(LOGIN_REQUIRED | REFUSED_KEY), _, _) | (_, "billing_error", _) => FailureKind::Auth,
+        (_, "model_not_found", _) => FailureKind::ModelNotFound,
         (_, _, "usageLimitExceeded") => FailureKind::UsageLimit,
         (Some(status @ 400..=599), _, _) => match kind_of_text(message) {
             // A service reports an unknown model with a status that does not say so.
@@ -79,6 +80,7 @@ mod tests {
             (json!({"code": -31002, "message": "Invalid API key"}), FailureKind::Auth),
             (json!({"code": -32603, "message": "Internal error", "data": {"details": "401 mock"}}), FailureKind::Auth),
             (json!({"code": -32603, "message": "x", "data": {"errorKind": "billing_error"}}), FailureKind::Auth),
+            (json!({"code": -32603, "data": {"errorKind": "model_not_found"}}), FailureKind::ModelNotFound),
             (
                 json!({"code": -32603, "message": "x", "data": {"codexErrorInfo": "usageLimitExceeded"}}),
                 FailureKind::UsageLimit,

@@ -7,9 +7,14 @@ use proptest::sample::select;
 
 use super::*;
 use crate::mission::id::{BackendName, TaskId};
+use crate::mission::outcome::FailureKind;
 use crate::mission::spec::{Mission, Place};
 
 fn stream(session: Session<'_>, permissions: Permissions) -> AcpStream {
+    stream_with(Traits::default(), session, permissions)
+}
+
+pub(super) fn stream_with(traits: Traits, session: Session<'_>, permissions: Permissions) -> AcpStream {
     let mission = Mission {
         title: "t".into(),
         prompt: "do it".into(),
@@ -44,33 +49,42 @@ fn stream(session: Session<'_>, permissions: Permissions) -> AcpStream {
         own_registrations: &[],
         root: false,
     };
-    AcpStream::new("mine".into(), &turn)
+    AcpStream::new("mine".into(), traits, &turn)
 }
 
-fn sent(stream: &mut AcpStream) -> Vec<Value> {
+pub(super) fn sent(stream: &mut AcpStream) -> Vec<Value> {
     let lines = stream.replies();
     assert!(lines.iter().all(|line| line.ends_with('\n') && line.trim_end().lines().count() == 1), "{lines:?}");
     lines.iter().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
 }
 
-/// Gives the result to our outstanding request. Returns what is sent then, and the events.
-fn answer_with(stream: &mut AcpStream, result: Value) -> (Vec<Value>, Vec<AgentEvent>) {
-    let line = json!({"jsonrpc": "2.0", "id": stream.awaited, "result": result}).to_string();
+/// Returns the id of our oldest request without an answer.
+fn awaited(stream: &AcpStream) -> Option<u64> {
+    stream.open_requests.first().map(|request| request.id)
+}
+
+/// Gives the result to our oldest request without an answer. Returns what is sent then, and the events.
+pub(super) fn answer_with(stream: &mut AcpStream, result: Value) -> (Vec<Value>, Vec<AgentEvent>) {
+    let line = json!({"jsonrpc": "2.0", "id": awaited(stream), "result": result}).to_string();
     let events = stream.line(&line);
     (sent(stream), events)
 }
 
 fn in_turn(permissions: Permissions) -> AcpStream {
-    let mut stream = stream(Session::New(Uuid::nil()), permissions);
-    answer_with(&mut stream, json!({"protocolVersion": 1}));
+    in_turn_with(Traits::default(), permissions)
+}
+
+pub(super) fn in_turn_with(traits: Traits, permissions: Permissions) -> AcpStream {
+    let mut stream = stream_with(traits, Session::New(Uuid::nil()), permissions);
+    answer_with(&mut stream, json!({"protocolVersion": 1, "_meta": {"steering": {"supported": true}}}));
     let (prompt, _) = answer_with(&mut stream, json!({"sessionId": "s"}));
     assert_eq!(prompt[0]["params"]["prompt"][0]["text"], "go on");
     stream
 }
 
-fn says(stream: &mut AcpStream, text: &str) {
+pub(super) fn says(stream: &mut AcpStream, text: &str) -> Vec<AgentEvent> {
     let update = json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": text}});
-    stream.line(&json!({"jsonrpc": "2.0", "method": "session/update", "params": {"update": update}}).to_string());
+    stream.line(&json!({"jsonrpc": "2.0", "method": "session/update", "params": {"update": update}}).to_string())
 }
 
 fn end_of(mut stream: AcpStream, result: Value) -> Result<(), FailureKind> {
@@ -103,7 +117,7 @@ fn end_turn_needs_words() {
 fn error_as_last_words_without_usage_is_failure() {
     let end = |words: &[&str], result: Value| {
         let mut stream = in_turn(Permissions::Edit);
-        words.iter().for_each(|piece| says(&mut stream, piece));
+        words.iter().for_each(|piece| drop(says(&mut stream, piece)));
         end_of(stream, result)
     };
     let plain = json!({"stopReason": "end_turn"});
@@ -149,6 +163,88 @@ fn read_only_worker_may_only_read() {
         let mut stream = in_turn(Permissions::ReadOnly);
         assert_eq!(ask(&mut stream, kind, &options).0["optionId"], "reject_once!", "{kind}");
     }
+}
+
+#[test]
+fn edits_stay_in_the_worktree() {
+    let asked = |permissions, path: &str| {
+        let mut stream = in_turn(permissions);
+        let call = json!({"toolCallId": "c", "kind": "edit", "title": "it", "locations": [{"path": path}]});
+        let options = json!([{"optionId": "yes", "kind": "allow_once"}, {"optionId": "no", "kind": "reject_once"}]);
+        let params = json!({"toolCall": call, "options": options});
+        let request = json!({"jsonrpc": "2.0", "id": 0, "method": "session/request_permission", "params": params});
+        stream.line(&request.to_string());
+        sent(&mut stream)[0]["result"]["outcome"]["optionId"].as_str().unwrap_or_default().to_owned()
+    };
+    for inside in ["a.txt", "/srv/tree/a.txt", "b/../a.txt", "/srv/tree"] {
+        assert_eq!(asked(Permissions::Edit, inside), "yes", "{inside}");
+    }
+    for outside in ["/srv/trees/a.txt", "../a.txt", "/srv/tree/../a.txt", "/etc/passwd"] {
+        assert_eq!(asked(Permissions::Edit, outside), "no", "{outside}");
+        assert_eq!(asked(Permissions::Full, outside), "yes", "{outside}");
+    }
+}
+
+#[test]
+fn settings_are_applied_before_the_prompt() {
+    let setting = |kind, value: &str, is_required| SessionSetting { kind, values: vec![value.into()], is_required };
+    let settings = vec![
+        setting(SettingKind::Mode, "edit", true),
+        setting(SettingKind::Effort, "high", false),
+        setting(SettingKind::Model, "m", true),
+    ];
+    let opened = || {
+        let traits = Traits { settings: settings.clone(), ..Traits::default() };
+        let mut stream = stream_with(traits, Session::New(Uuid::nil()), Permissions::Edit);
+        answer_with(&mut stream, json!({"protocolVersion": 1}));
+        stream
+    };
+    let offers = json!({
+        "sessionId": "s", "modes": {"availableModes": [{"id": "edit"}]},
+        "configOptions": [{"id": "model", "category": "model", "options": []}],
+    });
+    let modes = json!({"sessionId": "s", "modes": {"availableModes": [{"id": "edit"}]}});
+
+    let mut stream = opened();
+    let (mode, _) = answer_with(&mut stream, offers.clone());
+    assert_eq!((&mode[0]["method"], &mode[0]["params"]["modeId"]), (&json!("session/set_mode"), &json!("edit")));
+    let (model, events) = answer_with(&mut stream, json!({}));
+    assert_eq!((&model[0]["params"]["configId"], &model[0]["params"]["value"]), (&json!("model"), &json!("m")));
+    assert!(matches!(&events[0], AgentEvent::Warning { text } if text.contains("no choice of effort")), "{events:?}");
+    assert_eq!(answer_with(&mut stream, json!({})).0[0]["method"], "session/prompt");
+
+    let mut stream = opened();
+    answer_with(&mut stream, offers);
+    answer_with(&mut stream, json!({}));
+    let refused = json!({"jsonrpc": "2.0", "id": awaited(&stream), "error": {"code": -32602, "message": "no m"}});
+    assert_eq!(stream.line(&refused.to_string()), [AgentEvent::Idle]);
+    assert_eq!(stream.end(Exit::Code(0), "").end.unwrap_err().kind, FailureKind::ModelNotFound);
+
+    let mut stream = opened();
+    answer_with(&mut stream, modes);
+    assert!(answer_with(&mut stream, json!({})).0.is_empty(), "without the model there is no prompt");
+    let failure = stream.end(Exit::Code(0), "").end.unwrap_err();
+    assert_eq!(failure.message, "cannot set the agent's model: it offers no choice of model");
+}
+
+#[test]
+fn login_comes_before_the_session() {
+    let traits = Traits { login_methods: &["cached", "key"], ..Traits::default() };
+    let mut stream = stream_with(traits, Session::New(Uuid::nil()), Permissions::Edit);
+    let (sent, _) = answer_with(&mut stream, json!({"protocolVersion": 1, "authMethods": [{"id": "key"}]}));
+    assert_eq!((&sent[0]["method"], &sent[0]["params"]["methodId"]), (&json!("authenticate"), &json!("key")));
+    assert_eq!(answer_with(&mut stream, json!({})).0[0]["method"], "session/new");
+}
+
+#[test]
+fn missing_usage_shows_failure_where_it_does() {
+    let end = |result: Value| {
+        let mut stream = in_turn_with(Traits { usage_shows_success: true, ..Traits::default() }, Permissions::Edit);
+        says(&mut stream, "exceeded retry limit, last status: 429 Too Many Requests");
+        end_of(stream, result)
+    };
+    assert_eq!(end(json!({"stopReason": "end_turn", "usage": null})), Err(FailureKind::RateLimit));
+    assert_eq!(end(json!({"stopReason": "end_turn", "usage": {"inputTokens": 1}})), Ok(()));
 }
 
 #[test]
@@ -206,7 +302,7 @@ fn session_is_resumed_as_the_agent_can() {
 fn lost_session_is_replaced_with_a_note() {
     let mut stream = stream(Session::Resume("old"), Permissions::Edit);
     answer_with(&mut stream, json!({"protocolVersion": 1, "agentCapabilities": {"loadSession": true}}));
-    let error = json!({"jsonrpc": "2.0", "id": stream.awaited, "error": {"code": -32002, "message": "not found"}});
+    let error = json!({"jsonrpc": "2.0", "id": awaited(&stream), "error": {"code": -32002, "message": "not found"}});
     let events = stream.line(&error.to_string());
     assert!(matches!(&events[0], AgentEvent::Warning { text } if text.contains("a new session begins")), "{events:?}");
     assert_eq!(sent(&mut stream)[0]["method"], "session/new");
@@ -255,20 +351,34 @@ enum Step {
     Request(Value, &'static str),
     Line(String),
     Prompt,
+    Message,
     Cancel,
+}
+
+fn any_traits() -> impl Strategy<Value = Traits> {
+    let messages = [LiveMessages::NextTurn, LiveMessages::SecondPrompt, LiveMessages::Steering, LiveMessages::Drained];
+    let mode = SessionSetting { kind: SettingKind::Mode, values: vec!["edit".into()], is_required: false };
+    (select(messages.to_vec()), any::<bool>()).prop_map(move |(messages, has_mode)| Traits {
+        messages,
+        settings: if has_mode { vec![mode.clone()] } else { Vec::new() },
+        ..Traits::default()
+    })
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
     let results = select(vec![
         json!({"protocolVersion": 1, "agentCapabilities": {"loadSession": true}}),
         json!({"sessionId": "s"}),
+        json!({"sessionId": "s", "modes": {"availableModes": [{"id": "edit"}]}}),
+        json!({"outcome": "injected"}),
         json!({"stopReason": "end_turn"}),
         json!({"stopReason": "cancelled"}),
         json!({}),
         Value::Null,
     ]);
     let id = prop_oneof![any::<u32>().prop_map(Value::from), "[a-z]{0,8}".prop_map(Value::from), Just(Value::Null)];
-    let method = select(vec!["session/request_permission", "fs/read_text_file", "terminal/create", "x"]);
+    let methods = ["session/request_permission", "fs/read_text_file", "craft/drainMidTurnQueue", "x"];
+    let method = select(methods.to_vec());
     let update =
         select(vec!["agent_message_chunk", "agent_thought_chunk", "tool_call", "tool_call_update", "plan", "?"]);
     let line = prop_oneof![
@@ -288,6 +398,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (id, method).prop_map(|(id, method)| Step::Request(id, method)),
         3 => line.prop_map(Step::Line),
         1 => Just(Step::Prompt),
+        1 => Just(Step::Message),
         1 => Just(Step::Cancel),
     ]
 }
@@ -296,11 +407,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_line_in_any_state_keeps_the_rules(steps in proptest::collection::vec(any_step(), 0..40), resumes: bool) {
+    fn any_line_in_any_state_keeps_the_rules(
+        steps in proptest::collection::vec(any_step(), 0..40),
+        resumes: bool,
+        traits in any_traits(),
+    ) {
         let session = if resumes { Session::Resume("old") } else { Session::New(Uuid::nil()) };
-        let mut stream = stream(session, Permissions::Edit);
+        let mut stream = stream_with(traits, session, Permissions::Edit);
         for step in steps {
-            let (awaited, was) = (stream.awaited, stream.state);
+            let (awaited, was) = (awaited(&stream), stream.state);
             match &step {
                 Step::Answer(result) => {
                     stream.line(&json!({"jsonrpc": "2.0", "id": awaited, "result": result}).to_string());
@@ -310,6 +425,7 @@ proptest! {
                 }
                 Step::Line(line) => drop(stream.line(line)),
                 Step::Prompt => drop(stream.prompt(&[Uuid::nil()], "more")),
+                Step::Message => drop(stream.message(Uuid::from_u128(9), "now")),
                 Step::Cancel => drop(stream.cancel()),
             }
             let sent = sent(&mut stream);
@@ -320,8 +436,12 @@ proptest! {
                 prop_assert!(requests.is_empty());
             }
             let asked = requests.iter().filter(|it| it.get("id").is_some()).count();
-            prop_assert!(asked <= 1 && (asked == 0 || awaited.is_none() || matches!(step, Step::Answer(_))));
-            prop_assert_eq!(stream.awaited.is_none(), stream.state == State::Idle);
+            let may_ask = awaited.is_none() || matches!(step, Step::Answer(_) | Step::Message | Step::Prompt);
+            prop_assert!(asked <= 1 && (asked == 0 || may_ask));
+            let steps = stream.open_requests.iter().filter(|request| request.purpose == Purpose::Step).count();
+            // The turn's own answer may come before those to its messages.
+            let expected = usize::from(stream.state != State::Idle && stream.turn.result.is_none());
+            prop_assert_eq!(steps, expected);
             prop_assert!(was != State::Idle || stream.state == State::Idle || matches!(step, Step::Prompt));
         }
         let said = !stream.speech.last().is_empty();

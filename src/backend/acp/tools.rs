@@ -32,6 +32,15 @@ struct ToolCall {
     is_reported: bool,
 }
 
+/// A call for which a permission is requested.
+pub struct AskedCall {
+    pub kind: String,
+    pub is_edit: bool,
+    pub paths: Vec<String>,
+    /// A line that names it.
+    pub line: String,
+}
+
 impl ToolCalls {
     /// Takes one description of a call. Returns its start once the call is described, and its end.
     pub fn update(&mut self, update: &Value) -> Vec<AgentEvent> {
@@ -56,12 +65,22 @@ impl ToolCalls {
         self.open[at].start()
     }
 
-    /// Returns the kind of a call, and a line that names it.
-    pub fn describe(&self, call: &Value) -> (String, String) {
+    /// Describes the call for which a permission is requested.
+    pub fn describe(&self, call: &Value) -> AskedCall {
         let id = text(call, "/toolCallId");
         match self.open.iter().find(|known| known.id == id) {
-            Some(known) => (known.kind.clone(), one_line(&format!("{}: {}", known.tool(), known.what()))),
-            None => (text(call, "/kind").to_owned(), "an unknown action".to_owned()),
+            Some(known) => AskedCall {
+                kind: known.kind.clone(),
+                is_edit: known.is_edit(),
+                paths: known.paths.clone(),
+                line: one_line(&format!("{}: {}", known.tool(), known.what())),
+            },
+            None => AskedCall {
+                kind: text(call, "/kind").to_owned(),
+                is_edit: false,
+                paths: Vec::new(),
+                line: "an unknown action".to_owned(),
+            },
         }
     }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::failures::{api_kind, of_result};
@@ -22,9 +22,16 @@ use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 /// Maximum number of items that are tracked because the stream opened them and may never close them.
 const FOLLOWED: usize = 10_000;
 
+/// Encodes a message for its stdin. The CLI echoes the uuid when the message reaches the model.
+pub fn user_frame(id: Uuid, text: &str) -> String {
+    let frame = json!({"type": "user", "message": {"role": "user", "content": text}, "uuid": id});
+    format!("{frame}\n")
+}
+
 #[derive(Default)]
 pub struct ClaudeStream {
     lines: JsonLines,
+    replies: Vec<String>,
     session_id: Option<String>,
     model: String,
     /// True between an `init` and its `result`.
@@ -307,6 +314,15 @@ impl Decoder for ClaudeStream {
     fn line(&mut self, line: &str) -> Vec<AgentEvent> {
         let (events, noise) = self.lines.read(line);
         noise.into_iter().chain(events.iter().flat_map(|event| self.read(event))).collect()
+    }
+
+    fn replies(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.replies)
+    }
+
+    fn message(&mut self, id: Uuid, text: &str) -> bool {
+        self.replies.push(user_frame(id, text));
+        true
     }
 
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {

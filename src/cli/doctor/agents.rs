@@ -38,7 +38,21 @@ pub fn check_all(settings: &Settings) -> (Vec<Finding>, Usable) {
         let list = if is_known { &mut usable.surely } else { &mut usable.maybe };
         list.push(it.view.backend.to_string());
     }
-    (checks.iter().map(|it| check(it, settings, &backends)).collect(), usable)
+    let (absent, listed): (Vec<_>, Vec<_>) = checks.iter().partition(|it| is_absent(it, settings));
+    let listed = listed.into_iter().map(|it| check(it, settings, &backends));
+    (listed.chain(others(&absent)).collect(), usable)
+}
+
+/// Returns whether a backend is one of those that most users do not have.
+fn is_absent(backend: &BackendCheck, settings: &Settings) -> bool {
+    let view = &backend.view;
+    view.is_optional && !view.installed && settings.backend(view.backend.as_str()).program.is_none()
+}
+
+/// Returns one line for all backends that are not installed and need not be.
+fn others(absent: &[&BackendCheck]) -> Option<Finding> {
+    let names: Vec<&str> = absent.iter().map(|it| it.view.backend.as_str()).collect();
+    (!names.is_empty()).then(|| Finding::ok("others", format!("not installed, and optional: {}", names.join(", "))))
 }
 
 /// Returns the advice for an agent whose behaviour is unknown; else an empty text.

@@ -31,6 +31,9 @@ pub(super) struct BackendArguments {
 pub(super) struct BackendsReport {
     next_step: String,
     backends: Vec<BackendReport>,
+    /// Further agents. Name one as `backend` to learn how to install it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_installed: Vec<String>,
     /// The user's profiles by name, each with the fields that it gives a mission.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "Option<wire::ObjectPlaceholder>")]
@@ -104,9 +107,13 @@ impl BackendsReport {
         };
         let (profiles, more_profiles) =
             size::fit(profiles.iter().map(|(name, profile)| (name.clone(), shown(profile))), PROFILES);
-        let room = size::ANSWER - ENVELOPE - size::of(&profiles);
-        let (backends, _) = size::fit(views.iter().map(BackendReport::new), room);
-        Self { backends, next_step, profiles: profiles.into_iter().collect(), more_profiles }
+        let is_left_out = |view: &&BackendView| views.len() > 1 && view.is_optional && !view.installed;
+        let not_installed: Vec<String> =
+            views.iter().filter(is_left_out).map(|view| view.backend.to_string()).collect();
+        let room = size::ANSWER - ENVELOPE - size::of(&profiles) - size::of(&not_installed);
+        let listed = views.iter().filter(|view| !is_left_out(view));
+        let (backends, _) = size::fit(listed.map(BackendReport::new), room);
+        Self { backends, next_step, not_installed, profiles: profiles.into_iter().collect(), more_profiles }
     }
 }
 
@@ -158,6 +165,7 @@ mod tests {
     fn unusable_backend_has_a_fix() {
         let view = BackendView {
             backend: BackendName::from("codex"),
+            is_optional: false,
             installed: true,
             version: Some("0.169.0".into()),
             untested: None,

@@ -22,7 +22,8 @@ pub(super) struct MissionArguments {
     /// All that the worker knows, at most 1 MiB: goal, context, files, constraints, how to check, what to report. It
     /// does not see this conversation.
     prompt: String,
-    /// The agent CLI: codex, claudecode, gemini, opencode, or one from the user's settings. Required unless the profile
+    /// The agent CLI: codex, claudecode, gemini, opencode, an ACP agent (copilot, qwen, …), or one from the user's
+    /// settings. Required unless the profile
     /// has one.
     backend: Option<String>,
     /// A named set of these fields in the user's settings, from get_backend_status; your own fields win.

@@ -339,13 +339,13 @@ impl Running {
             self.begin_stop(Stop::Interrupted);
         }
         for message in messages {
-            self.deliver(attempt, message).await;
+            self.deliver(attempt, message);
         }
     }
 
     /// Delivers a message: by interrupt if requested, else to the running CLI if it reads messages, else at the end of
     /// the turn.
-    async fn deliver(&mut self, attempt: &mut LiveAttempt, message: QueuedMessage) {
+    fn deliver(&mut self, attempt: &mut LiveAttempt, message: QueuedMessage) {
         if message.interrupt {
             attempt.inbox.enqueue(message);
             // Between two turns there is nothing to interrupt.
@@ -354,14 +354,14 @@ impl Running {
             }
             return;
         }
-        match attempt.backend.live_message(message.id, &message.text) {
-            Some(frame) if self.stop.is_none() && self.input.write(&frame).await => {
-                self.idle_since = None;
-                attempt.status.record_receipt(message.id, Delivered::Sent);
-                self.unconfirmed.push(message);
-            }
-            _ => attempt.inbox.enqueue(message),
+        let can_receive = self.stop.is_none() && self.input.is_open();
+        if !can_receive || !self.decoder.message(message.id, &message.text) {
+            return attempt.inbox.enqueue(message);
         }
+        self.idle_since = None;
+        attempt.status.record_receipt(message.id, Delivered::Sent);
+        self.unconfirmed.push(message);
+        self.send_replies();
     }
 
     fn first_answer_deadline(&self) -> Option<Instant> {

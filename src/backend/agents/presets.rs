@@ -1,0 +1,419 @@
+//! The facts about each agent. `tried` ones were run through whole missions with a scripted model, in the version that
+//! is named; the others are described as their documentation does, and nothing of them was seen.
+//!
+//! No I/O and no protocol here. A fact without a comment was seen in that version.
+
+use crate::backend::Enforcement;
+use crate::backend::acp::{LiveMessages, UsageMeaning};
+use crate::backend::catalog::{CLAUDE_CODE, CODEX, GEMINI};
+use crate::mission::spec::Permissions;
+
+/// The facts about one agent.
+pub struct Preset {
+    /// The name of the backend.
+    pub name: &'static str,
+    pub program: &'static str,
+    pub args: &'static [&'static str],
+    pub env: &'static [(&'static str, &'static str)],
+    pub evidence: Evidence,
+    /// The backend to which its models belong; `None` if it accepts those of several services.
+    pub family: Option<&'static str>,
+    pub model: ModelBy,
+    pub effort: ModelBy,
+    pub efforts: &'static [&'static str],
+    pub modes: Modes,
+    /// The option of a session that, with the value `on`, allows everything.
+    pub allow_all: Option<&'static str>,
+    /// How far it keeps a mission to reading. `None`: it cannot, since a refused action ends its turn.
+    pub read_only: Option<Enforcement>,
+    pub read_only_env: &'static [(&'static str, &'static str)],
+    /// Variables without which it refuses `full` as root.
+    pub full_as_root_env: &'static [(&'static str, &'static str)],
+    pub usage: UsageMeaning,
+    /// True if a good turn always ends with a usage, and a failed one never does.
+    pub usage_shows_success: bool,
+    pub messages: LiveMessages,
+    pub own_server_off: OwnServerOff,
+    /// True if its sandbox must be opened for the directories that a commit writes to.
+    pub needs_git_directories: bool,
+    /// True if its commands do not see the user's git configuration.
+    pub hides_identity: bool,
+    pub login_methods: &'static [&'static str],
+    /// The option by which its terminal program continues a session.
+    pub attach_option: Option<&'static str>,
+    pub install: &'static str,
+    pub login: &'static str,
+    pub key_variables: &'static [&'static str],
+    /// Files that show a login: variable of the folder, folder below the home, file.
+    pub login_files: &'static [(Option<&'static str>, &'static str, &'static str)],
+}
+
+/// The source of the facts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// It was run, in this version.
+    Tried(&'static str),
+    Documentation,
+}
+
+/// The way in which a model or an effort is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelBy {
+    /// It cannot be chosen for a mission.
+    Nothing,
+    /// An argument with this name and the value.
+    Argument(&'static str),
+    Variable(&'static str),
+    /// A setting of the session. Not for agents that save it in the user's settings.
+    Session,
+}
+
+/// The modes for each kind of permissions, in order of preference. A mode in which a model judges each action is never
+/// used: a judge that cannot be reached blocks the work.
+pub struct Modes {
+    pub read_only: &'static [&'static str],
+    pub edit: &'static [&'static str],
+    pub full: &'static [&'static str],
+}
+
+impl Modes {
+    const NONE: Self = Self { read_only: &[], edit: &[], full: &[] };
+
+    pub fn of(&self, permissions: Permissions) -> &'static [&'static str] {
+        match permissions {
+            Permissions::ReadOnly => self.read_only,
+            Permissions::Edit => self.edit,
+            Permissions::Full => self.full,
+        }
+    }
+}
+
+/// The way to keep an agent from starting this server again. A server below a worker refuses to manage workers, so a
+/// registration that stays costs time, and no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnServerOff {
+    /// There is no known way.
+    Unknown,
+    /// An argument that switches off all servers.
+    Argument(&'static str),
+    /// An argument for each registration.
+    ArgumentEach(&'static str),
+    /// A variable that switches off all servers.
+    Variable(&'static str, &'static str),
+    /// A variable with configuration in the format of OpenCode.
+    OpenCodeConfig(&'static str),
+    /// A field of the request that opens the session.
+    StrictMcp,
+}
+
+/// An agent of which nothing but its command is known.
+const UNKNOWN: Preset = Preset {
+    name: "",
+    program: "",
+    args: &[],
+    env: &[],
+    evidence: Evidence::Documentation,
+    family: None,
+    model: ModelBy::Nothing,
+    effort: ModelBy::Nothing,
+    efforts: &[],
+    modes: Modes::NONE,
+    allow_all: None,
+    read_only: None,
+    read_only_env: &[],
+    full_as_root_env: &[],
+    usage: UsageMeaning::Unknown,
+    usage_shows_success: false,
+    messages: LiveMessages::NextTurn,
+    own_server_off: OwnServerOff::Unknown,
+    needs_git_directories: false,
+    hides_identity: false,
+    login_methods: &[],
+    attach_option: None,
+    install: "",
+    login: "",
+    key_variables: &[],
+    login_files: &[],
+};
+
+/// All presets, in alphabetical order of their names.
+pub static PRESETS: [Preset; 16] = [
+    CLAUDE_AGENT_ACP,
+    CODEX_ACP,
+    COPILOT,
+    CURSOR,
+    DROID,
+    GEMINI_ACP,
+    GOOSE,
+    GROK,
+    JUNIE,
+    KILO,
+    KIMI,
+    KIRO,
+    OPENCODE_ACP,
+    PI,
+    QWEN,
+    VIBE,
+];
+
+const QWEN: Preset = Preset {
+    name: "qwen",
+    program: "qwen",
+    args: &["--acp"],
+    evidence: Evidence::Tried("0.24.4"),
+    // Over the protocol it saves the model in the user's settings.
+    model: ModelBy::Argument("--model"),
+    modes: Modes { read_only: &[], edit: &["auto-edit", "default"], full: &["yolo", "default"] },
+    usage: UsageMeaning::Calls,
+    messages: LiveMessages::Drained,
+    own_server_off: OwnServerOff::Argument("--allowed-mcp-server-names=none"),
+    hides_identity: true,
+    attach_option: Some("--resume"),
+    install: "npm install -g @qwen-code/qwen-code",
+    login: "qwen (and choose a login), or set OPENAI_API_KEY and OPENAI_BASE_URL",
+    key_variables: &["OPENAI_API_KEY", "DASHSCOPE_API_KEY"],
+    login_files: &[(None, ".qwen", "oauth_creds.json")],
+    ..UNKNOWN
+};
+
+/// Its failures arrive as good ends of a turn; only the missing usage shows them.
+const COPILOT: Preset = Preset {
+    name: "copilot",
+    program: "copilot",
+    args: &["--acp", "--stdio"],
+    // The second keeps it from starting a search server that its other processes share (from its documentation).
+    env: &[("COPILOT_AUTO_UPDATE", "false"), ("USE_TGREP", "false")],
+    evidence: Evidence::Tried("1.0.102"),
+    model: ModelBy::Argument("--model"),
+    // From its documentation.
+    effort: ModelBy::Argument("--reasoning-effort"),
+    efforts: &["none", "minimal", "low", "medium", "high", "xhigh", "max"],
+    modes: Modes {
+        read_only: &[],
+        edit: &["https://agentclientprotocol.com/protocol/session-modes#agent"],
+        full: &["https://agentclientprotocol.com/protocol/session-modes#agent"],
+    },
+    allow_all: Some("allow_all"),
+    usage: UsageMeaning::Process,
+    usage_shows_success: true,
+    own_server_off: OwnServerOff::ArgumentEach("--disable-mcp-server"),
+    attach_option: Some("--resume"),
+    install: "npm install -g @github/copilot",
+    login: "copilot login, or set COPILOT_GITHUB_TOKEN",
+    key_variables: &["COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN", "COPILOT_PROVIDER_BASE_URL"],
+    ..UNKNOWN
+};
+
+/// It refuses a second prompt while one runs. Over the protocol it saves model and thinking in the user's settings.
+const VIBE: Preset = Preset {
+    name: "vibe",
+    program: "vibe-acp",
+    evidence: Evidence::Tried("3.0.2"),
+    model: ModelBy::Variable("VIBE_ACTIVE_MODEL"),
+    modes: Modes { read_only: &["ask"], edit: &["accept-edits", "ask"], full: &["auto-approve", "ask"] },
+    read_only: Some(Enforcement::Cli),
+    usage: UsageMeaning::Session,
+    own_server_off: OwnServerOff::Variable("VIBE_MCP_SERVERS", "[]"),
+    install: "uv tool install mistral-vibe",
+    login: "vibe --setup, or set MISTRAL_API_KEY",
+    key_variables: &["MISTRAL_API_KEY"],
+    login_files: &[(Some("VIBE_HOME"), ".vibe", ".env")],
+    ..UNKNOWN
+};
+
+const OPENCODE_ACP: Preset = Preset {
+    name: "opencode-acp",
+    program: "opencode",
+    args: &["acp"],
+    env: &[("OPENCODE_DISABLE_AUTOUPDATE", "1")],
+    evidence: Evidence::Tried("1.18.33"),
+    model: ModelBy::Session,
+    modes: Modes { read_only: &["build"], edit: &["build"], full: &["build"] },
+    read_only: Some(Enforcement::Cli),
+    read_only_env: &[("OPENCODE_PERMISSION", r#"{"edit":"deny","bash":"deny"}"#)],
+    // Its usage is that of the last model call only.
+    messages: LiveMessages::SecondPrompt,
+    own_server_off: OwnServerOff::OpenCodeConfig("OPENCODE_CONFIG_CONTENT"),
+    attach_option: Some("--session"),
+    ..UNKNOWN
+};
+
+/// A process finds a session of another one only from the next wall-clock minute on. Otherwise a new session begins.
+const GEMINI_ACP: Preset = Preset {
+    name: "gemini-acp",
+    program: "gemini",
+    args: &["--acp"],
+    // Its launcher ignores SIGTERM and does not pass it on. It works only in trusted directories.
+    env: &[("GEMINI_CLI_NO_RELAUNCH", "1"), ("GEMINI_CLI_TRUST_WORKSPACE", "true")],
+    evidence: Evidence::Tried("0.61.0"),
+    family: Some(GEMINI),
+    model: ModelBy::Argument("--model"),
+    modes: Modes { read_only: &["default"], edit: &["autoEdit", "default"], full: &["yolo", "default"] },
+    read_only: Some(Enforcement::Cli),
+    usage: UsageMeaning::Turn,
+    own_server_off: OwnServerOff::Argument("--allowed-mcp-server-names=none"),
+    hides_identity: true,
+    attach_option: Some("--resume"),
+    ..UNKNOWN
+};
+
+/// It reports a cost for the whole session and tokens for each turn, so only the tokens are counted.
+const CLAUDE_AGENT_ACP: Preset = Preset {
+    name: "claude-agent-acp",
+    program: "claude-agent-acp",
+    // By itself its CLI retries for minutes.
+    env: &[("CLAUDE_CODE_MAX_RETRIES", "4"), ("DISABLE_AUTOUPDATER", "1")],
+    evidence: Evidence::Tried("0.101.0"),
+    family: Some(CLAUDE_CODE),
+    model: ModelBy::Session,
+    effort: ModelBy::Session,
+    efforts: &["low", "medium", "high", "xhigh", "max"],
+    modes: Modes {
+        read_only: &["default"],
+        edit: &["acceptEdits", "default"],
+        full: &["bypassPermissions", "acceptEdits", "default"],
+    },
+    read_only: Some(Enforcement::Cli),
+    full_as_root_env: &[("IS_SANDBOX", "1")],
+    usage: UsageMeaning::Turn,
+    messages: LiveMessages::Steering,
+    own_server_off: OwnServerOff::StrictMcp,
+    install: "npm install -g @agentclientprotocol/claude-agent-acp",
+    ..UNKNOWN
+};
+
+/// Its failures of the service arrive as good ends of a turn, without a usage. After a cancellation its commands go on
+/// until they are swept.
+const CODEX_ACP: Preset = Preset {
+    name: "codex-acp",
+    program: "codex-acp",
+    evidence: Evidence::Tried("2.6.0"),
+    family: Some(CODEX),
+    model: ModelBy::Session,
+    effort: ModelBy::Session,
+    efforts: &["low", "medium", "high", "xhigh"],
+    modes: Modes { read_only: &["read-only"], edit: &["workspace-write"], full: &["agent-full-access"] },
+    read_only: Some(Enforcement::Sandbox),
+    usage: UsageMeaning::Turn,
+    usage_shows_success: true,
+    messages: LiveMessages::Steering,
+    needs_git_directories: true,
+    install: "npm install -g @agentclientprotocol/codex-acp",
+    ..UNKNOWN
+};
+
+/// A relative of OpenCode. That a second prompt joins the running turn is inferred from this.
+const KILO: Preset = Preset {
+    name: "kilo",
+    program: "kilo",
+    args: &["acp"],
+    env: &[("KILO_DISABLE_AUTOUPDATE", "1")],
+    evidence: Evidence::Tried("7.7.7"),
+    model: ModelBy::Session,
+    modes: Modes { read_only: &[], edit: &["code"], full: &["code"] },
+    messages: LiveMessages::SecondPrompt,
+    own_server_off: OwnServerOff::OpenCodeConfig("KILO_CONFIG_CONTENT"),
+    attach_option: Some("--session"),
+    install: "npm install -g @kilocode/cli",
+    login: "kilo auth login",
+    key_variables: &["KILO_API_KEY"],
+    login_files: &[(Some("XDG_DATA_HOME"), ".local/share", "kilo/auth.json")],
+    ..UNKNOWN
+};
+
+const CURSOR: Preset = Preset {
+    name: "cursor",
+    program: "cursor-agent",
+    args: &["acp"],
+    install: "curl https://cursor.com/install -fsS | bash",
+    login: "cursor-agent login, or set CURSOR_API_KEY",
+    key_variables: &["CURSOR_API_KEY"],
+    ..UNKNOWN
+};
+
+const DROID: Preset = Preset {
+    name: "droid",
+    program: "droid",
+    args: &["exec", "--output-format", "acp"],
+    env: &[("DROID_DISABLE_AUTO_UPDATE", "true"), ("FACTORY_DROID_AUTO_UPDATE_ENABLED", "false")],
+    install: "npm install -g droid",
+    login: "set FACTORY_API_KEY",
+    key_variables: &["FACTORY_API_KEY"],
+    ..UNKNOWN
+};
+
+const GOOSE: Preset = Preset {
+    name: "goose",
+    program: "goose",
+    args: &["acp"],
+    install: "see https://block.github.io/goose/docs/getting-started/installation",
+    login: "goose configure",
+    ..UNKNOWN
+};
+
+/// It must be asked to log in before each session.
+const GROK: Preset = Preset {
+    name: "grok",
+    program: "grok",
+    args: &["agent", "stdio"],
+    login_methods: &["cached_token", "xai.api_key"],
+    install: "npm install -g @xai-official/grok",
+    login: "grok login, or set XAI_API_KEY",
+    key_variables: &["XAI_API_KEY", "GROK_CODE_XAI_API_KEY"],
+    ..UNKNOWN
+};
+
+const JUNIE: Preset = Preset {
+    name: "junie",
+    program: "junie",
+    args: &["--acp=true"],
+    install: "see https://junie.jetbrains.com",
+    login: "junie (and log in), or set JUNIE_API_KEY",
+    key_variables: &["JUNIE_API_KEY"],
+    ..UNKNOWN
+};
+
+const KIMI: Preset = Preset {
+    name: "kimi",
+    program: "kimi",
+    args: &["acp"],
+    install: "see https://github.com/MoonshotAI/kimi-cli",
+    login: "kimi login",
+    ..UNKNOWN
+};
+
+const KIRO: Preset = Preset {
+    name: "kiro",
+    program: "kiro-cli",
+    args: &["acp"],
+    install: "see https://kiro.dev/docs/cli",
+    login: "kiro-cli login",
+    ..UNKNOWN
+};
+
+/// An adapter that starts the program `pi`.
+const PI: Preset = Preset {
+    name: "pi",
+    program: "pi-acp",
+    install: "npm install -g pi-acp, and install pi",
+    login: "pi (and log in)",
+    ..UNKNOWN
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_and_settings_agree() {
+        let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+        assert!(names.is_sorted(), "{names:?}");
+        for preset in &PRESETS {
+            let name = preset.name;
+            assert_eq!(preset.efforts.is_empty(), preset.effort == ModelBy::Nothing, "{name}");
+            assert_eq!(preset.read_only.is_some(), !preset.modes.read_only.is_empty(), "{name}");
+            let is_tried = matches!(preset.evidence, Evidence::Tried(_));
+            assert!(is_tried || preset.modes.edit.is_empty(), "{name}: modes are known from runs only");
+        }
+    }
+}

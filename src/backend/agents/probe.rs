@@ -1,0 +1,42 @@
+//! How to find out whether an agent is installed and logged in. Three agents are other forms of a CLI with a backend of
+//! its own, and share its login.
+
+use super::presets::{Evidence, Preset};
+use crate::backend::Probe;
+use crate::backend::probe::{claude_code, codex, gemini, login_file, opencode, read_nothing};
+
+pub fn of(preset: &Preset) -> Probe {
+    let own = Probe {
+        version_args: vec!["--version".to_owned()],
+        auth_args: None,
+        key_variables: preset.key_variables.iter().map(|name| (*name).to_owned()).collect(),
+        login_files: preset.login_files.iter().map(|(name, folder, file)| login_file(*name, folder, file)).collect(),
+        install_command: preset.install.to_owned(),
+        login_command: preset.login.to_owned(),
+        read_auth: read_nothing,
+        own_service: None,
+        tested_version: match preset.evidence {
+            Evidence::Tried(version) => version.to_owned(),
+            Evidence::Documentation => String::new(),
+        },
+        is_from_documentation: preset.evidence == Evidence::Documentation,
+    };
+    match preset.name {
+        "opencode-acp" => opencode(),
+        "gemini-acp" => gemini(),
+        // These have no status command, and use the login of another program.
+        "claude-agent-acp" => login_of(claude_code(), own),
+        "codex-acp" => login_of(codex(), own),
+        _ => own,
+    }
+}
+
+fn login_of(other: Probe, own: Probe) -> Probe {
+    Probe {
+        key_variables: other.key_variables,
+        login_files: other.login_files,
+        login_command: other.login_command,
+        own_service: other.own_service,
+        ..own
+    }
+}
