@@ -222,21 +222,26 @@ pub fn branch_changes(assignment: &Assignment, common: &Path) -> Changes {
     }
 }
 
+/// Returns the changes as outcomes record them.
+pub fn of_branch(changes: git::BranchChanges) -> Changes {
+    Changes {
+        branch: changes.branch,
+        base_commit: Some(changes.base),
+        head: Some(changes.head),
+        commits: changes.commits as u32,
+        files_changed: changes.files_changed as u32,
+        insertions: changes.insertions as u32,
+        deletions: changes.deletions as u32,
+        files: changes.files.into_iter().take(NAMED_FILES).map(|file| file.path).collect(),
+        uncommitted: changes.uncommitted as u32,
+        ..Changes::default()
+    }
+}
+
 /// Counts the changes. What git cannot read may be work, so that is a part of its own.
 fn counted(directory: &Path, changes: Result<git::BranchChanges, git::RepositoryError>) -> Changes {
     match changes {
-        Ok(changes) => Changes {
-            branch: changes.branch,
-            base_commit: Some(changes.base),
-            head: Some(changes.head),
-            commits: changes.commits as u32,
-            files_changed: changes.files_changed as u32,
-            insertions: changes.insertions as u32,
-            deletions: changes.deletions as u32,
-            files: changes.files.into_iter().take(NAMED_FILES).map(|file| file.path).collect(),
-            uncommitted: changes.uncommitted as u32,
-            ..Changes::default()
-        },
+        Ok(changes) => of_branch(changes),
         Err(error) => Changes {
             notes: vec![format!("the changes are not counted: {}", with_hints(&error))],
             not_on_branch: vec![git::not_on_branch::unknown(directory, &with_hints(&error))],

@@ -81,6 +81,19 @@ pub fn branch_changes(repository: &Checkout, branch: &str, base: &str) -> Result
     Ok(counted(committed, Some(branch.to_owned()), base, head, 0))
 }
 
+/// Returns the changes of the commits that `head` has and `without` lacks, with the files that differ from `start`. All
+/// are full ids.
+pub(super) fn changes_without(
+    repository: &Checkout,
+    head: &str,
+    start: &str,
+    without: &[&str],
+) -> Result<BranchChanges, CommandError> {
+    let commits = count(repository, head, without)?;
+    let committed = CommitStats { commits, files: numstat(repository, start, head)? };
+    Ok(counted(committed, None, start.to_owned(), head.to_owned(), 0))
+}
+
 /// Returns the files that differ between two commits, which are given as full ids.
 pub fn file_changes(repository: &Checkout, base: &str, head: &str) -> Result<Vec<FileChange>, RepositoryError> {
     if let Some(name) = [base, head].iter().find(|name| !is_full_id(name)) {
@@ -141,8 +154,12 @@ fn committed_by_libgit2(worktree: &Path, base: &str, head: &str) -> Result<Commi
 }
 
 fn committed_by_git(worktree: &Checkout, base: &str, head: &str) -> Result<CommitStats, CommandError> {
-    let commits = Git::read(worktree).args(["rev-list", "--count", head, "--not", base]).text()?;
-    Ok(CommitStats { commits: commits.parse().unwrap_or(0), files: numstat(worktree, base, head)? })
+    Ok(CommitStats { commits: count(worktree, head, &[base])?, files: numstat(worktree, base, head)? })
+}
+
+fn count(dir: &Checkout, head: &str, without: &[&str]) -> Result<usize, CommandError> {
+    let commits = Git::read(dir).args(["rev-list", "--count", head, "--not"]).args(without).text()?;
+    Ok(commits.parse().unwrap_or(0))
 }
 
 fn numstat(dir: &Checkout, base: &str, head: &str) -> Result<Vec<FileChange>, CommandError> {

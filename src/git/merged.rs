@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::command::CommandError;
+use super::facts::{self, BranchChanges};
 use super::origins::EarlierIntegration;
 use super::picked::is_picked_or_squashed;
 use super::radar::{self, MergeResult, merge_base, merge_pairs, scratch};
@@ -29,6 +30,8 @@ pub struct MergeQuery {
     pub targets: Vec<String>,
     /// Recorded integrations with their targets, oldest first.
     pub earlier_integrations: Vec<(String, EarlierIntegration)>,
+    /// True if an earlier part of the work may have been merged alone.
+    pub is_continued: bool,
 }
 
 /// The answer to a query.
@@ -40,6 +43,8 @@ pub enum Merged {
         commit: String,
     },
     No,
+    /// An earlier part of the work is merged, and these changes are not.
+    Partly(BranchChanges),
     /// Git gave no answer, or the limits of one call were exceeded.
     Unknown,
 }
@@ -79,6 +84,12 @@ fn answers(repo: &Repository, works: &[MergeQuery]) -> Result<Vec<Merged>, Comma
         answers.push(answer.unwrap_or(Merged::No));
     }
     by_content(repo, works, &open, &mut answers);
+    for (at, tip, onto) in &open {
+        if answers[*at] == Merged::No && works[*at].is_continued {
+            let rest = rest(repo, &works[*at], tip, onto, &is_in).unwrap_or_else(unanswered);
+            answers[*at] = rest.map_or(Merged::No, Merged::Partly);
+        }
+    }
     Ok(answers)
 }
 
@@ -120,6 +131,31 @@ fn by_history(
         }
     }
     Ok(None)
+}
+
+/// Returns the changes that the target lacks. `None` if these are all changes of the branch.
+fn rest(
+    repo: &Repository,
+    work: &MergeQuery,
+    tip: &str,
+    onto: &str,
+    is_in: &impl Fn(&str, &str) -> Result<bool, CommandError>,
+) -> Result<Option<BranchChanges>, CommandError> {
+    let Some(common) = merge_base(repo, onto, tip)? else { return Ok(None) };
+    // A squash or a pick leaves no common commit, so its record says how far the branch was integrated.
+    let mut integrated = Vec::new();
+    for (target, earlier) in &work.earlier_integrations {
+        if work.targets.first() == Some(target) && is_in(&earlier.commit, onto)? && is_in(&earlier.source, tip)? {
+            integrated.push(earlier.source.as_str());
+        }
+    }
+    let last = integrated.last().copied().filter(|last| is_in(&common, last).unwrap_or(false));
+    let start = last.unwrap_or(&common);
+    if work.base.as_deref() == Some(start) {
+        return Ok(None);
+    }
+    integrated.push(onto);
+    facts::changes_without(&repo.checkout(), tip, start, &integrated).map(Some)
 }
 
 /// Compares the contents, by scratch merges in one git process per target. An error concerns only the branches that git
@@ -254,6 +290,29 @@ mod tests {
         assert!(is_merged(&fixture, &gone), "its branch was deleted after the merge");
         fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
         assert!(!is_merged(&fixture, &work));
+    }
+
+    #[test]
+    fn changes_after_a_merge_are_counted_alone() {
+        for way in [&["merge", "-q", "--no-ff", "--no-edit", "work"][..], &["merge", "-q", "--squash", "work"]] {
+            let fixture = Fixture::new();
+            let mut work = MergeQuery { is_continued: true, ..work(&fixture) };
+            assert_eq!(merged(&fixture.repo, &[work.clone()]), [Merged::No], "all of it");
+            fixture.commit("main.txt", "1\n");
+            fixture.git(way);
+            if way.contains(&"--squash") {
+                fixture.git(&["commit", "-qm", "squashed"]);
+            }
+            let (source, commit) = (fixture.git(&["rev-parse", "work"]), fixture.git(&["rev-parse", "main"]));
+            let earlier = EarlierIntegration { source, commit, partial: false, own: true };
+            work.earlier_integrations.push(("main".to_owned(), earlier));
+            fixture.git(&["checkout", "-q", "work"]);
+            fixture.commit("more.txt", "1\n2\n3\n");
+            fixture.git(&["checkout", "-q", "main"]);
+            let found = merged(&fixture.repo, &[work.clone()]);
+            let [Merged::Partly(rest)] = &found[..] else { panic!("{way:?}: {found:?}") };
+            assert_eq!((rest.commits, rest.files_changed, rest.insertions), (1, 1, 3), "{way:?}");
+        }
     }
 
     #[test]

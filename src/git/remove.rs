@@ -393,6 +393,7 @@ fn check_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result<B
     }
     let into = into.ok_or_else(|| RepositoryError::UnknownCommit { name: name.clone() })?;
     let work = MergeQuery {
+        is_continued: false,
         branch: branch.clone(),
         last_seen: Some(tip.clone()),
         base: None,

@@ -20,7 +20,7 @@ use crate::mission::budget::Spent;
 use crate::mission::hint::Advice;
 use crate::mission::id::{BackendName, RaceId, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
-use crate::mission::outcome::{Containment, LikelyCause, NotOnBranch, Outcome, Usage, Verification};
+use crate::mission::outcome::{Changes, Containment, LikelyCause, NotOnBranch, Outcome, Usage, Verification};
 use crate::mission::race;
 use crate::mission::registry::Worker;
 use crate::process;
@@ -35,6 +35,8 @@ pub struct WorkerView {
     pub meant_for: Option<String>,
     /// True if git could not be queried whether its work is merged.
     pub merge_is_unknown: bool,
+    /// The changes that are not merged, if an earlier part of its work is.
+    pub unmerged: Option<Changes>,
     /// The last status from its supervisor, while it runs.
     pub live: Option<LiveStatus>,
     /// Seconds since its attempt began, while it runs. `idle_seconds` counts from its last sign of life.
@@ -64,6 +66,7 @@ impl WorkerView {
             worker,
             meant_for: None,
             merge_is_unknown: false,
+            unmerged: None,
             elapsed_seconds: live.as_ref().map(|live| since(live.began)),
             idle_seconds: live.as_ref().map(|live| since(live.last_event)),
             live,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::answers::WorkerView;
+use crate::attempt::facts;
 use crate::git::merged::{self, MergeQuery, Merged};
 use crate::git::origins::EarlierIntegration;
 use crate::git::radar::{RefStamp, stamp};
@@ -44,7 +45,11 @@ impl MergedCache {
         let workers: Vec<Asked> = views.iter().map(|view| (Arc::clone(&view.worker), view.meant_for.clone())).collect();
         for (view, answer) in views.iter_mut().zip(self.ask(repository, &workers)) {
             view.merge_is_unknown = answer == Merged::Unknown;
-            view.worker = with(Arc::clone(&view.worker), answer);
+            view.worker = with(Arc::clone(&view.worker), &answer);
+            view.unmerged = match answer {
+                Merged::Partly(rest) => Some(facts::of_branch(rest)),
+                _ => None,
+            };
         }
     }
 
@@ -108,15 +113,15 @@ impl MergedCache {
 pub(super) fn set_unknown(views: &mut [WorkerView]) {
     for view in views.iter_mut().filter(|view| may_be_merged(&view.worker)) {
         view.merge_is_unknown = true;
-        view.worker = with(Arc::clone(&view.worker), Merged::Unknown);
+        view.worker = with(Arc::clone(&view.worker), &Merged::Unknown);
     }
 }
 
 /// Returns the worker with `integrated` set to the state in git, for display.
-fn with(mut worker: Arc<Worker>, answer: Merged) -> Arc<Worker> {
+fn with(mut worker: Arc<Worker>, answer: &Merged) -> Arc<Worker> {
     let integrated = match answer {
-        Merged::Into { branch, commit } => Some(now(&worker, branch, commit)),
-        Merged::No | Merged::Unknown => None,
+        Merged::Into { branch, commit } => Some(now(&worker, branch.clone(), commit.clone())),
+        Merged::No | Merged::Partly(_) | Merged::Unknown => None,
     };
     if worker.integrated != integrated {
         Arc::make_mut(&mut worker).integrated = integrated;
@@ -158,6 +163,7 @@ pub(super) fn work(worker: &Worker, target: Option<String>) -> MergeQuery {
         base: worker.base_commit.clone(),
         earlier_integrations: earlier_integrations(worker),
         targets,
+        is_continued: worker.settled.len() > 1,
     }
 }
 

@@ -169,7 +169,7 @@ fn only_merged(context: &Context, workers: Vec<Arc<Worker>>) -> (Vec<Arc<Worker>
     for (worker, answer) in workers.into_iter().zip(answers) {
         match answer {
             Merged::Into { .. } => merged.push(worker),
-            Merged::No => {}
+            Merged::No | Merged::Partly(_) => {}
             Merged::Unknown => unknown.push(KeptWorktree {
                 path: worker.mission.place.path().to_owned(),
                 why: Arc::new(OrchestratorError::MergeUnknown { worker: worker.id.to_string() }),

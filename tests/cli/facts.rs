@@ -136,6 +136,29 @@ fn commands_find_workers_by_every_name() {
 }
 
 #[test]
+fn only_unmerged_changes_of_a_retry_are_to_merge() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("again", "session s\nwrite a.txt a\ncommit a\nwrite b.txt b\ncommit b"));
+    until_status(&mut boss, &worker, "completed");
+    let all = world.run(&["status"]).ended(0);
+    assert!(all.contains("to merge: 2 commits"), "{all}");
+    world.run(&["integrate", &worker]).ended(0);
+    let feedback = "FAKE:\nsession s\nwrite c.txt c\ncommit c";
+    boss.succeed("retry_worker", json!({"worker_id": worker, "feedback": feedback}));
+    until("it has completed twice", || {
+        let status = status(&mut boss, &worker);
+        status["status"] == "completed" && status["attempt"] == 2
+    });
+    let all = world.run(&["status"]).ended(0);
+    assert!(all.contains("to merge: 1 commit"), "{all}");
+    let detail = world.run(&["status", &worker]).ended(0);
+    for says in ["3 commits, 3 files +3 -0", "1 commit, 1 file +1 -0"] {
+        assert!(detail.contains(says), "{says} in {detail}");
+    }
+}
+
+#[test]
 fn empty_unstarted_and_refused_work_is_described_correctly() {
     let world = World::with("max_workers = 1");
     let mut boss = world.boss();

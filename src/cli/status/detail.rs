@@ -111,7 +111,8 @@ fn add_result(shown: &DashboardWorker, facts: &mut Facts) {
             let text = failure.message.strip_prefix(&format!("{kind}: ")).unwrap_or(&failure.message);
             facts.toned("failure", &format!("{kind}: {text}"), Tone::Bad);
         }
-        facts.add("changes", &row::changes(last));
+        facts.add("changes", &row::changes(&last.changes));
+        facts.add("to merge", &view.unmerged.as_ref().map(row::changes).unwrap_or_default());
         last.changes.notes.iter().for_each(|note| facts.add("note", note));
         facts.add("spared", &last.left_running().unwrap_or_default());
         facts.whole("salvage", worker.salvage_ref.as_deref().unwrap_or_default());

@@ -14,7 +14,7 @@ use crate::mission::entry::{AttemptSummary, FailureSummary};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::message::describe_undelivered;
-use crate::mission::outcome::{FailureKind, Verification, blocked_by};
+use crate::mission::outcome::{Changes, FailureKind, Verification, blocked_by};
 use crate::mission::race;
 use crate::mission::registry::Worker;
 use crate::mission::words::{self, count};
@@ -185,7 +185,7 @@ fn notes(view: &WorkerView, is_led: bool) -> Vec<String> {
         notes.push(text::clean(&live.activity));
     }
     if let Some(last) = worker.last().filter(|_| worker.status.is_settled()) {
-        notes.extend(results(worker, last));
+        notes.extend(results(view, last));
         if view.merge_is_unknown {
             notes.push("merge status unknown".to_owned());
         }
@@ -201,7 +201,8 @@ pub(super) fn without_server(worker: &Worker) -> &'static str {
 }
 
 /// Returns what a settled worker needs, and its results.
-fn results(worker: &Worker, last: &AttemptSummary) -> Vec<String> {
+fn results(view: &WorkerView, last: &AttemptSummary) -> Vec<String> {
+    let worker = &*view.worker;
     let mut notes = Vec::new();
     if last.survivors > 0 {
         notes.push(format!("{} processes still running", last.survivors));
@@ -218,7 +219,7 @@ fn results(worker: &Worker, last: &AttemptSummary) -> Vec<String> {
     }
     notes.extend(last.cancelled.as_ref().map(|cancelled| text::clean(&cancelled.words())));
     notes.extend(describe_undelivered(&last.undelivered).map(|undelivered| text::clean(&undelivered)));
-    let work = changes(last);
+    let work = changes(view.unmerged.as_ref().unwrap_or(&last.changes));
     notes.push(match &worker.integrated {
         Some(integrated) => format!("merged into {}", text::clean(&integrated.into)),
         None if race::has_lost(worker) => format!("lost its race, {work}"),
@@ -247,8 +248,7 @@ fn why(failure: &FailureSummary, last: &AttemptSummary) -> String {
     }
 }
 
-pub(super) fn changes(last: &AttemptSummary) -> String {
-    let changes = &last.changes;
+pub(super) fn changes(changes: &Changes) -> String {
     let unknown = || changes.notes.first().map(|note| text::clean(note));
     match (changes.commits, changes.files_changed) {
         (0, 0) if changes.uncommitted > 0 => format!("{} not committed", count(changes.uncommitted, "file")),

@@ -351,7 +351,7 @@ fn title_has_room_before_idle_time_and_cost() {
 
 #[test]
 fn uncounted_changes_are_not_no_changes() {
-    let said = |changes: Changes| super::row::changes(&settled(Ending::Completed, |brief| brief.changes = changes));
+    let said = |changes: Changes| super::row::changes(&changes);
     let note = "not in a git repository: changes are not counted".to_owned();
     assert_eq!(said(Changes { notes: vec![note.clone()], ..Changes::default() }), note);
     assert_eq!(said(Changes { uncommitted: 1, ..Changes::default() }), "1 file not committed");
