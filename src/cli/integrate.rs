@@ -323,6 +323,11 @@ impl IntegrationSummary {
             ("already_merged" | "already_integrated", _) => format!("{what} is already in {into}"),
             ("merged", Some(commit)) => format!("merged {what} into {into}, now at {}", text::short_commit(commit)),
             ("incomplete", _) => format!("no new commits on the branch of {what}, and some of its work is not on it"),
+            // The details name these reasons.
+            ("conflicts", _) if !self.conflicts.is_empty() => format!("not merged into {into}"),
+            (status, _) if status.starts_with("verification_") && self.verification.is_some() => {
+                format!("not merged into {into}")
+            }
             (status, _) => format!("not merged into {into}: {}", status.replace('_', " ")),
         }
     }
@@ -330,7 +335,9 @@ impl IntegrationSummary {
     /// Returns the reasons and the other facts that follow the head, one line each.
     fn details(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
-        let left_out = self.left_out.iter();
+        // The conflicts of a single source are listed below.
+        let is_named = self.integrated.is_empty() && self.left_out.len() == 1 && !self.conflicts.is_empty();
+        let left_out = self.left_out.iter().filter(|_| !is_named);
         lines.extend(left_out.map(|LeftOutEntry { name, why }| format!("left out: {name}: {}", why.trim_end())));
         for NotIncludedEntry { worker_id, part } in &self.not_included {
             lines.push(format!("not included: {worker_id}: {} ({})", part.what, part.place));

@@ -59,7 +59,7 @@ fn merge_key_merges_after_the_check() {
     terminal.press(&["Enter", "i"]);
     terminal.until("Merge w-2 into main, without a check? y/n");
     terminal.press(&["y"]);
-    terminal.until("conflict: README");
+    terminal.until("not merged into main · conflict: README (");
     terminal.press(&["/"]);
     terminal.type_text("idle");
     terminal.press(&["Enter", "i", "y"]);
