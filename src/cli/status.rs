@@ -47,7 +47,8 @@ with boss, directory, is_here, spent and workers.
 Exit codes:
   0    success; also if there are no workers
   1    the state could not be read
-  2    wrong usage, or unknown worker")]
+  2    wrong usage, or unknown worker
+  130  Ctrl-C after quitting --watch: a merge in progress is undone")]
 pub(super) struct StatusArgs {
     /// Show one worker in detail, such as w-3
     worker: Option<String>,

@@ -126,8 +126,8 @@ fn interrupted_merge_is_undone_after_quitting() {
     terminal.press(&["q"]);
     terminal.until("merging w-1-slow … (Ctrl-C stops a merge and undoes it)");
     interrupt(&terminal);
-    terminal.until("the merge of w-1-slow was stopped before it was done");
-    terminal.until("ended with 0");
+    terminal.until("the merge of w-1-slow was stopped before it was done: nothing was merged");
+    terminal.until("ended with 130");
     terminal.check_restored();
     assert_eq!(world.git(&["rev-parse", "main"]), main);
     let answer = boss.succeed("integrate_worker", json!({"worker_id": "w-1", "verify_command": "true"}));

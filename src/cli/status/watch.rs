@@ -85,9 +85,9 @@ pub(super) fn run(places: &Places) -> Result<ExitCode, CliError> {
         None => restore_terminal(),
     }
     let at_once = !matches!(ended, Ok(0));
-    watch.actions.finish(at_once, &screen_events);
+    let interrupted = watch.actions.finish(at_once, &screen_events);
     match ended {
-        Ok(0) => Ok(ExitCode::SUCCESS),
+        Ok(0) => Ok(ExitCode::from(interrupted.unwrap_or(0))),
         Ok(code) => Ok(ExitCode::from(code)),
         Err(error) => Err(CliError::Failed(format!("cannot draw on the terminal: {error}"))),
     }

@@ -14,7 +14,7 @@ use super::programs::Program;
 use super::state::{Label, ScreenEvent};
 use crate::attempt::worker_dir::Delivery;
 use crate::cli::attach::Session;
-use crate::cli::error::CliError;
+use crate::cli::error::{self, CliError};
 use crate::cli::integrate::{self, IntegrationSummary};
 use crate::cli::open::Editor;
 use crate::cli::places::Places;
@@ -87,7 +87,9 @@ impl ActionRunner {
             let show = |step: &str| {
                 let _ = events.send(ScreenEvent::Step { what: step_of.clone(), step: step.to_owned() });
             };
-            let stopped = || CliError::Failed(format!("the merge of {worker} was stopped before it was done"));
+            let stopped = || {
+                CliError::Failed(format!("the merge of {worker} was stopped before it was done: nothing was merged"))
+            };
             let _turn = tokio::select! {
                 turn = merges.lock() => turn,
                 () = stop.cancelled() => return Err(stopped()),
@@ -134,9 +136,10 @@ impl ActionRunner {
         self.running.push(Running { label, task });
     }
 
-    /// Waits for the running actions after the screen has ended, and prints their results. Ctrl-C, or `at_once`, undoes
-    /// the merges that are not complete.
-    pub fn finish(mut self, at_once: bool, inbox: &Receiver<ScreenEvent>) {
+    /// Waits for the running actions after the screen has ended, and prints their results. A signal, or `at_once`,
+    /// undoes the merges that are not complete. Returns the exit status after a signal.
+    pub fn finish(mut self, at_once: bool, inbox: &Receiver<ScreenEvent>) -> Option<u8> {
+        let mut interrupted = None;
         self.running.retain(|it| !it.task.is_finished());
         let merges = self.running.iter().any(|it| matches!(it.label, Label::Merge(_)));
         if !self.running.is_empty() {
@@ -153,7 +156,11 @@ impl ActionRunner {
             let (runtime, stop) = (&self.runtime, &self.stop);
             let is_done = runtime.block_on(async {
                 let waiting = output::unless_interrupted(tokio::time::timeout(limit, &mut all)).await;
+                if waiting.is_err() {
+                    interrupted = Some(error::INTERRUPTED);
+                }
                 if waiting.is_err() && merges {
+                    print("interrupted: the merge is stopped and undone …");
                     stop.cancel();
                     return tokio::time::timeout(FINISH, &mut all).await.is_ok();
                 }
@@ -161,6 +168,7 @@ impl ActionRunner {
             });
             for event in inbox.try_iter() {
                 match event {
+                    ScreenEvent::End(code) => interrupted = interrupted.map(|_| code),
                     ScreenEvent::Done { answer: Ok(text), .. } => print(&text),
                     ScreenEvent::Done { answer: Err(error), .. } => print(&format!("error: {error}")),
                     _ => {}
@@ -171,6 +179,7 @@ impl ActionRunner {
             }
         }
         self.runtime.shutdown_background();
+        interrupted
     }
 }
 
