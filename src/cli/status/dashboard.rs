@@ -57,7 +57,7 @@ impl DashboardWorker {
     }
 
     /// Returns whether it waits for the user: it needs an answer, or is blocked or stalled.
-    fn waits_for_user(&self) -> bool {
+    pub fn waits_for_user(&self) -> bool {
         let view = &self.view;
         let is_stalled = view.live.as_ref().is_some_and(|live| live.stalled.is_some());
         match view.worker.status {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::builds;
 use super::dashboard::{Dashboard, spent_in_all};
+use super::row::{self, DisplayState};
 use super::table::{Span, Table};
 use crate::cli::terminal::Tone;
 use crate::cli::text;
@@ -13,6 +14,9 @@ use crate::cli::text;
 const SETTLED: usize = 20;
 /// Maximum number of workers for which the command that answers them is shown.
 const ANSWERS: usize = 3;
+
+/// The text between the parts of a line.
+pub(super) const SEPARATOR: &str = " · ";
 
 pub(super) type ScreenLine = Vec<Span>;
 
@@ -30,7 +34,8 @@ pub(super) fn lines(dashboard: &Dashboard, width: usize, all: bool, home: Option
     }
     let table = Table::fitting(shown.iter().flat_map(|(_, workers)| workers.iter().map(|it| &it.row)), width, true);
 
-    let mut lines = vec![summary(dashboard), place(dashboard, home)];
+    let mut lines = wrapped(summary(dashboard, false), width);
+    lines.extend(wrapped(place(dashboard, home), width));
     for (at, (group, workers)) in shown.iter().enumerate() {
         lines.push(Vec::new());
         lines.push(vec![(Some(Tone::Strong), group.heading(home))]);
@@ -48,27 +53,42 @@ pub(super) fn lines(dashboard: &Dashboard, width: usize, all: bool, home: Option
     lines.into_iter().map(|line| cut(line, width)).collect()
 }
 
-/// Formats the number of workers in each state, and the spending.
-pub(super) fn summary(dashboard: &Dashboard) -> ScreenLine {
-    let mut line: ScreenLine = Vec::new();
-    for (state, count) in dashboard.counts() {
-        if !line.is_empty() {
-            line.push((None, " · ".to_owned()));
-        }
-        line.push((Some(state.tone), format!("{count} {}", state.word.replace('_', " "))));
-    }
-    let spent = spent_in_all(&dashboard.spent());
-    if !spent.is_empty() {
-        line.push((None, format!(" · {spent}")));
-    }
-    line
+/// Formats the number of workers in each state, and the spending. In short, the states are signs, and the tokens
+/// are left out if the cost is known.
+pub(super) fn summary(dashboard: &Dashboard, is_short: bool) -> Vec<Span> {
+    let word = |state: &DisplayState| if is_short { state.sign.to_owned() } else { state.word.replace('_', " ") };
+    let counts = dashboard.counts().into_iter();
+    let counts = counts.map(|(state, count)| (Some(state.tone), format!("{count} {}", word(&state))));
+    let spent = if is_short { row::spent } else { spent_in_all };
+    let spent = Some(spent(&dashboard.spent())).filter(|spent| !spent.is_empty());
+    counts.chain(spent.map(|spent| (None, spent))).collect()
 }
 
-fn place(dashboard: &Dashboard, home: Option<&Path>) -> ScreenLine {
+/// Joins the parts, and begins a new line before a part that does not fit.
+fn wrapped(parts: Vec<Span>, width: usize) -> Vec<ScreenLine> {
+    let (mut lines, mut line) = (Vec::new(), ScreenLine::new());
+    let mut used = 0;
+    for (tone, part) in parts {
+        let columns = text::width(&part);
+        if used > 0 && used + text::width(SEPARATOR) + columns > width {
+            lines.push(std::mem::take(&mut line));
+            used = 0;
+        }
+        if used > 0 {
+            line.push((tone.filter(|tone| *tone == Tone::Quiet), SEPARATOR.to_owned()));
+            used += text::width(SEPARATOR);
+        }
+        line.push((tone, part));
+        used += columns;
+    }
+    lines.push(line);
+    lines
+}
+
+fn place(dashboard: &Dashboard, home: Option<&Path>) -> Vec<Span> {
     let repository = dashboard.repository.as_deref().map(|path| text::clean(&super::dashboard::shorten(path, home)));
     let branch = dashboard.integration_branch.as_deref().map(|branch| format!("integration branch {branch}"));
-    let parts: Vec<String> = repository.into_iter().chain(branch).collect();
-    vec![(Some(Tone::Quiet), parts.join(" · "))]
+    repository.into_iter().chain(branch).map(|part| (Some(Tone::Quiet), part)).collect()
 }
 
 fn footer(hidden: usize, dashboard: &Dashboard) -> Vec<String> {

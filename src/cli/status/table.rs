@@ -10,6 +10,8 @@ pub(super) type Span = (Option<Tone>, String);
 
 /// Number of columns from which the gaps are wider.
 const ROOMY: usize = 100;
+/// Width of a title beside a note for which there is no column.
+const SHORT_TITLE: usize = 18;
 /// Width of the state: `✓ completed`.
 const STATE: usize = 11;
 
@@ -195,6 +197,21 @@ impl Table {
     pub fn heading(&self) -> String {
         let cell = |(column, width): &(Column, usize)| pad(*column, column.heading(), *width);
         self.columns.iter().map(cell).collect::<Vec<_>>().join(&" ".repeat(self.gap)).trim_end().to_owned()
+    }
+
+    /// Returns the first columns of a row and then its notes, which get the rest of the width.
+    pub fn cells_with_notes(&self, row: &WorkerRow, width: usize) -> Vec<Span> {
+        let at = |(column, _): &(Column, usize)| ORDER.iter().position(|it| it == column);
+        let title = ORDER.iter().position(|it| *it == Column::Title);
+        let mut spans: Vec<Span> = Vec::new();
+        let mut left = width;
+        for (column, most) in self.columns.iter().filter(|column| at(column) <= title) {
+            let columns = if *column == Column::Title { (*most).min(SHORT_TITLE) } else { *most };
+            spans.extend([(column.tone(row), pad(*column, &column.text(row, true), columns)), (None, " ".to_owned())]);
+            left = left.saturating_sub(columns + 1);
+        }
+        spans.push((Some(row.state.tone), text::cut(&row.notes.join(" · "), left)));
+        spans
     }
 
     pub fn cells(&self, row: &WorkerRow) -> Vec<Span> {

@@ -173,6 +173,19 @@ boss claude:6f1c2f3a · ~/src/parser · here · $3.50, 310k tokens
 }
 
 #[test]
+fn forty_columns_wrap_the_counts() {
+    let home = std::path::Path::new("/home/ada");
+    let lines = plain(&screen::lines(&dashboard(mixed()), 40, false, Some(home)));
+    let expected = [
+        "2 running · 1 stalled · 1 queued",
+        "1 completed · 1 failed",
+        "$3.50, 310k tokens",
+        "~/src/parser · integration branch main",
+    ];
+    assert_eq!(lines[..4], expected);
+}
+
+#[test]
 fn two_hundred_columns_show_everything() {
     let lines = plain(&screen::lines(&dashboard(mixed()), 200, false, None)).join("\n");
     for says in [

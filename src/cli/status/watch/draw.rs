@@ -6,6 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span as StyledSpan};
 
 use super::super::dashboard::{Dashboard, DashboardWorker, Group, spent_in_all};
+use super::super::screen::SEPARATOR;
 use super::super::table::{Span, Table};
 use super::super::{detail, screen};
 use super::log::PaneLine;
@@ -16,6 +17,8 @@ use crate::cli::text;
 
 /// Minimum number of lines for a table and a pane.
 const MIN_BOTH: u16 = 12;
+/// Minimum number of columns for a column of notes.
+const NOTES: usize = 100;
 /// Minimum number of columns for bars.
 const MIN_BARS: usize = 60;
 const HELP: [(&str, &str); 17] = [
@@ -122,8 +125,11 @@ impl Canvas<'_> {
 /// Draws the counts and the repository.
 fn header(app: &App, canvas: &mut Canvas) {
     let Some(dashboard) = &app.dashboard else { return canvas.text(0, 0, Some(Tone::Strong), "orchestrator-boss") };
-    let mut spans = screen::summary(dashboard);
-    let width: usize = spans.iter().map(|(_, text)| text::width(text)).sum();
+    let width_of = |spans: &[Span]| spans.iter().map(|(_, text)| text::width(text)).sum::<usize>();
+    let parts = [false, true].map(|is_short| joined(screen::summary(dashboard, is_short)));
+    let [long, short] = parts;
+    let mut spans = if width_of(&long) <= canvas.width() { long } else { short };
+    let width = width_of(&spans);
     let place = dashboard
         .repository
         .as_deref()
@@ -134,6 +140,11 @@ fn header(app: &App, canvas: &mut Canvas) {
         spans.push((Some(Tone::Quiet), place));
     }
     canvas.line(0, 0, &spans);
+}
+
+fn joined(parts: Vec<Span>) -> Vec<Span> {
+    let between = |(at, part)| (at > 0).then(|| (None, SEPARATOR.to_owned())).into_iter().chain([part]);
+    parts.into_iter().enumerate().flat_map(between).collect()
 }
 
 fn help(rows: u16, canvas: &mut Canvas) {
@@ -166,7 +177,8 @@ fn table(app: &App, dashboard: &Dashboard, top: u16, rows: u16, canvas: &mut Can
     let width = canvas.width();
     let bars = if width < MIN_BARS { 0 } else { (width / 4).clamp(16, 60) };
     let room = width.saturating_sub(MARK + if bars > 0 { bars + 1 } else { 0 });
-    let table = Table::fitting(dashboard.workers().map(|it| &it.row), room, width >= 100);
+    let has_notes = width >= NOTES;
+    let table = Table::fitting(dashboard.workers().map(|it| &it.row), room, has_notes);
     let window = timeline::window(dashboard);
     let items: Vec<Item> = dashboard
         .groups
@@ -205,6 +217,14 @@ fn table(app: &App, dashboard: &Dashboard, top: u16, rows: u16, canvas: &mut Can
             Item::Boss(group) => {
                 let heading = text::cut(&group.heading(app.home.as_deref()), width);
                 canvas.text(0, row, Some(Tone::Strong), &heading);
+            }
+            // The reason for which it waits matters more than its times.
+            Item::Worker(shown) if !has_notes && shown.waits_for_user() => {
+                canvas.line(MARK, row, &table.cells_with_notes(&shown.row, width.saturating_sub(MARK)));
+                if is_selected(item) {
+                    canvas.text(0, row, None, "›");
+                    canvas.reverse(row, width);
+                }
             }
             Item::Worker(shown) => {
                 canvas.line(MARK, row, &table.cells(&shown.row));

@@ -59,6 +59,26 @@ fn logged(app: &mut App, count: usize) {
 }
 
 #[test]
+fn reason_of_waiting_worker_is_shown_at_80_columns() {
+    let mut views = mixed();
+    let worker = std::sync::Arc::make_mut(&mut views[3].worker);
+    worker.settled[0].says_blocked = true;
+    worker.settled[0].final_message = "BLOCKED: which key is for the payments?".to_owned();
+    let app = app(views);
+    for (columns, says) in
+        [(80, "blocked: which key is for the payments?"), (60, "blocked: which key"), (40, "blocked: wh")]
+    {
+        let lines = drawn(&app, columns, 30);
+        let row = lines.iter().find(|line| line.contains("w-4 ")).unwrap();
+        assert!(row.contains("Done") && row.contains(says), "{columns}: {row}");
+        let stalled = lines.iter().find(|line| line.contains("w-6 ")).unwrap();
+        assert!(stalled.contains("no event"), "{columns}: {stalled}");
+    }
+    let head = drawn(&app, 40, 30).remove(0);
+    assert!(head.starts_with("1 ◆ · 2 ● · 1 !") && head.ends_with("$3.50"), "{head}");
+}
+
+#[test]
 fn every_size_is_drawn() {
     let broken = || {
         let mut app = App::default();
