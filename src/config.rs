@@ -121,7 +121,7 @@ pub struct Settings {
     /// Command that runs with `sh -c` when a worker finishes, fails or needs you, and when all are done, also while no
     /// server runs. Its stdin is one JSON object: `event`, `worker_id`, `title`, `status`, `reason`, `repository` and
     /// `time` of the last event, and `events` with all events of one second. It is ended after 10 seconds, with its
-    /// processes.
+    /// processes. `doctor` shows its last failure.
     pub notify_command: Option<String>,
     /// Events that run the `notify_command`. `needs_answer` is a worker that stalls, is blocked or reports that it is
     /// blocked. A cancelled worker causes no event.

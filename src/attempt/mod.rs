@@ -7,6 +7,7 @@
 
 pub mod assignment;
 pub mod facts;
+pub mod notify_failure;
 pub mod prompt;
 pub mod secrets;
 pub mod sockets;

@@ -149,6 +149,11 @@ impl StateDir {
         self.root.join("events.lock")
     }
 
+    /// Returns the record of the last failure of the user's `notify_command`.
+    pub fn notify_failure(&self) -> PathBuf {
+        self.root.join("notify-failure.json")
+    }
+
     pub fn server_lock(&self, id: &ServerId) -> PathBuf {
         self.root.join("servers").join(format!("{id}.lock"))
     }

@@ -17,7 +17,6 @@ use crate::files::{self, FileError};
 use crate::mission::message::{Author, Cancelled};
 use crate::mission::outcome::{Outcome, WorktreeSetup};
 use crate::mission::registry::Worker;
-use crate::mission::user_event::NotifyEvent;
 
 /// Bytes reserved for an outcome record. A larger record is cut to fit when the disk is full.
 const RESERVE: usize = 64 * 1024;
@@ -130,6 +129,15 @@ enum Claim {
     Supervisor,
     /// A server fenced the attempt, so that it never begins.
     Fenced,
+}
+
+/// An event of an attempt of which exactly one process notifies the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptEvent {
+    Stalled,
+    Ended,
+    /// The end of the last open worker of its boss.
+    AllDone,
 }
 
 /// An instruction to a supervisor.
@@ -290,10 +298,13 @@ impl AttemptDir {
     }
 
     /// Claims an event for this process, which then notifies the user. Returns `false` if another process has claimed
-    /// it. [`NotifyEvent::AllDone`] belongs to the attempt that ended last, and any other one to the end of this
-    /// attempt.
-    pub fn claim_event(&self, event: NotifyEvent) -> Result<bool, FileError> {
-        let name = if event == NotifyEvent::AllDone { "all-done-sent" } else { "event-sent" };
+    /// it.
+    pub fn claim_event(&self, event: AttemptEvent) -> Result<bool, FileError> {
+        let name = match event {
+            AttemptEvent::Stalled => "stall-sent",
+            AttemptEvent::Ended => "event-sent",
+            AttemptEvent::AllDone => "all-done-sent",
+        };
         match files::create_once(&self.root.join(name), b"") {
             Ok(()) => Ok(true),
             Err(FileError::Exists { .. }) => Ok(false),

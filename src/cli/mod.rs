@@ -197,7 +197,7 @@ pub fn run() -> ExitCode {
 }
 
 fn supervise(folder: &Path) -> ExitCode {
-    let code = supervisor::run(folder);
+    let code = supervisor::run(folder, user_events::on_stall);
     if code == ExitCode::SUCCESS {
         user_events::after_attempt(folder);
     }

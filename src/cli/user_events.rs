@@ -1,5 +1,5 @@
-//! Notifies the user of attempts that ended while no server ran. A supervisor process does this last, after its attempt
-//! has settled. It changes no state, except that it claims the events that it sends.
+//! Notifies the user of attempts that stall or end while no server runs. A supervisor process does this, for an end
+//! after its attempt has settled. It changes no state, except that it claims the events that it sends.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::attempt::assignment::Assignment;
 use crate::attempt::secrets::Secrets;
 use crate::attempt::state_dir::StateDir;
-use crate::attempt::worker_dir::AttemptDir;
+use crate::attempt::worker_dir::{AttemptDir, AttemptEvent};
 use crate::config::Settings;
 use crate::files::{self, FileError, lease};
 use crate::mission::delivery;
@@ -28,31 +28,72 @@ pub(super) fn after_attempt(root: &Path) {
     }
 }
 
+/// Notifies the user that this attempt has stalled, unless a server runs, which does it.
+pub(super) fn on_stall(root: &Path, evidence: &str) {
+    if let Err(error) = notify_of_stall(&AttemptDir::at(root.to_owned()), evidence) {
+        tracing::warn!(%error, "cannot notify the user of a stall");
+    }
+}
+
 fn notify(attempt: &AttemptDir) -> Result<(), OrchestratorError> {
-    let Some(mut assignment) = files::read_json::<Assignment>(&attempt.assignment())? else { return Ok(()) };
-    Secrets::inherited().restore(&mut assignment.settings);
-    let Some(command) = assignment.settings.notify_command.take() else { return Ok(()) };
-    let state = attempt.state_dir();
-    let Some(reader) = Reader::open(state.root())?.filter(|reader| !has_server(reader)) else { return Ok(()) };
+    let Some(sender) = Sender::of(attempt)? else { return Ok(()) };
     if attempt.outcome()?.is_none() {
         return Ok(());
     }
     files::create_once(&attempt.event_pending(), b"")?;
     // One supervisor at a time: the first one also sends the events of attempts that end meanwhile.
-    let _lock = lease::wait_for(&state.events_lock())?;
+    let _lock = lease::wait_for(&attempt.state_dir().events_lock())?;
     if !attempt.event_pending().exists() {
         return Ok(());
     }
-    let repository = assignment.repository.as_ref().map(|repository| repository.root().to_owned());
-    let directory = repository.clone().unwrap_or_else(|| assignment.directory.clone());
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OrchestratorError::Thread)?;
-    runtime.block_on(async {
-        tokio::time::sleep(EVENT_WAVE).await;
-        let events = claim_all(reader, &assignment.settings, repository)?;
-        send_user_events(&command, &directory, &events).await;
-        Ok(())
+    std::thread::sleep(EVENT_WAVE);
+    sender.send(|reader, settings, repository| claim_all(reader, settings, repository))
+}
+
+fn notify_of_stall(attempt: &AttemptDir, evidence: &str) -> Result<(), OrchestratorError> {
+    let Some(sender) = Sender::of(attempt)? else { return Ok(()) };
+    let worker = sender.assignment.worker_id.clone();
+    sender.send(|reader, settings, repository| {
+        let Some(worker) = reader.registry().get(&worker) else { return Ok(Vec::new()) };
+        let (_, event) = user_event::progress(reader.registry(), worker, Some(evidence));
+        let Some(event) = event.filter(|(event, _)| settings.notify.contains(event)) else { return Ok(Vec::new()) };
+        let event = UserEvent::of_worker(worker, event, repository, Timestamp::now());
+        Ok(if attempt.claim_event(AttemptEvent::Stalled)? { vec![event] } else { Vec::new() })
     })
+}
+
+/// A process that sends events because no server runs.
+struct Sender {
+    command: String,
+    assignment: Assignment,
+    reader: Reader,
+}
+
+impl Sender {
+    /// Returns `None` if a server runs, or if the user has set no command.
+    fn of(attempt: &AttemptDir) -> Result<Option<Self>, OrchestratorError> {
+        let Some(mut assignment) = files::read_json::<Assignment>(&attempt.assignment())? else { return Ok(None) };
+        Secrets::inherited().restore(&mut assignment.settings);
+        let Some(command) = assignment.settings.notify_command.take() else { return Ok(None) };
+        let reader = Reader::open(attempt.state_dir().root())?.filter(|reader| !has_server(reader));
+        Ok(reader.map(|reader| Self { command, assignment, reader }))
+    }
+
+    /// Runs the command once for the events that `claim` returns.
+    fn send(
+        mut self,
+        claim: impl FnOnce(&mut Reader, &Settings, Option<PathBuf>) -> Result<Vec<UserEvent>, OrchestratorError>,
+    ) -> Result<(), OrchestratorError> {
+        let repository = self.assignment.repository.as_ref().map(|repository| repository.root().to_owned());
+        let directory = repository.clone().unwrap_or_else(|| self.assignment.directory.clone());
+        self.reader.catch_up()?;
+        let events = claim(&mut self.reader, &self.assignment.settings, repository)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OrchestratorError::Thread)?;
+        let state_root = self.reader.dir().root();
+        runtime.block_on(send_user_events(&self.command, &directory, state_root, &events));
+        Ok(())
+    }
 }
 
 /// Returns whether a live server will record the end. One-shot clients such as `retry` do not count.
@@ -63,11 +104,10 @@ fn has_server(reader: &Reader) -> bool {
 
 /// Claims the events of attempts that ended without a server, and returns them.
 fn claim_all(
-    mut reader: Reader,
+    reader: &Reader,
     settings: &Settings,
     repository: Option<PathBuf>,
 ) -> Result<Vec<UserEvent>, OrchestratorError> {
-    reader.catch_up()?;
     let is_wanted = |event: NotifyEvent| settings.notify.contains(&event);
     let workers: Vec<Arc<Worker>> = reader.registry().workers().map(|worker| reader.up_to_date(worker)).collect();
     let (mut events, mut bosses) = (Vec::new(), Vec::<&BossId>::new());
@@ -78,14 +118,14 @@ fn claim_all(
         }
         bosses.push(&worker.boss);
         let Some(event) = user_event::end(worker).filter(|(event, _)| is_wanted(*event)) else { continue };
-        if attempt.claim_event(event.0)? {
+        if attempt.claim_event(AttemptEvent::Ended)? {
             events.push(UserEvent::of_worker(worker, event, repository.clone(), Timestamp::now()));
         }
     }
     let all = || workers.iter().map(|worker| &**worker);
     if let Some(last) = bosses.into_iter().find_map(|boss| user_event::last_of_all(all(), boss))
         && is_wanted(NotifyEvent::AllDone)
-        && newest_attempt(reader.dir(), last).claim_event(NotifyEvent::AllDone)?
+        && newest_attempt(reader.dir(), last).claim_event(AttemptEvent::AllDone)?
     {
         events.push(UserEvent::all_done(repository, Timestamp::now()));
     }

@@ -2,7 +2,8 @@
 //!
 //! The actor only compares each worker with what it last noted, and sends what is new through a channel. Nothing waits
 //! for the command: it runs in a task of its own, with a time limit. Each worker's events come from the server that
-//! owns its lease. An event of an end is claimed before it is sent, so that server and supervisor do not both send it.
+//! owns its lease. An event of a stall or an end is claimed before it is sent, so that only one of server and
+//! supervisor sends it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -15,9 +16,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::context::Context;
 use super::records::Records;
+use crate::attempt::notify_failure::NotifyFailure;
 use crate::attempt::secrets;
 use crate::attempt::status::LiveStatus;
-use crate::attempt::worker_dir::AttemptDir;
+use crate::attempt::worker_dir::{AttemptDir, AttemptEvent};
 use crate::mission::causes::with_causes;
 use crate::mission::id::{BossId, WorkerId};
 use crate::mission::registry::{Registry, Worker};
@@ -31,10 +33,10 @@ const RUN_LIMIT: Duration = Duration::from_secs(10);
 /// Time in which a server that shuts down starts the command for the last events. Its client does not wait longer.
 const FLUSH_LIMIT: Duration = Duration::from_millis(60);
 
-/// An event, and the attempt whose end caused it. `None` for the events of a worker that has not ended.
+/// An event, and what is claimed for it. `None` for an event that only this server can notice.
 struct Queued {
     event: UserEvent,
-    attempt: Option<AttemptDir>,
+    claim: Option<(AttemptDir, AttemptEvent)>,
 }
 
 /// The events that were passed on, and the task that runs the command. Without a command it does nothing.
@@ -59,7 +61,7 @@ impl UserEvents {
         };
         // Unbounded: each worker causes a few events.
         let (events, inbox) = mpsc::unbounded_channel();
-        let task = tokio::spawn(run_all(command, context.directory.clone(), inbox));
+        let task = tokio::spawn(run_all(command, context.directory.clone(), context.state_root.clone(), inbox));
         let noted = registry.workers().map(|worker| {
             let (progress, _) = progress(registry, worker, None);
             (worker.id.clone(), (worker.attempt, progress))
@@ -75,7 +77,7 @@ impl UserEvents {
         let repository = || context.repository.as_ref().map(|repository| repository.root().to_owned());
         let folder = |worker: &Worker| records.dir().map(|dir| dir.worker(&worker.id).attempt(worker.attempt));
         // The server may have no receiver any more, which ends with the runtime.
-        let send = |event, attempt| drop(runner.events.send(Queued { event, attempt }));
+        let send = |event, claim| drop(runner.events.send(Queued { event, claim }));
         let now = Timestamp::now();
         let mut ended: BTreeSet<&BossId> = BTreeSet::new();
         for worker in registry.workers().filter(|worker| worker.lease == context.server) {
@@ -86,12 +88,15 @@ impl UserEvents {
                 continue;
             }
             *noted = (worker.attempt, progress);
-            let attempt = folder(worker).filter(|_| progress == Progress::Settled);
+            let claimed = match progress {
+                Progress::Settled => Some(AttemptEvent::Ended),
+                _ => stalled.map(|_| AttemptEvent::Stalled),
+            };
             if progress == Progress::Settled {
                 ended.insert(&worker.boss);
             }
             if let Some(event) = event.filter(|(event, _)| is_wanted(event)) {
-                send(UserEvent::of_worker(worker, event, repository(), now), attempt);
+                send(UserEvent::of_worker(worker, event, repository(), now), folder(worker).zip(claimed));
             }
         }
         if !is_wanted(&NotifyEvent::AllDone) {
@@ -99,7 +104,7 @@ impl UserEvents {
         }
         let all = || registry.workers().map(|worker| &**worker);
         if let Some(last) = ended.into_iter().find_map(|boss| last_of_all(all(), boss)) {
-            send(UserEvent::all_done(repository(), now), folder(last));
+            send(UserEvent::all_done(repository(), now), folder(last).zip(Some(AttemptEvent::AllDone)));
         }
     }
 
@@ -112,7 +117,12 @@ impl UserEvents {
 }
 
 /// Runs the command for each wave of events, one after the other, until the server ends.
-async fn run_all(command: String, directory: PathBuf, mut events: mpsc::UnboundedReceiver<Queued>) {
+async fn run_all(
+    command: String,
+    directory: PathBuf,
+    state_root: PathBuf,
+    mut events: mpsc::UnboundedReceiver<Queued>,
+) {
     while let Some(first) = events.recv().await {
         let mut wave = vec![first];
         let end = Instant::now() + WAVE;
@@ -120,25 +130,29 @@ async fn run_all(command: String, directory: PathBuf, mut events: mpsc::Unbounde
             wave.push(event);
         }
         let claimed: Vec<UserEvent> = wave.into_iter().filter(is_claimed).map(|queued| queued.event).collect();
-        send(&command, &directory, &claimed).await;
+        send(&command, &directory, &state_root, &claimed).await;
     }
 }
 
-/// Runs the command once for these events, if there are any. A failure is only logged.
-pub async fn send(command: &str, directory: &Path, events: &[UserEvent]) {
+/// Runs the command once for these events, if there are any. A failure is logged, and recorded for `doctor`.
+pub async fn send(command: &str, directory: &Path, state_root: &Path, events: &[UserEvent]) {
     let Some(wave) = Wave::of(events) else { return };
     let mut input = serde_json::to_vec(&wave).expect("texts and times are JSON");
     input.push(b'\n');
     let run = UserCommand { command, directory, without_variable: secrets::VARIABLE, limit: RUN_LIMIT };
-    if let Err(why) = run_user_command(&run, &input).await {
-        tracing::warn!("notify_command: {}", with_causes(&why));
+    let failure = run_user_command(&run, &input).await.err().map(|why| with_causes(&why));
+    if let Some(why) = &failure {
+        tracing::warn!("notify_command: {why}");
+    }
+    if let Err(error) = NotifyFailure::record(state_root, failure) {
+        tracing::warn!(%error, "cannot record the result of notify_command");
     }
 }
 
 /// Claims an event. If that fails, for example on a full disk, the event is sent: a duplicate is better than a loss.
 fn is_claimed(queued: &Queued) -> bool {
-    let Some(attempt) = &queued.attempt else { return true };
-    attempt.claim_event(queued.event.event).unwrap_or(true)
+    let Some((attempt, event)) = &queued.claim else { return true };
+    attempt.claim_event(*event).unwrap_or(true)
 }
 
 #[cfg(test)]
@@ -151,10 +165,11 @@ mod tests {
         let (events, inbox) = mpsc::unbounded_channel();
         for event in [NotifyEvent::Finished, NotifyEvent::Failed, NotifyEvent::AllDone] {
             let event = UserEvent { event, ..UserEvent::all_done(None, Timestamp::UNIX_EPOCH) };
-            events.send(Queued { event, attempt: None }).unwrap();
+            events.send(Queued { event, claim: None }).unwrap();
         }
         drop(events);
-        run_all("cat >> received".into(), folder.path().to_owned(), inbox).await;
+        let root = folder.path().to_owned();
+        run_all("cat >> received".into(), root.clone(), root, inbox).await;
         let received = std::fs::read_to_string(folder.path().join("received")).unwrap();
         assert_eq!(
             received,
@@ -166,20 +181,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn last_failure_is_recorded_until_a_success() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let events = [UserEvent::all_done(None, Timestamp::UNIX_EPOCH)];
+        send("exit 0", root, root, &events).await;
+        assert_eq!(NotifyFailure::last(root).unwrap(), None);
+        send("echo broken >&2; exit 3", root, root, &events).await;
+        let failure = NotifyFailure::last(root).unwrap().unwrap();
+        assert_eq!(failure.error, "cannot complete the command: exit status: 3: broken");
+        send("exit 0", root, root, &events).await;
+        assert_eq!(NotifyFailure::last(root).unwrap(), None);
+    }
+
+    #[tokio::test]
     async fn claimed_event_is_not_sent() {
         let folder = tempfile::tempdir().unwrap();
         let (events, inbox) = mpsc::unbounded_channel();
         for claimed in [true, false] {
             let attempt = AttemptDir::at(folder.path().join(claimed.to_string()));
             attempt.make().unwrap();
-            assert!(!claimed || attempt.claim_event(NotifyEvent::Finished).unwrap());
+            assert!(!claimed || attempt.claim_event(AttemptEvent::Ended).unwrap());
             let reason = Some(claimed.to_string());
             let event =
                 UserEvent { event: NotifyEvent::Failed, reason, ..UserEvent::all_done(None, Timestamp::UNIX_EPOCH) };
-            events.send(Queued { event, attempt: Some(attempt) }).unwrap();
+            events.send(Queued { event, claim: Some((attempt, AttemptEvent::Ended)) }).unwrap();
         }
         drop(events);
-        run_all("cat >> received".into(), folder.path().to_owned(), inbox).await;
+        let root = folder.path().to_owned();
+        run_all("cat >> received".into(), root.clone(), root, inbox).await;
         let received = std::fs::read_to_string(folder.path().join("received")).unwrap();
         assert!(received.contains("\"reason\":\"false\"") && !received.contains("true"), "{received}");
     }

@@ -2,14 +2,16 @@
 //! the outcome. See `setup` for the setup, `turn` for one turn, and `finish` for the steps at the end of an attempt,
 //! whose order makes the record correct.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::SignalKind;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::attempt::LiveAttempt;
+use super::blocking::blocking;
 use super::finish::Finished;
 use super::isolation::SocketFolder;
 use super::process_record;
@@ -18,6 +20,7 @@ use super::startup::{SupervisorError, report_ready, run_process, separate_from_s
 use crate::attempt::assignment::Assignment;
 use crate::attempt::secrets::Secrets;
 use crate::attempt::sockets;
+use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::AttemptDir;
 use crate::backend::Backends;
 use crate::crash_point::{self, Point};
@@ -27,13 +30,14 @@ use crate::mission::outcome::Outcome;
 /// Time for which writing an outcome is retried.
 const SETTLE_CEILING: Duration = Duration::from_secs(3_600);
 
-/// Runs the process of an attempt's supervisor.
-pub fn run(root: &Path) -> ExitCode {
-    run_process(supervise(root))
+/// Runs the process of an attempt's supervisor. `on_stall` is called at the first stall, with the attempt's folder and
+/// the evidence.
+pub fn run(root: &Path, on_stall: fn(&Path, &str)) -> ExitCode {
+    run_process(supervise(root, on_stall))
 }
 
 /// Runs the attempt in this folder until its outcome. Reports that it is ready when it has claimed the attempt.
-async fn supervise(root: &Path) -> Result<(), SupervisorError> {
+async fn supervise(root: &Path, on_stall: fn(&Path, &str)) -> Result<(), SupervisorError> {
     separate_from_server()?;
     let dir = AttemptDir::at(root.to_owned());
     let mut assignment: Assignment = files::read_json(&dir.assignment())?
@@ -59,12 +63,14 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     if let Err(error) = &socket {
         tracing::warn!(%error, "cannot open the socket: servers poll the files");
     }
+    let stall = tokio::spawn(report_stall(attempt.status.subscribe(), root.to_owned(), on_stall));
     let process_record = process_record::keep(attempt.dir.processes());
     report_ready();
     crash_point::at(Point::SaidReady);
 
     let outcome = run_turns(&mut attempt).await;
     process_record.abort();
+    stall.abort();
     let dir = settle(&attempt, outcome).await?;
     crash_point::at(Point::Settled);
     // A closed connection tells the server of the end. What can take long comes after it.
@@ -72,6 +78,15 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     tokio::task::yield_now().await;
     dir.free_reserve();
     Ok(())
+}
+
+/// Waits for the first stall, and reports it beside the event loop.
+async fn report_stall(mut status: watch::Receiver<LiveStatus>, root: PathBuf, on_stall: fn(&Path, &str)) {
+    let stalled = status.wait_for(|status| status.stalled.is_some()).await;
+    let evidence = stalled.ok().and_then(|status| status.stalled.clone());
+    if let Some(evidence) = evidence {
+        blocking(move || on_stall(&root, &evidence)).await;
+    }
 }
 
 async fn run_turns(attempt: &mut LiveAttempt) -> Outcome {

@@ -139,6 +139,49 @@ fn supervisors_notify_without_server() {
 }
 
 #[test]
+fn supervisor_notifies_of_a_stall_without_server() {
+    let world = recording("stall_minutes = 0.02");
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("quiet", "burn-until ../../repo/go\nhang"));
+    until_status(&mut boss, &worker, "running");
+    boss.kill_server();
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    until("the stall", || received(&world).len() == 1);
+    let event = received(&world).remove(0);
+    assert_eq!((event["event"].as_str(), event["worker_id"].as_str()), (Some("needs_answer"), Some(&*worker)));
+    assert!(event["reason"].as_str().unwrap().starts_with("stalled: no event, no output"), "{event:#}");
+
+    // The next server does not send it again.
+    let mut boss = world.boss();
+    until("the next server sees it", || status(&mut boss, &worker)["stalled"] == true);
+    let own = create(&mut boss, mission("own", "say done"));
+    until("its own event", || received(&world).iter().any(|it| it["worker_id"] == *own));
+    assert_eq!(received(&world).iter().filter(|it| it["worker_id"] == *worker).count(), 1);
+    world.run(&["cancel", &worker]).ended(0);
+}
+
+#[test]
+fn doctor_shows_the_last_failure_until_a_success() {
+    let world = World::with("notify_command = \"test -e ../works || { echo broken >&2; exit 3; }\"");
+    let line = |world: &World| {
+        let found = world.run(&["doctor", "--json"]).json();
+        let checks = found["checks"]["place"].as_array().unwrap().clone();
+        checks.into_iter().find(|it| it["name"] == "notify")
+    };
+    assert_eq!(line(&world), None);
+    let mut boss = world.boss();
+    create(&mut boss, mission("first", "say done"));
+    until("the failure is recorded", || line(&world).is_some());
+    let found = line(&world).unwrap();
+    let message = found["message"].as_str().unwrap();
+    assert!(message.contains("cannot complete the command: exit status: 3: broken"), "{message}");
+    assert!(found["severity"] == "warn" && found["fix"][1].as_str().unwrap().starts_with("echo '{}' | "), "{found:#}");
+    std::fs::write(world.path("works"), "").unwrap();
+    create(&mut boss, mission("second", "say done"));
+    until("a success clears it", || line(&world).is_none());
+}
+
+#[test]
 fn event_of_killed_sender_reaches_next_server() {
     let world = recording("");
     let worker = end_without_server(&world, &["one"]).remove(0);

@@ -5,10 +5,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use jiff::tz::TimeZone;
 use rustix::fs::{Access, access};
 
 use super::CheckContext;
 use super::check::Finding;
+use crate::attempt::notify_failure::NotifyFailure;
 use crate::attempt::state_dir::state_file;
 use crate::cli::shell::quoted;
 use crate::cli::terminal::bytes;
@@ -88,7 +90,19 @@ pub fn state(context: &CheckContext) -> Vec<Finding> {
         );
     }
     checks.push(disk("disk", root, &context.settings));
+    checks.extend(notify(context));
     checks
+}
+
+/// Reports the last failure of the user's `notify_command`, if it is still set.
+fn notify(context: &CheckContext) -> Option<Finding> {
+    let command = context.settings.notify_command.as_deref()?;
+    let failure = NotifyFailure::last(&context.state_root).ok()??;
+    let at = failure.at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S");
+    let message = format!("notify_command failed at {at}: {}; fix it, or try it as below", failure.error);
+    let check = Finding::warn("notify", message);
+    let check = context.settings.file.as_deref().map_or(check.clone(), |file| check.fix(edit(file)));
+    Some(check.fix(format!("echo '{{}}' | sh -c {}", quoted(Path::new(command)))))
 }
 
 /// Checks the version of the state file. The check of the workers covers the journal.
