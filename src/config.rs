@@ -85,7 +85,8 @@ pub struct Settings {
     #[schemars(range(min = 0))]
     pub setup_timeout_minutes: f64,
     /// Ignored files and folders of the main worktree that new worktrees get a copy of, by their paths in it, such as a
-    /// cache. Virtual environments and folders with links that lead outside are left out.
+    /// cache. Virtual environments and folders with links that lead outside are left out. The outcome notes what is
+    /// left out or not there.
     pub seed: Vec<String>,
     /// Maximum size of such a folder where the file system cannot clone files, so that they are copied.
     pub seed_limit_mib: u64,
@@ -479,7 +480,7 @@ impl Settings {
             return Err(InvalidSettings::SetupTimeout(limit));
         }
         let mut seeds = self.repositories.values().filter_map(|it| it.seed.as_ref()).chain([&self.seed]).flatten();
-        if let Some(path) = seeds.find(|path| !is_inside(path)) {
+        if let Some(path) = seeds.find(|path| !may_be_seeded(path)) {
             return Err(InvalidSettings::Seed(path.clone()));
         }
         if let Some(path) = self.prune.iter().find(|path| !is_inside(path)) {
@@ -539,6 +540,11 @@ impl Settings {
 }
 
 /// Returns whether a path, relative to the root of a worktree, stays below that root.
+/// Returns whether a path may be copied into new worktrees. The files of git would make a copy of the repository.
+fn may_be_seeded(path: &str) -> bool {
+    is_inside(path) && Path::new(path).iter().all(|part| !part.eq_ignore_ascii_case(".git"))
+}
+
 fn is_inside(path: &str) -> bool {
     let mut parts = Path::new(path).components().peekable();
     parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))

@@ -47,7 +47,7 @@ pub enum InvalidSettings {
     StallMinutes(f64),
     #[error("setup_timeout_minutes = {0} is not a time")]
     SetupTimeout(f64),
-    #[error("seed names {0:?}, which is not in a worktree")]
+    #[error("seed names {0:?}, which is no path of files in a worktree")]
     Seed(String),
     #[error("prune names {0:?}, which is not a path inside a worktree")]
     Prune(String),
@@ -120,7 +120,7 @@ impl Hinted for InvalidSettings {
             ],
             Self::StallMinutes(_) => vec![Hint::to("give a number of minutes, or 0 for never")],
             Self::SetupTimeout(_) => vec![Hint::to("give a number of minutes")],
-            Self::Seed(_) => vec![Hint::to("give a path in the main worktree, relative to its root")],
+            Self::Seed(_) => vec![Hint::to("give a path in the main worktree, relative to its root and outside .git")],
             Self::Prune(_) => {
                 vec![Hint::to("give the name of a folder, or a path relative to the root of a worktree")]
             }

@@ -31,7 +31,7 @@ type Reason = String;
 pub struct Seeded {
     /// The paths that now exist in the worktree. An interrupted creation may have copied some of them before.
     pub there: Vec<String>,
-    /// The paths that were left out, with the reasons. A path that the main checkout does not have is not among them.
+    /// The paths that were left out, with the reasons.
     pub left_out: Vec<String>,
 }
 
@@ -42,6 +42,7 @@ pub fn seed(repo: &Repository, worktree: &Path, paths: &[String], limit: u64) ->
     let Some(main) = &repo.main_worktree else { return Ok(result) };
     for path in paths {
         if main.join(path).symlink_metadata().is_err() {
+            result.left_out.push(format!("{path}: the main checkout does not have it"));
             continue;
         }
         let is_ignored = repo.read().args(["check-ignore", "--quiet", "--"]).arg(path).succeeds()?;
@@ -197,7 +198,7 @@ mod tests {
         fs::set_permissions(&run, fs::Permissions::from_mode(0o755)).unwrap();
         symlink("a/run", fixture.root().join("cache/link")).unwrap();
         let made = fixture.worktree("work");
-        assert_eq!(seeded(&fixture, &made.path, &["cache", "absent"]), Vec::<String>::new());
+        assert_eq!(seeded(&fixture, &made.path, &["cache", "absent"]), ["absent: the main checkout does not have it"]);
         let copy = made.path.join("cache/a/run");
         let (one, other) = (run.metadata().unwrap(), copy.metadata().unwrap());
         assert_eq!((one.mode(), one.modified().unwrap()), (other.mode(), other.modified().unwrap()));
