@@ -171,7 +171,7 @@ fn limits_go_to_the_settings_file() {
     home.setup(&["codex", "--remove"]);
     assert!(home.read(file).contains("max_workers = 3"));
 
-    let amounts = ["-1", "-0.5", "nan", "inf", "1e400", "0", "x"];
+    let amounts = ["-1", "-0.5", "nan", "-nan", "inf", "-inf", "-infinity", "1e400", "0", "-0", "x"];
     let amounts = amounts.map(|wrong| ("--max-cost-usd", wrong, ": give an amount of US dollars above 0"));
     let workers = ["0", "-1", "x"].map(|wrong| ("--max-workers", wrong, ": "));
     for (option, wrong, says) in amounts.into_iter().chain(workers) {
