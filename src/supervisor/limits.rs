@@ -169,6 +169,22 @@ mod tests {
     }
 
     #[test]
+    fn excluded_time_extends_the_deadline() {
+        let began = Instant::now();
+        let mut limits = WorkerLimits {
+            deadline: began + Duration::from_secs(60),
+            max_cost_usd: None,
+            max_tokens: None,
+            max_output: 0,
+            stall_after: None,
+            output: Default::default(),
+            activity: Activity { at: began, checked: began, output: 0, cpu: Duration::ZERO },
+        };
+        limits.extend(Duration::from_secs(600));
+        assert_eq!(limits.deadline, began + Duration::from_secs(660));
+    }
+
+    #[test]
     fn idle_cpu_time_does_not_add_up() {
         let idle: Vec<(u64, u64)> = (1..=60).map(|step| (0, step * 100)).collect();
         assert_eq!(silences(&idle).last(), Some(&1_200));
