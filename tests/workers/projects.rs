@@ -1,4 +1,4 @@
-//! Real projects of npm, Cargo and Python, whose tests pass only in a worktree that was set up. Without the setup the
+//! Real projects of npm, Cargo, Python and uv, whose tests pass only in a worktree that was set up. Without the setup the
 //! cause is named; with it the work is verified and merged.
 
 use std::fs;
@@ -134,10 +134,7 @@ async fn python_project_gets_a_virtual_environment_of_its_own() {
         &[
             (".gitignore", ".venv/\n"),
             ("requirements.txt", "--no-index\n--find-links wheels\ndemo==1.0\n"),
-            (
-                "check.py",
-                "import demo, os, sys\nassert demo.answer == 42\nassert sys.prefix == os.path.realpath('.venv'), sys.prefix\n",
-            ),
+            ("check.py", CHECK),
         ],
     );
     make_wheel(&world.repo().join("wheels"));
@@ -154,6 +151,48 @@ async fn python_project_gets_a_virtual_environment_of_its_own() {
     assert!(notes.iter().any(|note| note.contains(".venv is a virtual environment")), "{notes:?}");
     merge(&server, &id, verify).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uv_project_is_synchronized_from_its_lock_file() {
+    if lacks("uv", &["--version"]) {
+        return;
+    }
+    let world = World::new();
+    write(
+        &world,
+        &[
+            (".gitignore", ".venv/\n"),
+            (
+                "pyproject.toml",
+                "[project]\nname = \"app\"\nversion = \"1.0.0\"\nrequires-python = \">=3.8\"\ndependencies = \
+                 [\"demo==1.0\"]\n[tool.uv]\nno-index = true\nfind-links = [\"wheels\"]\n",
+            ),
+            ("check.py", CHECK),
+        ],
+    );
+    make_wheel(&world.repo().join("wheels"));
+    let cache = world.path("uv-cache").display().to_string();
+    let uv = |line: &str| format!("uv {line} --offline --no-managed-python --quiet --cache-dir '{cache}'");
+    shell(&world, &uv("lock"));
+    shell(&world, &uv("sync"));
+    commit(&world);
+
+    let verify = ".venv/bin/python check.py";
+    let (_, without) = run(&world.server(Some("boss")), "without", verify).await;
+    assert!(
+        matches!(&without, Verification::CouldNotRun { why } if why.contains(".venv/bin/python: not found")),
+        "{without:?}"
+    );
+    let server = world.server_with(Some("boss"), with_setup(&world, &uv("sync --locked")));
+    let (id, with) = run(&server, "with", verify).await;
+    assert!(matches!(with, Verification::Passed { .. }), "{with:?}");
+    merge(&server, &id, verify).await;
+}
+
+/// Checks that the module of [`make_wheel`] is installed in a virtual environment of this place.
+const CHECK: &str = "import demo, os, sys\n\
+                     assert demo.answer == 42\n\
+                     assert sys.prefix == os.path.realpath('.venv'), sys.prefix\n";
 
 /// Writes a wheel with one module, as `pip wheel` would.
 fn make_wheel(folder: &Path) {
