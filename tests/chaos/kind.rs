@@ -21,6 +21,9 @@ pub enum Kind {
     Hangs,
     /// Leaves a daemon and a child, and ignores SIGTERM.
     HangsStubbornly,
+    /// The next two are agents of the Agent Client Protocol.
+    AgentCommits,
+    AgentHangs,
     /// Races for one task with the next two, see [`RACE`].
     RacesQuickly,
     RacesSlowly,
@@ -30,7 +33,7 @@ pub enum Kind {
 /// The racers of one race. They get the same prompt, and identify themselves by their worktrees.
 pub const RACE: [Kind; 3] = [Kind::RacesQuickly, Kind::RacesSlowly, Kind::RacesAndHangs];
 
-pub const KINDS: [Kind; 12] = [
+pub const KINDS: [Kind; 14] = [
     Kind::Commits,
     Kind::CommitsSlowly,
     Kind::OwnBranch,
@@ -43,6 +46,8 @@ pub const KINDS: [Kind; 12] = [
     Kind::VerifyFails,
     Kind::Hangs,
     Kind::HangsStubbornly,
+    Kind::AgentCommits,
+    Kind::AgentHangs,
 ];
 
 impl Kind {
@@ -62,6 +67,7 @@ impl Kind {
             }
             Kind::RacesQuickly | Kind::RacesSlowly | Kind::RacesAndHangs => mission["verify_command"] = json!("true"),
             Kind::VerifyFails => mission["verify_command"] = json!("exit 7"),
+            Kind::AgentCommits | Kind::AgentHangs => mission["backend"] = json!("agent"),
             _ => {}
         }
         mission
@@ -73,7 +79,7 @@ impl Kind {
         let work = format!("session s\nwrite {request}.txt done\ntrace {trace} wrote\n");
         let end = format!("trace {trace} end\nsay done");
         match self {
-            Kind::Commits | Kind::OwnBranch | Kind::VerifyPasses | Kind::VerifyFails => {
+            Kind::Commits | Kind::OwnBranch | Kind::VerifyPasses | Kind::VerifyFails | Kind::AgentCommits => {
                 format!("{first}{work}commit work\n{end}")
             }
             Kind::CommitsSlowly => format!("{first}{work}sleep 0.3\ncommit work\n{end}"),
@@ -81,7 +87,7 @@ impl Kind {
             Kind::Fails | Kind::FailsTwice => format!("{first}session s\nsleep 0.1\nresult error it is hard"),
             Kind::Crashes => format!("{first}sleep 0.1\nexit 3"),
             Kind::FailsOnce => format!("{first}session s\nfail-once {trace}-{request}\n{work}commit work\n{end}"),
-            Kind::Hangs => format!("{first}{work}hang"),
+            Kind::Hangs | Kind::AgentHangs => format!("{first}{work}hang"),
             Kind::RacesQuickly | Kind::RacesSlowly | Kind::RacesAndHangs => race_script(task, trace_file),
             Kind::HangsStubbornly => format!("{first}{work}daemon 600\nchild 600\nignore-term\nhang"),
         }
@@ -90,7 +96,7 @@ impl Kind {
     pub fn ending(self) -> &'static str {
         match self {
             Kind::Fails | Kind::Crashes | Kind::FailsTwice | Kind::VerifyFails => "failed",
-            Kind::Hangs | Kind::HangsStubbornly | Kind::RacesAndHangs => "cancelled",
+            Kind::Hangs | Kind::HangsStubbornly | Kind::AgentHangs | Kind::RacesAndHangs => "cancelled",
             _ => "completed",
         }
     }
@@ -101,7 +107,7 @@ impl Kind {
     }
 
     pub fn hangs(self) -> bool {
-        matches!(self, Kind::Hangs | Kind::HangsStubbornly | Kind::RacesAndHangs)
+        self.ending() == "cancelled"
     }
 
     /// Returns whether the winner of a race may cancel it at any moment.

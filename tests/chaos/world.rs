@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::git::try_git;
 use crate::support::processes::{processes_in, until_none_in};
-use crate::support::sandbox::Sandbox;
+use crate::support::sandbox::{Sandbox, fake_cli};
 pub use crate::support::wait::CEILING;
 
 pub struct World {
@@ -27,7 +27,9 @@ impl Deref for World {
 impl World {
     pub fn new() -> Self {
         let sandbox = Sandbox::prefixed("chaos-");
-        sandbox.write_settings("max_workers = 6", &["fake", "other"]);
+        let agent =
+            format!("[[custom]]\nname = \"agent\"\nprogram = {:?}\nargs = [\"--acp\"]\noutput = \"acp\"\n", fake_cli());
+        sandbox.write_settings(&format!("max_workers = 6\n{agent}"), &["fake", "other"]);
         Self { sandbox }
     }
 

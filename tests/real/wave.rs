@@ -1,6 +1,7 @@
-//! One boss leads all four CLIs at once: it creates a batch, waits until all have settled, and merges.
+//! One boss leads all four CLIs and an agent of the Agent Client Protocol at once: it creates a batch, waits until all have settled, and merges.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -9,11 +10,13 @@ use crate::real_cli::Cli;
 use crate::world::{self, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn work_of_four_clis_is_merged() {
-    world::with(Cli::Claude, leads_all_four).await;
+async fn work_of_four_clis_and_an_agent_is_merged() {
+    let agent = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")).with_file_name("examples/fake-cli");
+    let settings = format!("[[custom]]\nname = \"agent\"\nprogram = {agent:?}\nargs = [\"--acp\"]\noutput = \"acp\"\n");
+    world::with_settings(Cli::Claude, &settings, leads_all).await;
 }
 
-async fn leads_all_four(world: &World) {
+async fn leads_all(world: &World) {
     let status = world.call("get_backend_status", json!({})).await;
     for cli in Cli::ALL {
         let known = find(&status["backends"], "backend", world::backend(cli));
@@ -22,16 +25,19 @@ async fn leads_all_four(world: &World) {
         assert_ne!(known["authenticated"], "no", "{known:#}");
     }
 
-    let missions = Cli::ALL.map(|cli| {
+    let missions = Cli::ALL.into_iter().map(|cli| {
         let file = format!("{}.txt", cli.program());
         let commit = format!("git add {file} && git commit -qm 'add {file}'");
         world::mission(cli, &Script::new().write(&file, "x\n").run(&commit).say("committed"))
     });
+    let script = "FAKE:\nwrite agent.txt x\ncommit add agent.txt\nsay committed";
+    let agent = json!({"title": "try", "backend": "agent", "prompt": script});
+    let missions: Vec<Value> = missions.chain([agent]).collect();
     let created = world.call("batch_create_workers", json!({"workers": missions})).await;
-    assert_eq!((&created["created"], &created["failed"]), (&json!(4), &json!(0)), "{created:#}");
+    assert_eq!((&created["created"], &created["failed"]), (&json!(5), &json!(0)), "{created:#}");
 
     let mut workers = BTreeSet::new();
-    while workers.len() < 4 {
+    while workers.len() < 5 {
         let answer = world.next_report().await;
         assert_eq!(answer["status"], "settled", "{answer:#}");
         for worker in answer["settled"].as_array().expect("a list") {
@@ -48,7 +54,7 @@ async fn leads_all_four(world: &World) {
         let merged = world.call("integrate_worker", json!({"worker_id": worker})).await;
         assert_eq!((&merged["status"], &merged["integrated"]), (&json!("merged"), &json!([worker])), "{merged:#}");
     }
-    assert_eq!(world.git(&["ls-files"]), "README\nclaude.txt\ncodex.txt\ngemini.txt\nopencode.txt");
+    assert_eq!(world.git(&["ls-files"]), "README\nagent.txt\nclaude.txt\ncodex.txt\ngemini.txt\nopencode.txt");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
 }
 

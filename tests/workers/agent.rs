@@ -206,6 +206,31 @@ async fn unusual_but_working_agents_complete() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agent_races_and_is_a_fallback() {
+    let world = World::new();
+    let server = agent(&world);
+    let script = "run case \"$PWD\" in *-slow) sleep 600;; esac\nwrite a.txt x\ncommit a\nsay done";
+    let racers = [("fake", "slow"), ("agent", "quick")].map(|(backend, title)| Draft {
+        backend: backend.into(),
+        task_id: Some("race".into()),
+        ..mission(title, script)
+    });
+    let racers = server.create_race(racers.to_vec()).await;
+    let racers: Vec<String> = racers.into_iter().map(|made| made.expect("an accepted racer")).collect();
+    server.until(&racers[1], "completed").await;
+    server.until(&racers[0], "cancelled").await;
+    for (first, then) in [("fake", "agent"), ("agent", "fake")] {
+        let script = format!("fail-once {}\nwrite {first}.txt x\ncommit work\nsay done", world.path(first).display());
+        let draft = Draft { fallback_backends: vec![then.into()], max_attempts: 2, ..on(first, &script) };
+        let id = server.create_one(draft).await;
+        server.until(&id, "completed").await;
+        let worker = server.orchestrator.get(&id).await.unwrap().worker;
+        let tried: Vec<&str> = worker.settled.iter().map(|attempt| attempt.backend.as_str()).collect();
+        assert_eq!(tried, [first, then]);
+    }
+}
+
 /// Waits for the limit of a minute.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agent_that_never_answers_could_not_start() {
