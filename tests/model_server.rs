@@ -6,6 +6,7 @@ mod model_server;
 use std::collections::HashMap;
 
 use model_server::script::{Answer, answer_at, steps_named_in, with_ids};
+use model_server::tools::{Input, call_for};
 use model_server::{Conversation, Dialect, Script, Step};
 use serde_json::json;
 
@@ -104,6 +105,37 @@ fn message_after_an_interrupt_is_a_user_message() {
     ]});
     let conversation = Conversation::read(Dialect::Anthropic, &body);
     assert_eq!(conversation.last_user_message(), Some(("do that", vec![])));
+}
+
+#[test]
+fn elements_of_agents_are_no_user_message() {
+    let body = json!({"messages": [
+        {"role": "user", "content": "<current_datetime>today</current_datetime>\n\ndo it\n<environment_details>x"},
+    ]});
+    let conversation = Conversation::read(Dialect::Chat, &body);
+    assert_eq!(conversation.last_user_message(), Some(("do it", vec![])));
+}
+
+#[test]
+fn each_agent_gets_calls_of_its_own_tools() {
+    let step = Step::Write { path: "a.txt".into(), content: "x".into() };
+    let called = |tools: &[&str]| {
+        let tools: Vec<_> = tools.iter().map(|name| json!({"function": {"name": name}})).collect();
+        let system = "I'm currently working in the directory: /work\nHere is its content";
+        let body = json!({"messages": [{"role": "system", "content": system}], "tools": tools});
+        let call = call_for(Dialect::Chat, &Conversation::read(Dialect::Chat, &body), &step).expect("a call");
+        let Input::Json(arguments) = call.input else { panic!("it is JSON") };
+        (call.name, arguments)
+    };
+    let cases = [
+        (&["run_shell_command", "write_file"][..], "write_file", json!({"file_path": "/work/a.txt", "content": "x"})),
+        (&["bash", "run_typescript", "write_file"], "write_file", json!({"path": "a.txt", "content": "x"})),
+        (&["bash", "create"], "create", json!({"path": "a.txt", "file_text": "x"})),
+        (&["bash", "write"], "write", json!({"filePath": "a.txt", "content": "x"})),
+    ];
+    for (tools, name, arguments) in cases {
+        assert_eq!(called(tools), (name.to_owned(), arguments));
+    }
 }
 
 #[test]

@@ -12,7 +12,8 @@ pub enum Dialect {
     Responses,
     /// `POST /v1beta/models/<model>:streamGenerateContent`: Gemini CLI.
     Gemini,
-    /// `POST /v1/chat/completions`: OpenCode with `@ai-sdk/openai-compatible`.
+    /// `POST /v1/chat/completions`: OpenCode with `@ai-sdk/openai-compatible`, and most agents of the Agent Client
+    /// Protocol.
     Chat,
 }
 
@@ -32,7 +33,15 @@ pub struct Conversation {
     pub turns: Vec<Turn>,
     /// The names of the tools that the CLI offers. A side request, such as one for a title, has none.
     pub tools: Vec<String>,
+    /// The working directory, for a CLI whose file tool accepts only absolute paths: Qwen Code.
+    pub directory: Option<String>,
 }
+
+/// The words before the working directory in the instructions of Qwen Code.
+const DIRECTORY: &str = "I'm currently working in the directory: ";
+
+/// Elements that a CLI inserts into user messages: Claude Code, Copilot, Kilo.
+const ELEMENTS_OF_CLI: [&str; 3] = ["system-reminder", "current_datetime", "environment_details"];
 
 /// Prefixes of texts that a CLI inserts into the conversation with the role `user`.
 const INSERTED_BY_CLI: [&str; 7] = [
@@ -155,6 +164,7 @@ impl Conversation {
 
     fn read_chat(&mut self, body: &Value) {
         for message in items(body, "messages") {
+            self.read_directory(&message["content"]);
             match message["role"].as_str() {
                 Some("assistant") => {
                     self.model(None);
@@ -169,6 +179,14 @@ impl Conversation {
         }
     }
 
+    fn read_directory(&mut self, content: &Value) {
+        if self.directory.is_none() {
+            let text = text_of(content);
+            let after = text.split_once(DIRECTORY).and_then(|(_, after)| after.lines().next());
+            self.directory = after.map(|line| line.trim().to_owned());
+        }
+    }
+
     /// Adds a part of an answer of the model. Consecutive parts are one answer.
     fn model(&mut self, tool: Option<&str>) {
         if !matches!(self.turns.last(), Some(Turn::Model { .. })) {
@@ -180,7 +198,7 @@ impl Conversation {
     }
 
     fn user(&mut self, text: &str) {
-        let text = without_reminders(text);
+        let text = without_insertions(text);
         let text = text.trim();
         if !text.is_empty() && !is_inserted(text) {
             self.turns.push(Turn::User(text.to_owned()));
@@ -233,15 +251,18 @@ fn text_of(content: &Value) -> String {
     blocks_of(content).iter().filter_map(text).collect::<Vec<_>>().join("\n")
 }
 
-/// Removes the `<system-reminder>` blocks that Claude Code inserts into user messages.
-fn without_reminders(text: &str) -> String {
-    const OPEN: &str = "<system-reminder>";
-    const CLOSE: &str = "</system-reminder>";
+/// Removes the elements that a CLI inserts into user messages.
+fn without_insertions(text: &str) -> String {
+    ELEMENTS_OF_CLI.iter().fold(text.to_owned(), |text, name| without_element(&text, name))
+}
+
+fn without_element(text: &str, name: &str) -> String {
+    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
     let mut kept = String::new();
     let mut rest = text;
-    while let Some(start) = rest.find(OPEN) {
+    while let Some(start) = rest.find(&open) {
         kept.push_str(&rest[..start]);
-        rest = rest[start..].split_once(CLOSE).map_or("", |(_, after)| after);
+        rest = rest[start..].split_once(&close).map_or("", |(_, after)| after);
     }
     kept + rest
 }

@@ -1,4 +1,4 @@
-//! A scripted model on 127.0.0.1 for the four real CLIs, so that they run without an account.
+//! A scripted model on 127.0.0.1 for the real CLIs, so that they run without an account.
 //!
 //! It supports four dialects (see [`Dialect`]). The prompt has the script of the model (see [`Script`]). The next step
 //! depends on the conversation in each request, so resumed sessions and restarted CLIs continue. The answer to a user

@@ -62,8 +62,10 @@ pub fn error_body(dialect: Dialect, failure: &Failure) -> Value {
     };
     let word = |usual: &str| failure.kind.clone().unwrap_or_else(|| usual.to_owned());
     let message = match (failure.status, dialect) {
-        // Codex reports only the message, so it must be the real one.
-        (404, Dialect::Responses) => "The model `scripted` does not exist or you do not have access to it.".to_owned(),
+        // Codex and Qwen Code report only the message, so it must be the real one.
+        (404, Dialect::Responses | Dialect::Chat) => {
+            "The model `scripted` does not exist or you do not have access to it.".to_owned()
+        }
         (status, _) => format!("scripted failure {status}"),
     };
     match dialect {

@@ -21,6 +21,8 @@ pub enum Input {
 
 /// The longest timeout that each shell tool accepts, so that the CLI's default does not end a scripted `sleep`.
 const TEN_MINUTES_IN_MS: u64 = 600_000;
+/// The longest timeout that the shell tool of Mistral Vibe accepts.
+const FIVE_MINUTES_IN_S: u64 = 300;
 /// Codex returns a command's output after at most this time, and the model then polls for more.
 const CODEX_YIELD_MS: u64 = 30_000;
 
@@ -68,6 +70,10 @@ fn run(dialect: Dialect, conversation: &Conversation, command: &str) -> ToolCall
     let timed = json!({"command": command, "description": "scripted command", "timeout": TEN_MINUTES_IN_MS});
     match dialect {
         Dialect::Anthropic => json_call("Bash", timed),
+        Dialect::Chat if offers(conversation, "run_shell_command") => json_call("run_shell_command", timed),
+        Dialect::Chat if is_of_vibe(conversation) => {
+            json_call("bash", json!({"command": command, "timeout_seconds": FIVE_MINUTES_IN_S}))
+        }
         Dialect::Chat => json_call("bash", timed),
         Dialect::Gemini => json_call("run_shell_command", described),
         Dialect::Responses => {
@@ -84,6 +90,14 @@ fn write(dialect: Dialect, conversation: &Conversation, path: &str, content: &st
     match dialect {
         Dialect::Anthropic => json_call("Write", json!({"file_path": path, "content": content})),
         Dialect::Gemini => json_call("write_file", json!({"file_path": path, "content": content})),
+        Dialect::Chat if is_of_vibe(conversation) => json_call("write_file", json!({"path": path, "content": content})),
+        Dialect::Chat if offers(conversation, "write_file") => {
+            let directory = conversation.directory.as_deref().unwrap_or("/the directory is unknown");
+            json_call("write_file", json!({"file_path": format!("{directory}/{path}"), "content": content}))
+        }
+        Dialect::Chat if offers(conversation, "create") => {
+            json_call("create", json!({"path": path, "file_text": content}))
+        }
         Dialect::Chat => json_call("write", json!({"filePath": path, "content": content})),
         Dialect::Responses => {
             let patch = add_file_patch(path, content);
@@ -98,8 +112,16 @@ fn write(dialect: Dialect, conversation: &Conversation, path: &str, content: &st
 /// Returns whether the model is in code mode: most models of Codex get a single tool `exec`, whose JavaScript calls
 /// others.
 fn in_code_mode(conversation: &Conversation) -> bool {
-    let offers = |name: &str| conversation.tools.iter().any(|tool| tool == name);
-    offers("exec") && !offers("exec_command")
+    offers(conversation, "exec") && !offers(conversation, "exec_command")
+}
+
+/// Returns whether the CLI is Mistral Vibe, whose tools refuse unknown arguments.
+fn is_of_vibe(conversation: &Conversation) -> bool {
+    offers(conversation, "run_typescript")
+}
+
+fn offers(conversation: &Conversation, name: &str) -> bool {
+    conversation.tools.iter().any(|tool| tool == name)
 }
 
 fn code(script: &str) -> ToolCall {
