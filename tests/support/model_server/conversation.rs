@@ -40,6 +40,9 @@ pub struct Conversation {
 /// The words before the working directory in the instructions of Qwen Code.
 const DIRECTORY: &str = "I'm currently working in the directory: ";
 
+/// The words before a message that Qwen Code has taken during a tool call.
+const DURING_TOOL_OF_QWEN: &str = "[User message received during tool execution]: ";
+
 /// Elements that a CLI inserts into user messages: Claude Code, Copilot, Kilo.
 const ELEMENTS_OF_CLI: [&str; 3] = ["system-reminder", "current_datetime", "environment_details"];
 
@@ -117,20 +120,17 @@ impl Conversation {
                         self.turns.push(Turn::ToolResult(text_of(&block["content"])));
                     }
                     let words = blocks.iter().map(text_of).filter(|text| !is_inserted(text));
-                    self.user(&words.collect::<Vec<_>>().join("\n"));
+                    let words = words.collect::<Vec<_>>().join("\n");
+                    self.user(message_during_turn(&words).unwrap_or(&words));
                 }
-                Some("system") => self.read_message_during_turn(&text_of(&message["content"])),
+                Some("system") => {
+                    let words = text_of(&message["content"]);
+                    if let Some(said) = message_during_turn(&words) {
+                        self.user(said);
+                    }
+                }
                 _ => {}
             }
-        }
-    }
-
-    /// Reads a user message during a turn, which Claude Code sends as a system message.
-    fn read_message_during_turn(&mut self, text: &str) {
-        const BEFORE: &str = "The user sent a new message while you were working:\n";
-        const AFTER: &str = "\n\nThis is how Claude Code surfaces";
-        if let Some((_, said)) = text.split_once(BEFORE) {
-            self.user(said.split(AFTER).next().unwrap_or(said));
         }
     }
 
@@ -200,6 +200,7 @@ impl Conversation {
     fn user(&mut self, text: &str) {
         let text = without_insertions(text);
         let text = text.trim();
+        let text = text.strip_prefix(DURING_TOOL_OF_QWEN).unwrap_or(text);
         if !text.is_empty() && !is_inserted(text) {
             self.turns.push(Turn::User(text.to_owned()));
         }
@@ -209,6 +210,14 @@ impl Conversation {
 fn is_inserted(text: &str) -> bool {
     let starts_with = |start: &&str| text.starts_with(*start);
     INSERTED_BY_CLI.iter().any(starts_with)
+}
+
+/// Returns the user message in what Claude Code sends of it during a turn.
+fn message_during_turn(text: &str) -> Option<&str> {
+    const BEFORE: &str = "The user sent a new message while you were working:\n";
+    const AFTER: &str = "\n\nThis is how Claude Code surfaces";
+    let (_, said) = text.split_once(BEFORE)?;
+    said.split(AFTER).next()
 }
 
 /// Returns whether this is a tool of Codex that polls a running command.

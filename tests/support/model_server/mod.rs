@@ -30,6 +30,9 @@ pub use script::{Failure, Script, Step};
 use stream::{Spoken, error_body, stream, whole};
 use tools::{ToolCall, call_for, poll_running_command};
 
+/// The beginning of a side request of Codex that has tools: it asks for a title of the quoted prompt.
+const TITLE_OF_CODEX: &str = "Your task is to generate a very short title";
+
 /// One received request.
 #[derive(Debug, Clone)]
 pub struct Recorded {
@@ -135,7 +138,7 @@ impl Shared {
         let Some((message, results)) = conversation.last_user_message() else {
             return speak("no user message".into());
         };
-        if conversation.tools.is_empty() {
+        if conversation.tools.is_empty() || message.starts_with(TITLE_OF_CODEX) {
             return speak("side answer".into());
         }
         let mut state = self.lock();

@@ -66,6 +66,7 @@ pub fn error_body(dialect: Dialect, failure: &Failure) -> Value {
         (404, Dialect::Responses | Dialect::Chat) => {
             "The model `scripted` does not exist or you do not have access to it.".to_owned()
         }
+        (404, Dialect::Gemini) => "models/scripted is not found for API version v1beta.".to_owned(),
         (status, _) => format!("scripted failure {status}"),
     };
     match dialect {
