@@ -16,6 +16,8 @@ macro_rules! with_each_cli {
 }
 
 mod acp;
+#[path = "../support/acp_agents.rs"]
+mod acp_agents;
 #[path = "../support/boss.rs"]
 mod boss;
 mod boss_loop;

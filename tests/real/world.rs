@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::acp_agents::{Agent, point_agents_at};
 use crate::boss::Boss;
 use crate::model_server::{ModelServer, Recorded, Script};
 use crate::real_cli::{Cli, ScratchHome, skipped};
@@ -35,15 +36,27 @@ pub async fn with_settings(cli: Cli, settings: &str, test: impl AsyncFnOnce(&Wor
     if skipped() {
         return;
     }
-    let world = World::new(cli, settings).await;
+    let world = World::new(cli, settings, |_, _| {}).await;
+    test(&world).await;
+    world.end().await;
+}
+
+/// Runs a test in a world that has the agents of the Agent Client Protocol, unless this one is not installed.
+pub async fn with_agent(agent: Agent, test: impl AsyncFnOnce(&World)) {
+    if agent.skipped() {
+        return;
+    }
+    let world = World::new(Cli::Claude, "", point_agents_at).await;
     test(&world).await;
     world.end().await;
 }
 
 impl World {
-    async fn new(cli: Cli, settings: &str) -> Self {
+    /// Creates a world. `prepare` completes the home, given the URL of the model.
+    async fn new(cli: Cli, settings: &str, prepare: impl FnOnce(&mut ScratchHome, &str)) -> Self {
         let model = ModelServer::start();
-        let home = home(&model);
+        let mut home = home(&model);
+        prepare(&mut home, &model.url());
         let mut world = Self { cli, model, home, boss: None };
         fs::create_dir(world.repo()).expect("a new folder in the scratch home");
         world.git(&["init", "-q", "-b", "main"]);
@@ -137,6 +150,13 @@ impl World {
     pub fn attempt_file(&self, worker: &str, attempt: u32, file: &str) -> Value {
         let folder = self.repo().join(".orchestrator/workers").join(worker).join("attempts").join(attempt.to_string());
         serde_json::from_slice(&fs::read(folder.join(file)).expect("a file of the attempt")).expect("valid JSON")
+    }
+
+    /// Kills the supervisor of an attempt.
+    pub fn kill_supervisor(&self, worker: &str, attempt: u32) {
+        let status = self.attempt_file(worker, attempt, "status.json");
+        let pid = status["supervisor"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        kill_process(pid.expect("a pid"), Signal::KILL).expect("a live process");
     }
 
     /// Waits until the worker has created this file in its worktree.

@@ -180,7 +180,7 @@ plugins = false
         self.set("OPENCODE_DISABLE_AUTOUPDATE", "1");
     }
 
-    fn write(&self, path: &str, content: &str) {
+    pub fn write(&self, path: &str, content: &str) {
         let path = self.path().join(path);
         let parent = path.parent().expect("a file in the scratch home");
         fs::create_dir_all(parent).expect("a new directory in the scratch home");

@@ -1,0 +1,36 @@
+//! Agents of the Agent Client Protocol as workers. Each test runs with each agent that is installed.
+//!
+//! A change must pass with Gemini CLI, OpenCode, Qwen Code and Copilot CLI. The others are installed by hand and by the
+//! nightly workflow (`tests/real/agents`).
+
+/// Defines a test for each of these agents from a function that takes a world and an agent.
+macro_rules! with_each_agent {
+    ($test:ident: $($agent:ident)*) => {
+        mod $test {
+            use crate::acp_agents::Agent;
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[allow(non_snake_case)]
+            async fn $agent() {
+                let agent = Agent::$agent;
+                crate::world::with_agent(agent, async |world| super::$test(world, agent).await).await;
+            })*
+        }
+    };
+}
+
+mod cancel;
+mod custom;
+mod failures;
+mod permissions;
+mod resume;
+mod work;
+
+use serde_json::{Value, json};
+
+use crate::acp_agents::Agent;
+
+/// Returns the fields of a mission for this agent.
+fn with(agent: Agent) -> Value {
+    json!({"backend": agent.backend(), "model_override": agent.model()})
+}
