@@ -82,14 +82,16 @@ fn text_by_claude_code_is_no_user_message() {
 #[test]
 fn message_during_a_turn_is_a_user_message() {
     let said = "The user sent a new message while you were working:\nstop it\n\nThis is how Claude Code surfaces it";
-    let body = json!({"messages": [
-        {"role": "user", "content": "do it"},
-        {"role": "assistant", "content": [{"type": "tool_use", "name": "Bash"}]},
-        {"role": "user", "content": [{"type": "tool_result", "content": "ok"}]},
-        {"role": "system", "content": [{"type": "text", "text": said}]},
-    ]});
-    let conversation = Conversation::read(Dialect::Anthropic, &body);
-    assert_eq!(conversation.last_user_message(), Some(("stop it", vec![])));
+    for role in ["user", "system"] {
+        let body = json!({"messages": [
+            {"role": "user", "content": "do it"},
+            {"role": "assistant", "content": [{"type": "tool_use", "name": "Bash"}]},
+            {"role": "user", "content": [{"type": "tool_result", "content": "ok"}]},
+            {"role": role, "content": [{"type": "text", "text": said}]},
+        ]});
+        let conversation = Conversation::read(Dialect::Anthropic, &body);
+        assert_eq!(conversation.last_user_message(), Some(("stop it", vec![])), "{role}");
+    }
 }
 
 #[test]

@@ -199,7 +199,7 @@ impl Conversation {
 
     fn user(&mut self, text: &str) {
         let text = without_insertions(text);
-        let text = text.trim();
+        let text = message_during_turn(&text).unwrap_or(&text).trim();
         let text = text.strip_prefix(DURING_TOOL_OF_QWEN).unwrap_or(text);
         if !text.is_empty() && !is_inserted(text) {
             self.turns.push(Turn::User(text.to_owned()));
