@@ -270,7 +270,7 @@ fn every_tool_name_fits_with_each_clients_prefix() {
     let plugin = manifest["name"].as_str().expect("a name");
     let servers = manifest["mcpServers"].as_object().expect("servers").keys();
     let server = env!("CARGO_PKG_NAME");
-    // The prefixes of Claude Code 2.1.330, Codex 0.169.0, Gemini CLI 0.61.0 and OpenCode 1.18.33.
+    // The prefixes of Claude Code, Codex, Gemini CLI and OpenCode.
     let mut prefixes: Vec<String> = servers.map(|name| format!("mcp__plugin_{plugin}_{name}__")).collect();
     prefixes.extend([format!("mcp__{server}__"), format!("mcp_{server}_"), format!("{server}_")]);
     let codex = codex_manifest();

@@ -1,5 +1,5 @@
-//! The backend for Claude Code (tested with 2.1.330). It uses stream-json in both directions and keeps stdin open, so
-//! that messages reach a running turn. The command lines are here; `claude_code/stream.rs` decodes the output.
+//! The backend for Claude Code. It uses stream-json in both directions and keeps stdin open, so that messages reach a
+//! running turn. The command lines are here; `claude_code/stream.rs` decodes the output.
 
 mod failures;
 mod stream;

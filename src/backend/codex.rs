@@ -1,6 +1,5 @@
-//! The backend for Codex CLI (tested with 0.169.0), which runs as `codex exec --json` and `codex exec resume`. It reads
-//! its prompt once, so messages wait for the end of a turn. The command lines are here; `codex/stream.rs` decodes the
-//! output.
+//! The backend for Codex CLI, which runs as `codex exec --json` and `codex exec resume`. It reads its prompt once, so
+//! messages wait for the end of a turn. The command lines are here; `codex/stream.rs` decodes the output.
 
 mod stream;
 

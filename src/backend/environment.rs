@@ -8,8 +8,8 @@ use std::path::Path;
 
 use super::Turn;
 
-/// Variables that Claude Code 2.1.330, Codex 0.169.0, Gemini CLI 0.61.0 and OpenCode 1.18.33 set for their children.
-/// With the boss's messaging token a worker could act as the boss.
+/// Variables that Claude Code, Codex, Gemini CLI and OpenCode set for their children. With the boss's messaging token a
+/// worker could act as the boss.
 const BOSS_VARIABLES: &[&str] = &[
     "AI_AGENT",
     "CLAUDECODE",

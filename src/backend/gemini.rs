@@ -1,5 +1,4 @@
-//! The backend for Gemini CLI (tested with 0.61.0), which runs headless with stream-json. It reads no messages while it
-//! runs. Without a model it chooses one by itself, which costs one small extra call per turn. No default is set here,
+//! The backend for Gemini CLI, which runs headless with stream-json. It reads no messages while it runs. Without a model it chooses one by itself, which costs one small extra call per turn. No default is set here,
 //! since model names change. The command lines are here; `gemini/stream.rs` decodes the output.
 
 mod stream;

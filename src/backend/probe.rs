@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::lines::object;
 use super::{LoginFile, OwnService, Probe};
 
-/// Parses the output of `--version`: `2.1.330 (Claude Code)`, `codex-cli 0.169.0`, `0.61.0`.
+/// Parses the output of `--version`: `2.1.9 (Claude Code)`, `codex-cli 0.9.0`, `0.9.0`.
 pub fn read_version(stdout: &str) -> Option<String> {
     stdout
         .split_whitespace()
@@ -45,7 +45,7 @@ pub fn claude_code() -> Probe {
         login_command: "claude auth login".into(),
         read_auth: read_claude_code,
         own_service: None,
-        tested_version: "2.1.330".into(),
+        tested_version: tested_with("@anthropic-ai/claude-code"),
         is_from_documentation: false,
     }
 }
@@ -63,7 +63,7 @@ pub fn codex() -> Probe {
             config: login_file(Some("CODEX_HOME"), ".codex", "config.toml"),
             is_used: names_a_provider,
         }),
-        tested_version: "0.169.0".into(),
+        tested_version: tested_with("@openai/codex"),
         is_from_documentation: false,
     }
 }
@@ -78,7 +78,7 @@ pub fn gemini() -> Probe {
         login_command: "gemini (and choose a login), or set GEMINI_API_KEY".into(),
         read_auth: read_nothing,
         own_service: None,
-        tested_version: "0.61.0".into(),
+        tested_version: tested_with("@google/gemini-cli"),
         is_from_documentation: false,
     }
 }
@@ -100,7 +100,7 @@ pub fn opencode() -> Probe {
         login_command: "opencode auth login".into(),
         read_auth: read_opencode,
         own_service: None,
-        tested_version: "1.18.33".into(),
+        tested_version: tested_with("opencode-ai"),
         is_from_documentation: false,
     }
 }
@@ -144,6 +144,13 @@ fn read_opencode(stdout: &str, exit_code: i32) -> Option<bool> {
     (exit_code == 0 && has_some).then_some(true)
 }
 
+/// Returns the version of an npm package that the tests with the real CLIs install.
+fn tested_with(package: &str) -> String {
+    let pins = object(include_str!("../../tests/real/package.json"));
+    let version = pins.as_ref().and_then(|pins| pins["dependencies"][package].as_str());
+    version.unwrap_or_default().to_owned()
+}
+
 fn args(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
@@ -159,10 +166,10 @@ mod tests {
     #[test]
     fn version_of_each_cli_is_parsed() {
         for (printed, version) in [
-            ("2.1.330 (Claude Code)\n", Some("2.1.330")),
-            ("codex-cli 0.169.0\n", Some("0.169.0")),
-            ("0.61.0\n", Some("0.61.0")),
-            ("v1.18.33", Some("1.18.33")),
+            ("2.1.9 (Claude Code)\n", Some("2.1.9")),
+            ("codex-cli 0.9.0\n", Some("0.9.0")),
+            ("0.9.0\n", Some("0.9.0")),
+            ("v1.9.9", Some("1.9.9")),
             ("command not found", None),
         ] {
             assert_eq!(read_version(printed).as_deref(), version);
@@ -170,9 +177,18 @@ mod tests {
     }
 
     #[test]
+    fn tested_versions_are_those_of_the_real_tests() {
+        for probe in [claude_code(), codex(), gemini(), opencode()] {
+            let install = &probe.install_command;
+            let version = &probe.tested_version;
+            assert_eq!(read_version(version).as_ref(), Some(version), "no pin for: {install}");
+        }
+    }
+
+    #[test]
     fn untested_version_is_reported() {
-        let report = |version| untested(version, "2.1.330").map(|text| text[..15].to_owned());
-        assert_eq!(report("2.1.330"), None);
+        let report = |version| untested(version, "2.1.300").map(|text| text[..15].to_owned());
+        assert_eq!(report("2.1.300"), None);
         assert_eq!(report("2.1.99").as_deref(), Some("untested: older"));
         assert_eq!(report("2.10.0-beta.1").as_deref(), Some("untested: newer"));
         assert_eq!(untested("1.0", ""), None);

@@ -14,13 +14,9 @@ use crate::mission::id::BossId;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Client {
-    /// 2.1.330.
     ClaudeCode,
-    /// 0.169.0.
     Codex,
-    /// 0.61.0.
     Gemini,
-    /// 1.18.33.
     OpenCode,
     Unknown,
 }
@@ -35,7 +31,7 @@ struct WaitLimits {
     longest: u64,
 }
 
-/// The limit of a call that the user set for Claude Code, which passes its environment on (2.1.330).
+/// The limit of a call that the user set for Claude Code, which passes its environment on.
 static CLAUDE_LIMIT: LazyLock<u64> =
     LazyLock::new(|| env::var("MCP_TOOL_TIMEOUT").map_or(LONGEST_WAIT_SECONDS, |limit| longest_within(&limit)));
 

@@ -34,7 +34,7 @@ fn codex_files(directory: &Path) -> Vec<PathBuf> {
     user.into_iter().chain(project).map(|folder| folder.join("config.toml")).collect()
 }
 
-/// As OpenCode 1.18.33 looks for them.
+/// As OpenCode looks for them.
 fn opencode_files(directory: &Path) -> Vec<PathBuf> {
     let user = user_configuration("opencode");
     let named = env::var_os("OPENCODE_CONFIG_DIR").map(PathBuf::from);

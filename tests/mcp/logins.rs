@@ -10,7 +10,7 @@ use crate::support::wait::until;
 /// A CLI whose login seems valid but is rejected by the service.
 const CODEX: &str = r#"#!/bin/sh
 case "$*" in
-  --version) echo codex-cli 0.168.0; exit ;;
+  --version) echo codex-cli 0.1.0; exit ;;
   "login status") echo asked >> "$HOME/asked"; exit 0 ;;
 esac
 cat > /dev/null
@@ -26,7 +26,7 @@ fi
 "#;
 
 const GEMINI: &str = r#"#!/bin/sh
-[ "$1" = --version ] && { echo 0.61.0; exit; }
+[ "$1" = --version ] && { echo 99.0.0; exit; }
 cat > /dev/null
 echo '{"type":"init","session_id":"s-1","model":"m"}'
 echo '{"type":"message","role":"assistant","content":"done","delta":true}'

@@ -248,7 +248,7 @@ fn codex_sessions_see_their_own_workers() {
 #[test]
 fn mission_without_login_is_refused_with_the_fix() {
     let mut client = Client::initialized("test");
-    client.install("claude", "#!/bin/sh\n[ \"$1\" = auth ] && echo '{\"loggedIn\": false}' && exit 1\necho 2.1.330\n");
+    client.install("claude", "#!/bin/sh\n[ \"$1\" = auth ] && echo '{\"loggedIn\": false}' && exit 1\necho 99.0.0\n");
     let mission = json!({"title": "a", "prompt": "b", "backend": "claudecode", "working_directory": "."});
     let error = client.refused(1, "create_worker_mission", mission.clone());
     assert!(error.contains("claude auth login") && error.contains("get_backend_status"), "{error}");
@@ -256,6 +256,6 @@ fn mission_without_login_is_refused_with_the_fix() {
     let error = client.refused(9, "retry_worker", json!({"worker_id": "w-1", "backend": "claudecode"}));
     assert!(error.contains("claude auth login"), "{error}");
 
-    client.install("claude", "#!/bin/sh\n[ \"$1\" = auth ] && echo '{\"loggedIn\": true}' && exit 0\necho 2.1.330\n");
+    client.install("claude", "#!/bin/sh\n[ \"$1\" = auth ] && echo '{\"loggedIn\": true}' && exit 0\necho 99.0.0\n");
     assert_eq!(client.succeed(3, "create_worker_mission", mission)["worker"]["status"], "queued");
 }

@@ -90,7 +90,7 @@ fn snapshot(folder: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u32)> {
 #[test]
 fn doctor_names_usable_clis_and_changes_nothing() {
     let machine = Machine::new();
-    machine.install("codex", "case $1 in --version) echo codex-cli 0.169.0;; *) exit 0;; esac");
+    machine.install("codex", "case $1 in --version) echo codex-cli 99.0.0;; *) exit 0;; esac");
     machine.install("claude", "case $1 in --version) echo 1.0.0;; *) echo '{\"loggedIn\": false}'; exit 1;; esac");
     machine.install("gemini", "echo 0.99.0");
     let before = snapshot(machine.folder.path());
@@ -159,7 +159,7 @@ fn is_alive(pid: i32) -> bool {
 #[test]
 fn obstacles_are_named_with_their_fixes() {
     let machine = Machine::new();
-    machine.install("codex", "case $1 in --version) echo codex-cli 0.169.0;; *) exit 0;; esac");
+    machine.install("codex", "case $1 in --version) echo codex-cli 99.0.0;; *) exit 0;; esac");
     let stopped = |name: &str, machine: &Machine| {
         let (found, code) = machine.ask();
         assert_eq!(code, Some(1), "{found:#}");
@@ -198,7 +198,7 @@ fn obstacles_are_named_with_their_fixes() {
 #[test]
 fn worktree_that_cannot_be_created_stops_a_run() {
     let machine = Machine::new();
-    machine.install("codex", "echo codex-cli 0.169.0");
+    machine.install("codex", "echo codex-cli 99.0.0");
     let project = machine.path("project");
     let stopped = |name: &str, words: &str| {
         let (found, code) = machine.ask();
@@ -232,7 +232,7 @@ fn worktree_that_cannot_be_created_stops_a_run() {
 #[test]
 fn missing_repository_or_identity_is_explained() {
     let machine = Machine::new();
-    machine.install("codex", "echo 0.169.0");
+    machine.install("codex", "echo 99.0.0");
     let project = machine.path("project");
     git(&project, &["config", "--unset", "user.name"]);
     git(&project, &["config", "--unset", "user.email"]);
@@ -284,7 +284,7 @@ fn zero_workers_are_explained_by_their_source() {
 #[test]
 fn detached_head_stops_a_run() {
     let machine = Machine::new();
-    machine.install("codex", "echo 0.169.0");
+    machine.install("codex", "echo 99.0.0");
     let project = machine.path("project");
     git(&project, &["checkout", "-q", "--detach"]);
     let (found, code) = machine.ask();
@@ -299,7 +299,7 @@ fn detached_head_stops_a_run() {
 #[test]
 fn unknown_login_is_called_unknown() {
     let machine = Machine::new();
-    machine.install("gemini", "echo 0.61.0");
+    machine.install("gemini", "echo 99.0.0");
     let (found, code) = machine.ask();
     assert_eq!((code, &found["would_work"], &found["could_work"]), (Some(3), &false.into(), &true.into()), "{found:#}");
     assert_eq!(found["verdict"], "Workers may run with: gemini (its login is unknown).");
@@ -344,7 +344,7 @@ fn cli_that_fails_to_start_is_unusable() {
 #[test]
 fn boss_variables_are_hidden_from_clis() {
     let machine = Machine::new();
-    machine.install("codex", "[ -z \"$CODEX_THREAD_ID$CLAUDECODE\" ] && echo codex-cli 0.169.0");
+    machine.install("codex", "[ -z \"$CODEX_THREAD_ID$CLAUDECODE\" ] && echo codex-cli 99.0.0");
     let mut doctor = machine.command();
     let output = doctor.args(["--json"]).env("CODEX_THREAD_ID", "x").env("CLAUDECODE", "1").output().unwrap();
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -354,7 +354,7 @@ fn boss_variables_are_hidden_from_clis() {
 #[test]
 fn impossible_checkout_is_found_and_leaves_nothing() {
     let machine = Machine::new();
-    machine.install("codex", "echo codex-cli 0.169.0");
+    machine.install("codex", "echo codex-cli 99.0.0");
     let project = machine.path("project");
     fs::write(project.join(".gitattributes"), "*.bin filter=lfs\n").unwrap();
     fs::write(project.join("a.bin"), "x").unwrap();
@@ -390,7 +390,7 @@ fn impossible_checkout_is_found_and_leaves_nothing() {
 #[test]
 fn plugin_and_second_registration_are_reported() {
     let machine = Machine::new();
-    machine.install("codex", "echo codex-cli 0.169.0");
+    machine.install("codex", "echo codex-cli 99.0.0");
     let claude = machine.path("home/.claude");
     fs::create_dir_all(claude.join("plugins")).unwrap();
     let name = "orchestrator-boss@somewhere";
@@ -437,7 +437,7 @@ fn plugin_and_second_registration_are_reported() {
 #[test]
 fn client_entries_are_checked_to_their_program() {
     let machine = Machine::new();
-    machine.install("codex", "echo 0.169.0");
+    machine.install("codex", "echo 99.0.0");
     let (found, _) = machine.ask();
     let (mark, _, fix) = check(&found, "clients", "clients");
     assert!(mark == "warn" && fix.ends_with("setup codex"), "{fix}");

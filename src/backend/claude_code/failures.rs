@@ -1,5 +1,5 @@
-//! Classifies failures by the fields in which Claude Code 2.1.330 reports them: `terminal_reason` and `subtype` of a
-//! result, `error` and `api_error_status` of an API failure. Names not seen in a run come from the binary's own lists.
+//! Classifies failures by the fields in which Claude Code reports them: `terminal_reason` and `subtype` of a result,
+//! `error` and `api_error_status` of an API failure. Names not seen in a run come from the binary's own lists.
 
 use serde_json::Value;
 

@@ -207,8 +207,8 @@ fn file_change(item: &Value) -> Vec<AgentEvent> {
     }
 }
 
-/// Classifies a failure by its message, since Codex gives no codes. The strings are Codex's own fixed ones (0.169.0);
-/// for an unknown model they are the service's.
+/// Classifies a failure by its message, since Codex gives no codes. The strings are Codex's own fixed ones; for an
+/// unknown model they are the service's.
 fn kind_of(message: &str) -> FailureKind {
     let message = message.replace('’', "'");
     let has = |words: &str| message.contains(words);

@@ -1,4 +1,4 @@
-//! Claude Code (2.1.330): `.claude.json` in `$CLAUDE_CONFIG_DIR` or the home, or `.mcp.json` in the project.
+//! Claude Code: `.claude.json` in `$CLAUDE_CONFIG_DIR` or the home, or `.mcp.json` in the project.
 //!
 //! Every session writes to the first file, so setup changes it through Claude Code's own command, which takes its lock.
 //! If the command is not installed, no other program writes the file, and setup edits it.

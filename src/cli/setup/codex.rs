@@ -1,4 +1,4 @@
-//! Codex (0.169.0): `config.toml` in `$CODEX_HOME`, or in `.codex` of a project that the user trusts.
+//! Codex: `config.toml` in `$CODEX_HOME`, or in `.codex` of a project that the user trusts.
 //!
 //! `codex mcp add` is not used: it rewrites the file and has no options for the timeout and other fields.
 

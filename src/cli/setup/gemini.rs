@@ -1,4 +1,4 @@
-//! Gemini CLI (0.61.0): `settings.json` in `~/.gemini`, or in `.gemini` of a folder that the user trusts.
+//! Gemini CLI: `settings.json` in `~/.gemini`, or in `.gemini` of a folder that the user trusts.
 //!
 //! `gemini mcp add` is not used: it rewrites the file with the values of all `$NAME`s of all servers.
 

@@ -1,4 +1,4 @@
-//! OpenCode (1.18.33): `opencode.json` or `opencode.jsonc`, in its folder of `$XDG_CONFIG_HOME` or in the project.
+//! OpenCode: `opencode.json` or `opencode.jsonc`, in its folder of `$XDG_CONFIG_HOME` or in the project.
 //!
 //! `opencode mcp add` is not used, since it has no option for the timeout. OpenCode passes its whole environment on.
 

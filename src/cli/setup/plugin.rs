@@ -1,5 +1,5 @@
-//! Finds the plugin. Claude Code's settings (2.1.330) enable it, and `plugins/installed_plugins.json` in Claude Code's
-//! folder lists it. Codex (0.169.0) lists it in its `config.toml`.
+//! Finds the plugin. Claude Code's settings enable it, and `plugins/installed_plugins.json` in Claude Code's folder
+//! lists it. Codex lists it in its `config.toml`.
 
 use std::env;
 use std::fs;

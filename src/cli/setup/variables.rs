@@ -55,12 +55,12 @@ const OTHERS: &[&str] = &[
     "no_proxy",
 ];
 
-/// Returns the variables for Codex 0.169.0, which omits those that are not set: all keys, and the others that are set.
+/// Returns the variables for Codex, which omits those that are not set: all keys, and the others that are set.
 pub fn keys_and_set_variables() -> Vec<String> {
     KEYS.iter().chain(OTHERS.iter().filter(|name| is_set(name))).map(|name| (*name).to_owned()).collect()
 }
 
-/// Returns the variables for Gemini CLI 0.61.0: only those that are set, since it would pass others as empty.
+/// Returns the variables for Gemini CLI: only those that are set, since it would pass others as empty.
 pub fn set_secrets() -> Vec<&'static str> {
     KEYS.iter().chain(&["SSH_AUTH_SOCK"]).copied().filter(|name| is_set(name)).collect()
 }

@@ -167,7 +167,7 @@ mod tests {
             backend: BackendName::from("codex"),
             is_optional: false,
             installed: true,
-            version: Some("0.169.0".into()),
+            version: Some("0.9.0".into()),
             untested: None,
             path: None,
             authenticated: Some(false),
@@ -182,7 +182,7 @@ mod tests {
         let report = serde_json::to_value(BackendsReport::new(&[view], &BTreeMap::new())).unwrap();
         let expected = serde_json::json!({
             "backends": [{
-                "backend": "codex", "installed": true, "version": "0.169.0", "authenticated": "no",
+                "backend": "codex", "installed": true, "version": "0.9.0", "authenticated": "no",
                 "how_to_fix": "codex login", "running": 0, "queued": 2, "limit": 4,
                 "waits_for": "a free slot"
             }],
