@@ -433,7 +433,7 @@ pub struct Probe {
     pub auth_args: Option<Vec<String>>,
     /// Environment variables of which one is enough to be logged in. Only their presence is checked.
     pub key_variables: Vec<String>,
-    /// Files whose existence shows a login, relative to the home folder or to the folder that the given variable names.
+    /// Files that a login leaves.
     pub login_files: Vec<LoginFile>,
     /// The command that fixes a missing installation, and the one that fixes a missing login.
     pub install_command: String,
@@ -455,7 +455,7 @@ pub struct OwnService {
     pub is_used: fn(&str) -> bool,
 }
 
-/// A file whose existence shows a login.
+/// A file whose existence shows a login, unless there is a doubt.
 #[derive(Debug, Clone)]
 pub struct LoginFile {
     /// The variable that names the folder.
@@ -463,4 +463,6 @@ pub struct LoginFile {
     /// The folder without the variable, relative to the home folder.
     pub default_folder: String,
     pub file: String,
+    /// The reason why the service may refuse this login; `None` if nothing is known against it.
+    pub doubt: Option<&'static str>,
 }

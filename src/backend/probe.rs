@@ -72,10 +72,16 @@ pub fn gemini() -> Probe {
     Probe {
         version_args: args(&["--version"]),
         auth_args: None,
-        key_variables: args(&["GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GENAI_USE_GCA", "GOOGLE_GENAI_USE_VERTEXAI"]),
-        login_files: vec![login_file(None, ".gemini", "oauth_creds.json")],
+        // GOOGLE_GENAI_USE_GCA only selects the login by a Google account.
+        key_variables: args(&["GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GENAI_USE_VERTEXAI"]),
+        login_files: vec![LoginFile {
+            doubt: Some(
+                "its Google login may be that of a private account (free, AI Pro, AI Ultra), which Gemini CLI refuses",
+            ),
+            ..login_file(None, ".gemini", "oauth_creds.json")
+        }],
         install_command: "npm install -g @google/gemini-cli".into(),
-        login_command: "gemini (and choose a login), or set GEMINI_API_KEY".into(),
+        login_command: "set GEMINI_API_KEY, or run gemini and log in with a Standard or Enterprise licence".into(),
         read_auth: read_nothing,
         own_service: None,
         tested_version: tested_with("@google/gemini-cli"),
@@ -156,7 +162,8 @@ fn args(words: &[&str]) -> Vec<String> {
 }
 
 pub fn login_file(variable: Option<&str>, default_folder: &str, file: &str) -> LoginFile {
-    LoginFile { variable: variable.map(str::to_owned), default_folder: default_folder.into(), file: file.into() }
+    let variable = variable.map(str::to_owned);
+    LoginFile { variable, default_folder: default_folder.into(), file: file.into(), doubt: None }
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub struct BackendCheck {
     pub answered: bool,
     /// The reason why it does not start: a missing program, interpreter or library, or a wrong architecture.
     pub trouble: Option<String>,
+    /// The reason why a login that was found may be refused.
+    pub doubt: Option<&'static str>,
 }
 
 /// Queries all backends in parallel, within `ceiling`.
@@ -166,10 +168,12 @@ async fn check(
         true => path.is_some().then(|| "never tried: its adapter follows its documentation".to_owned()),
         false => version.as_deref().and_then(|version| backend::untested(version, &probe.tested_version)),
     };
+    let doubt = probe.login_files.iter().filter(|file| authenticated.is_none() && exists(file)).find_map(|it| it.doubt);
     let how_to_fix = match (&found, authenticated) {
         (Err(missing), _) => Some(missing.fix.clone()),
         (Ok(_), _) if trouble.is_some() => trouble.clone(),
         (Ok(_), Some(false)) => Some(probe.login_command),
+        (Ok(_), None) => doubt.map(|doubt| format!("{doubt}; if so, {}", probe.login_command)),
         _ => None,
     };
     let view = BackendView {
@@ -189,7 +193,7 @@ async fn check(
         held_until: None,
     };
     let trouble = trouble.or(found.err().map(|missing| missing.why));
-    BackendCheck { view, answered, trouble }
+    BackendCheck { view, answered, trouble, doubt }
 }
 
 /// Returns the models that the settings list for a custom backend. For the others, it is one that certainly exists.
@@ -237,7 +241,7 @@ pub(super) async fn login(context: &Context, name: &BackendName) -> Option<Login
 }
 
 /// Determines whether the CLI is logged in: by a key in the environment, the CLI's own answer, or a file that a login
-/// leaves. `None` if there is no evidence.
+/// leaves. `None` if there is no evidence, or a doubtful one.
 async fn authenticated(program: &Path, probe: &Probe, queries: &Queries, ceiling: Duration) -> Option<bool> {
     let set = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
     if probe.key_variables.iter().any(set) {
@@ -251,7 +255,7 @@ async fn authenticated(program: &Path, probe: &Probe, queries: &Queries, ceiling
     {
         return Some(answer);
     }
-    probe.login_files.iter().any(exists).then_some(true)
+    probe.login_files.iter().any(|file| file.doubt.is_none() && exists(file)).then_some(true)
 }
 
 fn uses_a_service_of_its_own(probe: &Probe) -> bool {

@@ -78,6 +78,19 @@ fn lost_login_stops_only_its_queue() {
     assert!(status["backends"][0]["held_until"].is_null(), "{status:#}");
 }
 
+#[test]
+fn doubtful_login_is_unknown_and_explained() {
+    let mut boss = Client::initialized("test");
+    boss.install("gemini", GEMINI);
+    fs::create_dir_all(boss.home.path().join(".gemini")).unwrap();
+    fs::write(boss.home.path().join(".gemini/oauth_creds.json"), "{}").unwrap();
+    let status = boss.succeed(1, "get_backend_status", json!({"backend": "gemini"}));
+    let gemini = &status["backends"][0];
+    assert_eq!(gemini["authenticated"], "unknown", "{gemini:#}");
+    let fix = gemini["how_to_fix"].as_str().unwrap_or_default();
+    assert!(fix.contains("private account") && fix.contains("GEMINI_API_KEY"), "{fix}");
+}
+
 /// Returns the settled workers, each with its backend and the reason of its end.
 fn wait(boss: &mut Client, call: &mut i64) -> Vec<String> {
     *call += 1;

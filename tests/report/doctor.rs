@@ -303,6 +303,20 @@ fn unknown_login_is_called_unknown() {
     let (found, code) = machine.ask();
     assert_eq!((code, &found["would_work"], &found["could_work"]), (Some(3), &false.into(), &true.into()), "{found:#}");
     assert_eq!(found["verdict"], "Workers may run with: gemini (its login is unknown).");
+    assert!(check(&found, "agents", "gemini").1.ends_with("nothing shows one"), "{found:#}");
+}
+
+#[test]
+fn google_login_of_gemini_is_doubtful() {
+    let machine = Machine::new();
+    machine.install("gemini", "echo 99.0.0");
+    fs::create_dir_all(machine.path("home/.gemini")).unwrap();
+    fs::write(machine.path("home/.gemini/oauth_creds.json"), "{}").unwrap();
+    let (found, code) = machine.ask();
+    assert_eq!((code, &found["maybe_with"]), (Some(3), &serde_json::json!(["gemini"])), "{found:#}");
+    let (mark, says, fix) = check(&found, "agents", "gemini");
+    assert!(mark == "warn" && says.contains("may be that of a private account"), "{says}");
+    assert!(fix.starts_with("set GEMINI_API_KEY, or ") && fix.contains("licence"), "{fix}");
 }
 
 #[test]

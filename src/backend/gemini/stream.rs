@@ -15,6 +15,8 @@ use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 
 /// Maximum number of tool calls without a result that are tracked.
 const FOLLOWED: usize = 10_000;
+/// The refusal of a private Google account, and its code (from Google's announcement and from reports, never recorded).
+const PRIVATE_ACCOUNT: [&str; 2] = ["client is no longer supported", "UNSUPPORTED_CLIENT"];
 /// The tools that the milder approval modes and our read-only policy take away.
 const WITHHELD: [&str; 3] = ["run_shell_command", "write_file", "replace"];
 
@@ -185,8 +187,17 @@ impl ReportedError {
             .or_else(|| kind_of_own_error(stderr_tail))
             .or_else(|| kind_of_words(&self.message))
             .unwrap_or(FailureKind::Other);
-        failure(kind, &self.message)
+        refusal_of_account(&self.message).unwrap_or_else(|| failure(kind, &self.message))
     }
+}
+
+/// Returns the failure if the CLI prints that the service refuses private accounts. The words of the service name a
+/// CLI that is no backend.
+fn refusal_of_account(printed: &str) -> Option<Failure> {
+    let refused = PRIVATE_ACCOUNT.iter().any(|words| printed.contains(words));
+    let message = "Gemini CLI refuses private Google accounts (free, AI Pro, AI Ultra); API keys and Standard or \
+                   Enterprise licences work";
+    refused.then(|| failure(FailureKind::Auth, format!("{message}: {}", printed.trim())))
 }
 
 fn kind_of_type(kind: &str) -> Option<FailureKind> {
@@ -251,6 +262,9 @@ fn kind_of_words(message: &str) -> Option<FailureKind> {
 
 /// Classifies an exit without a result, in which the statuses above 128 are a shell's for signals, not HTTP's.
 fn failure_without_result(exit: Exit, stderr_tail: &str) -> Failure {
+    if let Some(refusal) = refusal_of_account(stderr_tail) {
+        return refusal;
+    }
     let mut failure = without_result("gemini", exit, stderr_tail);
     if let Exit::Code(code) = exit {
         failure.kind = kind_of_own_exit(code).unwrap_or(failure.kind);

@@ -94,11 +94,11 @@ fn check(backend: &BackendCheck, settings: &Settings, backends: &Backends) -> Fi
     let needs_login = needs_login(backend, backends);
     match view.authenticated {
         Some(false) => Finding::bad(name, format!("not logged in ({about}{untested})")).fix(login),
-        None if needs_login => Finding::warn(
-            name,
-            format!("installed ({about}{untested}); the login cannot be checked without cost, and nothing shows one"),
-        )
-        .fix(login),
+        None if needs_login => {
+            let evidence = backend.doubt.unwrap_or("nothing shows one");
+            let message = "the login cannot be checked without cost";
+            Finding::warn(name, format!("installed ({about}{untested}); {message}, and {evidence}")).fix(login)
+        }
         _ if untested.contains("older") => Finding::warn(name, format!("{about}{untested}")),
         Some(true) => Finding::ok(name, format!("logged in ({about}{untested})")),
         None => Finding::ok(name, format!("installed ({about}{untested})")),
