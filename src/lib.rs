@@ -91,7 +91,8 @@
 //! 3. `backend/registry.rs`: add it to the built-in backends. `backend/custom.rs`: reserve its name.
 //!    `backend/environment.rs`: add the variables with which this CLI marks the programs that it starts.
 //! 4. Recordings, at least ten: for each case a folder `tests/fixtures/NAME/CASE/` with `stream.jsonl` (what the CLI
-//!    printed) and `case.json` (how it ended, and why the case exists). Add the name to the lists in
+//!    printed) and `case.json` (how it ended, why the case exists, and the `script` by which `tests/real/drift.rs` has
+//!    the CLI print it again). Add the name to the lists in
 //!    `tests/backend_streams.rs`, `tests/backend_hostile_output.rs` and `tests/fuzz/main.rs`.
 //!    `UPDATE_FIXTURES=1 cargo test --test backend_streams` writes the expected events: read them.
 //! 5. `tests/backend_plans.rs`: add a mission for it. `INSTA_UPDATE=always cargo test --test backend_plans` records how

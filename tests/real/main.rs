@@ -24,6 +24,7 @@ mod boss_loop;
 mod cancel;
 mod conformance;
 mod conversations;
+mod drift;
 mod failures;
 mod graph;
 mod hooks;
@@ -41,6 +42,8 @@ mod plugin;
 mod race;
 #[path = "../support/real_cli.rs"]
 mod real_cli;
+#[path = "../support/recordings.rs"]
+mod recordings;
 mod registrations;
 mod setup;
 #[allow(dead_code)]

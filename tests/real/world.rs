@@ -148,8 +148,13 @@ impl World {
 
     /// Returns a file of an attempt, which is one JSON object.
     pub fn attempt_file(&self, worker: &str, attempt: u32, file: &str) -> Value {
+        serde_json::from_str(&self.attempt_text(worker, attempt, file)).expect("valid JSON")
+    }
+
+    /// Returns a file of an attempt.
+    pub fn attempt_text(&self, worker: &str, attempt: u32, file: &str) -> String {
         let folder = self.repo().join(".orchestrator/workers").join(worker).join("attempts").join(attempt.to_string());
-        serde_json::from_slice(&fs::read(folder.join(file)).expect("a file of the attempt")).expect("valid JSON")
+        String::from_utf8_lossy(&fs::read(folder.join(file)).expect("a file of the attempt")).into_owned()
     }
 
     /// Kills the supervisor of an attempt.

@@ -219,5 +219,10 @@ pub fn run_to_end(command: &mut Command, input: &str, ceiling: Duration) -> Outp
 
 /// Returns the folder of the pinned CLIs and node, which is first in the `PATH` of a [`ScratchHome`].
 fn bin_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/node_modules/.bin")
+    cli_folder().join(".bin")
+}
+
+/// Returns the folder of the packages of the pinned CLIs.
+pub fn cli_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/node_modules")
 }
