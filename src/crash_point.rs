@@ -1,5 +1,5 @@
-//! Named steps at which a build with the feature `crash-points` can be made to crash, for `tests/crash_points`. Without
-//! the feature the program contains none of this.
+//! Named steps at which a debug build can be made to crash, for `tests/crash_points`. A release build contains none of
+//! this.
 //!
 //! `ORCHESTRATOR_CRASH_AT=<name>:<n>` names the step and the count at which to crash. `ORCHESTRATOR_CRASH_LOG=<file>`
 //! counts the passes of all processes, one line for each pass, so that exactly one process crashes, once.
@@ -12,7 +12,7 @@ macro_rules! points {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Point { $($point),* }
 
-        #[cfg(feature = "crash-points")]
+        #[cfg(debug_assertions)]
         const POINTS: &[Point] = &[$(Point::$point),*];
     };
 }
@@ -44,7 +44,7 @@ pub enum Moment {
 }
 
 /// Kinds of files, by name, by folder or by ending.
-#[cfg(feature = "crash-points")]
+#[cfg(debug_assertions)]
 const FILES: [&str; 20] = [
     ".gitignore",
     "bases",
@@ -68,6 +68,12 @@ const FILES: [&str; 20] = [
     "jsonl",
 ];
 
+/// Returns whether this process runs for `tests/crash_points`.
+#[inline(always)]
+pub fn is_armed() -> bool {
+    cfg!(debug_assertions) && std::env::var_os("ORCHESTRATOR_CRASH_AT").is_some()
+}
+
 /// Crashes if this step and this pass are armed.
 #[inline(always)]
 pub fn at(point: Point) {
@@ -77,8 +83,8 @@ pub fn at(point: Point) {
 /// Crashes after half of the step if it is armed.
 #[inline(always)]
 pub fn in_the_middle(_point: Point, _half: impl FnOnce()) {
-    #[cfg(feature = "crash-points")]
-    if armed::is_due(&format!("{_point:?}")) {
+    #[cfg(debug_assertions)]
+    if is_armed() && armed::is_due(&format!("{_point:?}")) {
         _half();
         std::process::abort();
     }
@@ -87,20 +93,20 @@ pub fn in_the_middle(_point: Point, _half: impl FnOnce()) {
 /// Crashes at this moment of writing a file if it is armed.
 #[inline(always)]
 pub fn at_file(_path: &Path, _moment: Moment) {
-    #[cfg(feature = "crash-points")]
-    if armed::is_due(&format!("{_moment:?}({})", armed::kind(_path))) {
+    #[cfg(debug_assertions)]
+    if is_armed() && armed::is_due(&format!("{_moment:?}({})", armed::kind(_path))) {
         std::process::abort();
     }
 }
 
 /// Returns all names that can be armed.
-#[cfg(feature = "crash-points")]
+#[cfg(debug_assertions)]
 pub fn names() -> Vec<String> {
     let files = FILES.iter().flat_map(|file| [Moment::Written, Moment::Named].map(|it| format!("{it:?}({file})")));
     POINTS.iter().map(|point| format!("{point:?}")).chain(files).collect()
 }
 
-#[cfg(feature = "crash-points")]
+#[cfg(debug_assertions)]
 mod armed {
     use std::fs::OpenOptions;
     use std::io::{Read, Write};

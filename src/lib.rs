@@ -23,7 +23,7 @@
 //! mission        the pure core: missions, the legal status changes, the registry, rules for starts and retries
 //! ```
 //!
-//! [`crash_point`] is for tests: named steps at which a special build crashes. [`docs`] holds the reference documents.
+//! [`crash_point`] is for tests: named steps at which a debug build can crash. [`docs`] holds the reference documents.
 //!
 //! # The path of one batch
 //!

@@ -3,6 +3,7 @@
 //! the end. A step that the scenario does not reach is a failure, so the table and the scenario stay in step.
 //!
 //! `CRASH_AT=<name>:<n>` runs a single step.
+#![cfg(debug_assertions)]
 
 // Some helpers of the chaos test are unused here.
 #[allow(dead_code)]
