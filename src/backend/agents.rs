@@ -136,6 +136,10 @@ impl AcpAgent {
             usage: preset.usage,
             messages: preset.messages,
             usage_shows_success: preset.usage_shows_success,
+            expected_model: match preset.model {
+                ModelBy::Variable(_) => turn.mission.model.clone(),
+                _ => None,
+            },
             login_methods: preset.login_methods,
             session_meta: match preset.own_server_off {
                 OwnServerOff::StrictMcp => Some(json!({"claudeCode": {"options": {"strictMcpConfig": true}}})),
@@ -222,6 +226,10 @@ impl Backend for AcpAgent {
 
     fn probe(&self) -> Probe {
         probe::of(self.preset)
+    }
+
+    fn form_of(&self) -> Option<&'static str> {
+        self.preset.form_of
     }
 
     fn is_optional(&self) -> bool {

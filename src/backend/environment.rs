@@ -30,9 +30,13 @@ const BOSS_VARIABLES: &[&str] = &[
     "CODEX_THREAD_ID",
     "CODEX_VERSION",
     "GEMINI_CLI",
+    "KILO",
+    "KILO_PID",
     "OPENCODE",
     "OPENCODE_PID",
     "ORCHESTRATOR_*",
+    "QWEN_CODE",
+    "QWEN_CODE_SESSION_ID",
 ];
 
 /// The list of `git rev-parse --local-env-vars`, without GIT_CONFIG_COUNT, by which some machines configure git.

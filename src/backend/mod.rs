@@ -101,6 +101,11 @@ pub trait Backend: Send + Sync {
     /// Returns how to find out whether the CLI is installed and logged in.
     fn probe(&self) -> Probe;
 
+    /// Returns the backend of which this is another form, with the same program and login.
+    fn form_of(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Returns whether lists name the CLI only if it is installed.
     fn is_optional(&self) -> bool {
         false

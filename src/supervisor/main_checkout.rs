@@ -7,6 +7,8 @@ use crate::mission::words;
 
 /// Maximum number of names in one sentence.
 const NAMED_CHANGES: usize = 5;
+/// Notes that Qwen Code (0.24.4) attaches to each commit that it makes. They change nothing that a user works with.
+const ATTRIBUTION_NOTES: &str = "refs/notes/ai-attribution";
 
 /// Describes the changes since before the worktree was made. Commits that nothing reaches any more (a deleted branch, a
 /// dropped stash) are put under a salvage ref, which is named too. Blocks.
@@ -44,7 +46,9 @@ fn describe(
     }
     words.extend(named("its index or files changed", changed.files));
     // Each worker reports its own branch.
-    let others = changed.refs.iter().filter(|it| !it.name.starts_with(&format!("refs/heads/{our_branches}")));
+    let our_branches = format!("refs/heads/{our_branches}");
+    let is_other = |name: &str| !name.starts_with(&our_branches) && name != ATTRIBUTION_NOTES;
+    let others = changed.refs.iter().filter(|it| is_other(&it.name));
     words.extend(named("refs changed", others.map(describe_ref).collect()));
     words.extend(named("a stash was pushed", changed.stashes_pushed));
     words.extend(named("a stash was dropped", changed.stashes_dropped));

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::failures::{LOGIN_REQUIRED, of_error};
-use super::settings::{SettingRequest, noun, request};
+use super::settings::{SettingRequest, current, noun, request};
 use super::traits::{SessionSetting, SettingKind};
 use super::{AcpStream, State, VERSION};
 use crate::backend::AgentEvent;
@@ -114,6 +114,10 @@ impl AcpStream {
         }
         self.session_id = Some(id.clone());
         self.offers = result.clone();
+        if let Some(other) = self.unexpected_model() {
+            let why = format!("the agent uses {other:?} instead");
+            return self.turn_failed(not_applied(SettingKind::Model, &why));
+        }
         self.settings = self.traits.settings.iter().cloned().collect();
         let mut events = vec![AgentEvent::Session { id, model: None }];
         events.extend(self.apply_next(resumed));
@@ -141,6 +145,12 @@ impl AcpStream {
         self.send_prompt(&prompt);
         self.follows_history = resumed;
         events
+    }
+
+    /// Returns the model that the agent uses in place of the one that it was started with.
+    fn unexpected_model(&self) -> Option<String> {
+        let expected = self.traits.expected_model.as_deref()?;
+        current(SettingKind::Model, &self.offers).filter(|model| *model != expected).map(str::to_owned)
     }
 
     fn setting_request(&self, setting: &SessionSetting) -> Result<SettingRequest, String> {

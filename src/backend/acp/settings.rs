@@ -38,6 +38,12 @@ fn only(kind: SettingKind, offered: &[&str]) -> String {
     format!("it offers only {offered} as {}", noun(kind))
 }
 
+/// Returns the value of a setting that an agent reports.
+pub fn current(kind: SettingKind, offers: &Value) -> Option<&str> {
+    let option = items(offers, "/configOptions").find(|option| is_meant(kind, option))?;
+    option["currentValue"].as_str()
+}
+
 /// Returns the word for a setting in texts.
 pub fn noun(kind: SettingKind) -> &'static str {
     match kind {

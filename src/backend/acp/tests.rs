@@ -228,6 +228,20 @@ fn settings_are_applied_before_the_prompt() {
 }
 
 #[test]
+fn replaced_model_is_a_failure_before_work() {
+    let end = |current: &str| {
+        let traits = Traits { expected_model: Some("m".into()), ..Traits::default() };
+        let mut stream = stream_with(traits, Session::New(Uuid::nil()), Permissions::Edit);
+        answer_with(&mut stream, json!({"protocolVersion": 1}));
+        let model = json!({"id": "model", "category": "model", "currentValue": current});
+        let (sent, _) = answer_with(&mut stream, json!({"sessionId": "s", "configOptions": [model]}));
+        (sent.len(), stream.end(Exit::Code(0), "").end.unwrap_err().kind)
+    };
+    assert_eq!(end("other"), (0, FailureKind::ModelNotFound));
+    assert_eq!(end("m"), (1, FailureKind::NoResult));
+}
+
+#[test]
 fn login_comes_before_the_session() {
     let traits = Traits { login_methods: &["cached", "key"], ..Traits::default() };
     let mut stream = stream_with(traits, Session::New(Uuid::nil()), Permissions::Edit);

@@ -12,6 +12,8 @@ pub struct Traits {
     pub messages: LiveMessages,
     /// True if a good turn always ends with a usage and a failed one never does.
     pub usage_shows_success: bool,
+    /// The model that it was started with, if it must be checked: the agent replaces an unknown one without a word.
+    pub expected_model: Option<String>,
     /// Login methods, in order of preference, for an agent that must be asked to log in before each session.
     pub login_methods: &'static [&'static str],
     /// The `_meta` of the requests that open a session.

@@ -5,7 +5,7 @@
 
 use crate::backend::Enforcement;
 use crate::backend::acp::{LiveMessages, UsageMeaning};
-use crate::backend::catalog::{CLAUDE_CODE, CODEX, GEMINI};
+use crate::backend::catalog::{CLAUDE_CODE, CODEX, GEMINI, OPENCODE};
 use crate::mission::spec::Permissions;
 
 /// The facts about one agent.
@@ -16,6 +16,8 @@ pub struct Preset {
     pub args: &'static [&'static str],
     pub env: &'static [(&'static str, &'static str)],
     pub evidence: Evidence,
+    /// The backend that drives the same program in another way.
+    pub form_of: Option<&'static str>,
     /// The backend to which its models belong; `None` if it accepts those of several services.
     pub family: Option<&'static str>,
     pub model: ModelBy,
@@ -63,6 +65,7 @@ pub enum ModelBy {
     Nothing,
     /// An argument with this name and the value.
     Argument(&'static str),
+    /// A variable. Whether the agent accepted the model is checked when the session is open.
     Variable(&'static str),
     /// A setting of the session. Not for agents that save it in the user's settings.
     Session,
@@ -113,6 +116,7 @@ const UNKNOWN: Preset = Preset {
     args: &[],
     env: &[],
     evidence: Evidence::Documentation,
+    form_of: None,
     family: None,
     model: ModelBy::Nothing,
     effort: ModelBy::Nothing,
@@ -227,6 +231,7 @@ const OPENCODE_ACP: Preset = Preset {
     args: &["acp"],
     env: &[("OPENCODE_DISABLE_AUTOUPDATE", "1")],
     evidence: Evidence::Tried("1.18.33"),
+    form_of: Some(OPENCODE),
     model: ModelBy::Session,
     modes: Modes { read_only: &["build"], edit: &["build"], full: &["build"] },
     read_only: Some(Enforcement::Cli),
@@ -246,6 +251,7 @@ const GEMINI_ACP: Preset = Preset {
     // Its launcher ignores SIGTERM and does not pass it on. It works only in trusted directories.
     env: &[("GEMINI_CLI_NO_RELAUNCH", "1"), ("GEMINI_CLI_TRUST_WORKSPACE", "true")],
     evidence: Evidence::Tried("0.61.0"),
+    form_of: Some(GEMINI),
     family: Some(GEMINI),
     model: ModelBy::Argument("--model"),
     modes: Modes { read_only: &["default"], edit: &["autoEdit", "default"], full: &["yolo", "default"] },

@@ -3,6 +3,7 @@
 
 use super::presets::{Evidence, Preset};
 use crate::backend::Probe;
+use crate::backend::catalog::{GEMINI, OPENCODE};
 use crate::backend::probe::{claude_code, codex, gemini, login_file, opencode, read_nothing};
 
 pub fn of(preset: &Preset) -> Probe {
@@ -22,8 +23,8 @@ pub fn of(preset: &Preset) -> Probe {
         is_from_documentation: preset.evidence == Evidence::Documentation,
     };
     match preset.name {
-        "opencode-acp" => opencode(),
-        "gemini-acp" => gemini(),
+        _ if preset.form_of == Some(OPENCODE) => opencode(),
+        _ if preset.form_of == Some(GEMINI) => gemini(),
         // These have no status command, and use the login of another program.
         "claude-agent-acp" => login_of(claude_code(), own),
         "codex-acp" => login_of(codex(), own),

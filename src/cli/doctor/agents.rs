@@ -31,6 +31,12 @@ pub fn check_all(settings: &Settings) -> (Vec<Finding>, Usable) {
             return (vec![Finding::bad("agents", format!("cannot start the checks: {error}"))], Usable::default());
         }
     };
+    // The login of another form of a CLI is that of the CLI, so it gets no line of its own.
+    let is_form = |it: &BackendCheck| {
+        let backend = backends.get(it.view.backend.as_str());
+        backend.is_ok_and(|backend| backend.form_of().is_some())
+    };
+    let checks: Vec<BackendCheck> = checks.into_iter().filter(|it| !is_form(it)).collect();
     let mut usable = Usable::default();
     for it in checks.iter().filter(|it| it.trouble.is_none() && it.view.authenticated != Some(false)) {
         usable.is_silent |= !it.answered;

@@ -297,6 +297,8 @@ impl Running {
         match event {
             AgentEvent::Session { id, .. } => {
                 attempt.run.session_id = Some(id.clone());
+                // Another supervisor resumes the session if this one ends.
+                attempt.status.publish();
                 // The CLI has read its configuration and no tool has run yet, so its own edits are not committed yet.
                 attempt.self_edits.undo(&*attempt.backend);
             }
