@@ -2,8 +2,8 @@
 //! the fields of each kind, the decoded events. A new version of a CLI that prints something else is found here.
 //!
 //! A case with a `script` in its `case.json` is repeated: a worker of ours runs, with the scripted model.
-//! `UPDATE_RECORDINGS=1` replaces the recordings that differ; then `UPDATE_FIXTURES=1 cargo test --test backend_streams`
-//! writes the expected events. Read both.
+//! `UPDATE_RECORDINGS=1` replaces the recordings that differ. Then the expected events must be written, by
+//! `UPDATE_FIXTURES=1 cargo test --test backend_streams`. Read both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -53,6 +53,28 @@ async fn gemini_cli_prints_what_was_recorded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn opencode_prints_what_was_recorded() {
     repeat_all(Cli::OpenCode).await;
+}
+
+#[test]
+fn kinds_fields_and_events_are_compared() {
+    let case: Case = serde_json::from_value(json!({"why": "", "exit": {"code": 0}})).expect("a valid case");
+    let differences = |old: [Value; 2], new: [Value; 2]| {
+        let [old, new] = [old, new].map(|lines| lines.map(|line| format!("{line}\n")).concat());
+        Printed::new("codex", &case, old).differences(&Printed::new("codex", &case, new))
+    };
+    let said =
+        |text: &str| json!({"type": "item.completed", "item": {"type": "agent_message", "id": "item_1", "text": text}});
+    let end = |usage: Value| json!({"type": "turn.completed", "usage": usage});
+    let usage = |count: u64| end(json!({"input_tokens": count}));
+    assert_eq!(differences([said("a"), usage(1)], [said("a"), usage(2)]), "");
+    assert!(differences([said("a"), usage(1)], [said("b"), usage(1)]).contains("-{\"event\":\"said\",\"text\":\"a\"}"));
+    let renamed = differences([said("a"), usage(1)], [said("a"), end(json!({"tokens": 1}))]);
+    assert!(
+        renamed.starts_with("+ turn.completed: .usage.tokens\n- turn.completed: .usage.input_tokens\n"),
+        "{renamed}"
+    );
+    let other = differences([said("a"), usage(1)], [said("a"), json!({"type": "turn.done"})]);
+    assert!(other.starts_with("+ lines of the kind turn.done\n- lines of the kind turn.completed\n"), "{other}");
 }
 
 async fn repeat_all(cli: Cli) {
@@ -251,11 +273,13 @@ fn add_fields(fields: &mut BTreeSet<String>, path: &str, value: &Value) {
 
 /// Replaces what differs from run to run.
 fn masked(name: &str, value: Value) -> Value {
-    const MASKS: [(&str, &str); 4] = [
+    const MASKS: [(&str, &str); 5] = [
         ("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "ID"),
         (r"\b(ses|toolu|call|item|req)_[A-Za-z0-9_]+", "ID"),
         (r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.-]+Z?", "TIME"),
         ("[0-9]{6,}", "N"),
+        // The shell of the user.
+        ("/bin/[a-z]+ -lc", "SHELL"),
     ];
     match value {
         Value::Number(_) if !COMPARED_NUMBERS.contains(&name) => json!(0),
