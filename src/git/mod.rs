@@ -98,7 +98,9 @@ pub use setup_command::{SetupSuggestion, suggested_setup};
 pub use status::Status;
 pub use submodules::lacks_submodules;
 pub use trust::{Checkout, Trust};
-pub use uncommitted::{Committed, UncommittedError, commit_uncommitted, uncommitted, uncommitted_and_ignored};
+pub use uncommitted::{
+    Committed, UncommittedError, changed_tracked_files, commit_uncommitted, uncommitted, uncommitted_and_ignored,
+};
 pub use worktree::check::{self, Request, check, check_prefix};
 pub use worktree::{
     Worktree, WorktreeError, create, forget, has_record, leads_nowhere, lock, made_by_us, refill, remove_empty_folder,

@@ -68,6 +68,11 @@ pub fn uncommitted(worktree: &Checkout) -> Result<Status, CommandError> {
     status(worktree, Untracked::Files)
 }
 
+/// Returns the tracked files that differ from HEAD.
+pub fn changed_tracked_files(worktree: &Checkout) -> Result<Vec<PathBuf>, CommandError> {
+    Ok(status(worktree, Untracked::Omitted)?.entries.into_iter().map(|entry| entry.path).collect())
+}
+
 /// Returns the uncommitted changes of a worktree for [`commit_uncommitted`], and the ignored files.
 pub fn uncommitted_and_ignored(worktree: &Checkout) -> Result<Status, CommandError> {
     status_with_ignored(worktree)

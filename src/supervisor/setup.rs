@@ -1,15 +1,16 @@
 //! The setup of a worktree: `setup_command` runs before the CLI starts, once for each worktree. If it fails, the
 //! attempt ends without a call of a model.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use thiserror::Error;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::attempt::{LiveAttempt, Stop, TurnEnd};
-use super::blocking::blocking;
 use super::shell::{self, ShellCommand, ShellEnd, ShellRun, is_out_of_space};
 use crate::attempt::assignment::SetupTask;
 use crate::attempt::prompt;
@@ -90,26 +91,32 @@ impl LiveAttempt {
     pub(super) async fn set_up(&mut self) -> Result<(), TurnEnd> {
         let Some(task) = self.assignment.setup.clone() else { return Ok(()) };
         self.status.set_phase(Phase::SettingUp, &format!("setting up: {}", short(&task.command)));
-        let before = self.changed_tracked_files().await;
+        let began = changed_at(&self.dir.status()).unwrap_or_else(SystemTime::now);
         let ShellRun { end, seconds, log_tail } = self.run_setup(&task).await;
         crash_point::at(Point::SetUp);
-        // Also a daemon that the command left: it would outlive the attempt, or change files meanwhile.
-        self.sweep().await;
         self.limits.extend(Duration::from_secs_f64(seconds));
-        let setup = WorktreeSetup {
+        let mut setup = WorktreeSetup {
             command: task.command.clone(),
             passed: matches!(end, ShellEnd::Exited(Exit::Code(0))),
             seconds,
             ended_at: Timestamp::now(),
             log_tail: tail(&log_tail, KEPT).to_owned(),
-            changed_files: self.changed_tracked_files().await.difference(&before).count() as u32,
+            changed_files: 0,
         };
+        // The record waits for the disk, and the count for git. Both run beside the sweep.
+        let (worker, record) = (self.dir.worker(), setup.clone());
+        let recorded = spawn_blocking(move || if record.passed { worker.record_setup(&record) } else { Ok(()) });
+        let counted = self.count_tracked_files_changed_since(began);
+        // Also a daemon that the command left: it would outlive the attempt, or change files meanwhile.
+        self.sweep().await;
+        let counted = if self.cleanup.last.ended > 0 { self.count_tracked_files_changed_since(began) } else { counted };
+        setup.changed_files = counted.await.unwrap_or(0);
+        if let Ok(Err(error)) = recorded.await {
+            tracing::warn!(%error, "cannot record the setup: the next attempt repeats it");
+        }
         // Also after a failure, since its files stay.
         self.assignment.prepared_at = Some(setup.ended_at);
         if setup.passed {
-            if let Err(error) = self.dir.worker().record_setup(&setup) {
-                tracing::warn!(%error, "cannot record the setup: the next attempt repeats it");
-            }
             self.status.record(&AgentEvent::SetUp { command: task.command.clone(), seconds });
         }
         self.run.setup = Some(setup).filter(|_| !matches!(end, ShellEnd::Cancelled));
@@ -159,16 +166,33 @@ impl LiveAttempt {
         }
     }
 
-    /// Returns the tracked files that differ from HEAD. Empty outside a repository, or if git gives no answer.
-    async fn changed_tracked_files(&self) -> BTreeSet<PathBuf> {
-        if self.git.is_none() {
-            return BTreeSet::new();
-        }
-        let checkout = self.assignment.checkout();
-        let entries = blocking(move || git::uncommitted(&checkout)).await.map(|status| status.entries);
-        let tracked = entries.unwrap_or_default().into_iter().filter(|entry| !entry.untracked);
-        tracked.map(|entry| entry.path).collect()
+    /// Counts the tracked files that differ from HEAD and were changed since then. The count is 0 outside a repository,
+    /// or if git gives no answer.
+    fn count_tracked_files_changed_since(&self, then: SystemTime) -> JoinHandle<u32> {
+        let checkout = self.git.is_some().then(|| self.assignment.checkout());
+        spawn_blocking(move || {
+            let Some(checkout) = checkout else { return 0 };
+            let changed = git::changed_tracked_files(&checkout).unwrap_or_default();
+            changed.iter().filter(|path| is_changed_since(&checkout, path, then)).count() as u32
+        })
     }
+}
+
+/// Returns whether a path, or for a missing one its nearest folder, was changed since then. Programs cannot set the
+/// change time. A folder is a submodule, whose changes do not show in its time.
+fn is_changed_since(root: &Path, path: &Path, then: SystemTime) -> bool {
+    let full = root.join(path);
+    let found = full.ancestors().find_map(|path| path.symlink_metadata().ok().map(|found| (path == full, found)));
+    found.is_none_or(|(is_it, found)| (is_it && found.is_dir()) || change_time(&found) >= then)
+}
+
+fn changed_at(path: &Path) -> Option<SystemTime> {
+    path.symlink_metadata().ok().map(|found| change_time(&found))
+}
+
+fn change_time(found: &Metadata) -> SystemTime {
+    let (seconds, nanoseconds) = (found.ctime().max(0) as u64, found.ctime_nsec().max(0) as u32);
+    SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)
 }
 
 /// Returns the first line of a command, or its beginning.
@@ -187,6 +211,31 @@ mod tests {
         assert_eq!(short(" npm ci\n"), "npm ci");
         assert_eq!(short("npm ci\nnpm run build"), "npm ci…");
         assert_eq!(short(&"é".repeat(80)), format!("{}…", "é".repeat(40)));
+    }
+
+    #[test]
+    fn changes_and_deletions_after_a_moment_are_recognised() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["a/old", "b/changed", "c/deleted", "c/replaced"] {
+            std::fs::create_dir_all(path(name).parent().unwrap()).unwrap();
+            std::fs::write(path(name), "x").unwrap();
+        }
+        let later = || {
+            std::fs::write(path("clock"), "x").unwrap();
+            changed_at(&path("clock")).unwrap()
+        };
+        let before = later();
+        // The time of files advances in steps.
+        while later() == before {}
+        let then = later();
+        let time = std::fs::FileTimes::new().set_modified(before);
+        std::fs::File::options().write(true).open(path("b/changed")).unwrap().set_times(time).unwrap();
+        std::fs::remove_file(path("c/deleted")).unwrap();
+        std::fs::rename(path("c/replaced"), path("c/moved")).unwrap();
+        let changed = |name: &str| is_changed_since(folder.path(), Path::new(name), then);
+        let found = ["a/old", "b/changed", "c/deleted", "c/moved", "c/gone/too"].map(changed);
+        assert_eq!(found, [false, true, true, true, true]);
     }
 
     #[test]

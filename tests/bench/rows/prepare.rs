@@ -6,45 +6,16 @@ use std::process::{Command, Stdio};
 
 use orchestrator_boss::git::{self, Repository, Trust};
 
+use super::spawn::{FILES, in_worktrees};
 use crate::clock;
 use crate::table::{Line, Sides};
-use crate::world::{World, created, mission, rest, text, until_settled};
+use crate::world::{World, rest, text};
 
-/// Files in the repository, as in the other rows with worktrees.
-const FILES: usize = 600;
 /// Files in the folder that is seeded, fifty in each of its folders.
 const SEEDED: usize = 50_000;
 
 pub fn setup() -> Vec<Line> {
-    let world = World::with_repository(FILES);
-    let mut server = world.server(8);
-    let mut sides = Sides::default();
-    for number in 0..31 {
-        rest();
-        let mut mission = mission(&number.to_string());
-        mission["setup_command"] = "true".into();
-        let began = clock::now();
-        let answer = server.call("create_worker_mission", mission);
-        let agent = world.bell.answer();
-        let ours = clock::between(began, agent.began);
-        agent.exit();
-        until_settled(&mut server, &[created(&answer)]);
-        rest();
-        let (branch, place) = (format!("floor-{number}"), world.path("work").join(number.to_string()));
-        let began = clock::now();
-        world.git(&["worktree", "add", "-q", "-b", &branch, &place.to_string_lossy(), "main"]);
-        run(world.sealed("/bin/sh").args(["-c", "true"]).current_dir(&place));
-        let mut child = world.bell.start_bare(&place);
-        let agent = world.bell.answer();
-        let floor = clock::between(began, agent.began);
-        agent.exit();
-        child.wait().expect("the program exits");
-        // The first run of each side loads programs from the disk.
-        if number > 0 {
-            sides.ours.push(ours);
-            sides.floor.push(floor);
-        }
-    }
+    let sides = in_worktrees(31, Some("true"));
     let what =
         format!("`create_worker_mission` with a setup command that does nothing ({FILES} files) → first instruction");
     vec![sides.plus(&what, "`git worktree add`, `sh -c true`, then fork and exec", 15.0, 40.0)]

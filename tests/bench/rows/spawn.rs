@@ -14,7 +14,7 @@ use crate::table::{Line, Sides};
 use crate::world::{World, created, mission, mission_in, rest, until_settled};
 
 /// Files in the repository, in all rows with worktrees.
-const FILES: usize = 600;
+pub const FILES: usize = 600;
 
 pub fn in_a_folder() -> Vec<Line> {
     let world = World::with_repository(FILES);
@@ -47,13 +47,24 @@ pub fn in_a_folder() -> Vec<Line> {
 }
 
 pub fn in_a_worktree() -> Vec<Line> {
+    let sides = in_worktrees(21, None);
+    let what = format!("the same with its own worktree ({FILES} files)");
+    vec![sides.times(&what, "`git worktree add`, then fork and exec", 1.25)]
+}
+
+/// Measures workers in worktrees of their own, with this setup command. The floor runs it with `sh -c`.
+pub fn in_worktrees(rounds: usize, setup_command: Option<&str>) -> Sides {
     let world = World::with_repository(FILES);
     let mut server = world.server(8);
     let mut sides = Sides::default();
-    for number in 0..21 {
+    for number in 0..rounds {
         rest();
+        let mut mission = mission(&number.to_string());
+        if let Some(command) = setup_command {
+            mission["setup_command"] = command.into();
+        }
         let began = clock::now();
-        let answer = server.call("create_worker_mission", mission(&number.to_string()));
+        let answer = server.call("create_worker_mission", mission);
         let agent = world.bell.answer();
         let ours = clock::between(began, agent.began);
         agent.exit();
@@ -62,18 +73,23 @@ pub fn in_a_worktree() -> Vec<Line> {
         let (branch, place) = (format!("floor-{number}"), world.path("work").join(number.to_string()));
         let began = clock::now();
         world.git(&["worktree", "add", "-q", "-b", &branch, &place.to_string_lossy(), "main"]);
+        if let Some(command) = setup_command {
+            let mut shell = world.sealed("/bin/sh");
+            let status = shell.args(["-c", command]).current_dir(&place).status().expect("a shell");
+            assert!(status.success(), "{command} ended with {status}");
+        }
         let mut child = world.bell.start_bare(&place);
         let agent = world.bell.answer();
         let floor = clock::between(began, agent.began);
         agent.exit();
         child.wait().expect("the program exits");
+        // The first run of each side loads programs from the disk.
         if number > 0 {
             sides.ours.push(ours);
             sides.floor.push(floor);
         }
     }
-    let what = format!("the same with its own worktree ({FILES} files)");
-    vec![sides.times(&what, "`git worktree add`, then fork and exec", 1.25)]
+    sides
 }
 
 pub fn a_batch() -> Vec<Line> {
