@@ -42,11 +42,11 @@ pub async fn with_settings(cli: Cli, settings: &str, test: impl AsyncFnOnce(&Wor
 }
 
 /// Runs a test in a world that has the agents of the Agent Client Protocol, unless this one is not installed.
-pub async fn with_agent(agent: Agent, test: impl AsyncFnOnce(&World)) {
+pub async fn with_agent(agent: Agent, settings: &str, test: impl AsyncFnOnce(&World)) {
     if agent.skipped() {
         return;
     }
-    let world = World::new(Cli::Claude, "", point_agents_at).await;
+    let world = World::new(Cli::Claude, settings, point_agents_at).await;
     test(&world).await;
     world.end().await;
 }

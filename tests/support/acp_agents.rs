@@ -128,12 +128,15 @@ fn point_qwen_at(home: &mut ScratchHome, model_url: &str) {
     home.set("OPENAI_MODEL", "scripted");
 }
 
+/// Configures Mistral Vibe. It uses its own service for an unknown model, if there is a key.
 fn point_vibe_at(home: &mut ScratchHome, model_url: &str) {
+    home.set("MISTRAL_API_KEY", "dummy");
     let config = format!(
         r#"active_model = "scripted"
 enable_telemetry = false
 enable_update_checks = false
 enable_auto_update = false
+enable_connectors = false
 
 [[providers]]
 name = "scripted"

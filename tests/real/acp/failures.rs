@@ -11,8 +11,7 @@ use crate::world::World;
 // The CLI in claude-agent-acp retries a refused key for minutes.
 with_each_agent!(refused_key_ends_the_agent: Gemini OpenCode Qwen Copilot Codex Vibe Kilo);
 with_each_agent!(unknown_model_ends_the_agent: Gemini OpenCode Qwen Copilot Claude Codex Vibe Kilo);
-// Mistral Vibe takes its default model instead, and reports nothing.
-with_each_agent!(unknown_model_of_the_mission_is_named: Gemini OpenCode Qwen Copilot Claude Codex Kilo);
+with_each_agent!(unknown_model_of_the_mission_is_named: Gemini OpenCode Qwen Copilot Claude Codex Vibe Kilo);
 with_each_agent!(rate_limit_is_bounded: OpenCode Qwen Copilot Claude Codex Vibe Kilo);
 
 async fn refused_key_ends_the_agent(world: &World, agent: Agent) {

@@ -3,9 +3,16 @@
 //! A change must pass with Gemini CLI, OpenCode, Qwen Code and Copilot CLI. The others are installed by hand and by the
 //! nightly workflow (`tests/real/agents`).
 
-/// Defines a test for each of these agents from a function that takes a world and an agent.
+/// Defines a test for each of these agents from a function that takes a world and an agent. The settings of the user are
+/// those of the second function, if there is one.
 macro_rules! with_each_agent {
     ($test:ident: $($agent:ident)*) => {
+        with_each_agent!(@ $test, (|_| String::new()): $($agent)*);
+    };
+    ($test:ident, $settings:ident: $($agent:ident)*) => {
+        with_each_agent!(@ $test, (super::$settings): $($agent)*);
+    };
+    (@ $test:ident, $settings:tt: $($agent:ident)*) => {
         mod $test {
             use crate::acp_agents::Agent;
 
@@ -13,7 +20,8 @@ macro_rules! with_each_agent {
             #[allow(non_snake_case)]
             async fn $agent() {
                 let agent = Agent::$agent;
-                crate::world::with_agent(agent, async |world| super::$test(world, agent).await).await;
+                let settings = $settings(agent);
+                crate::world::with_agent(agent, &settings, async |world| super::$test(world, agent).await).await;
             })*
         }
     };
@@ -23,6 +31,7 @@ mod cancel;
 mod custom;
 mod failures;
 mod permissions;
+mod registrations;
 mod resume;
 mod work;
 
