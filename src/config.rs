@@ -191,6 +191,8 @@ pub struct SetupSettings {
     pub timeout_minutes: f64,
     /// Ignored paths to copy.
     pub seed: Vec<String>,
+    /// True if the settings of this repository name them. The general ones name paths that only some repositories have.
+    pub seed_is_own: bool,
 }
 
 /// Settings of one backend.
@@ -525,6 +527,7 @@ impl Settings {
         SetupSettings {
             command: command.filter(|command| !command.trim().is_empty()),
             timeout_minutes: own.setup_timeout_minutes.unwrap_or(self.setup_timeout_minutes),
+            seed_is_own: own.seed.is_some(),
             seed: own.seed.unwrap_or_else(|| self.seed.clone()),
         }
     }
@@ -539,12 +542,12 @@ impl Settings {
     }
 }
 
-/// Returns whether a path, relative to the root of a worktree, stays below that root.
 /// Returns whether a path may be copied into new worktrees. The files of git would make a copy of the repository.
 fn may_be_seeded(path: &str) -> bool {
     is_inside(path) && Path::new(path).iter().all(|part| !part.eq_ignore_ascii_case(".git"))
 }
 
+/// Returns whether a path, relative to the root of a worktree, stays below that root.
 fn is_inside(path: &str) -> bool {
     let mut parts = Path::new(path).components().peekable();
     parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))

@@ -173,6 +173,7 @@ fn repository_settings_win_field_by_field() {
         command: command.map(str::to_owned),
         timeout_minutes,
         seed: Vec::new(),
+        seed_is_own: false,
     };
     assert_eq!(setup("git@example.org:a/b.git"), expected(Some("make"), 2.0));
     assert_eq!(setup("git@example.org:a/c.git"), expected(None, 10.0));

@@ -33,6 +33,8 @@ pub struct Seeded {
     pub there: Vec<String>,
     /// The paths that were left out, with the reasons.
     pub left_out: Vec<String>,
+    /// The paths that the main checkout does not have, as notes.
+    pub missing: Vec<String>,
 }
 
 /// Copies the paths, which are relative to the root, into a new worktree. At most `limit` bytes of each are copied if
@@ -42,7 +44,7 @@ pub fn seed(repo: &Repository, worktree: &Path, paths: &[String], limit: u64) ->
     let Some(main) = &repo.main_worktree else { return Ok(result) };
     for path in paths {
         if main.join(path).symlink_metadata().is_err() {
-            result.left_out.push(format!("{path}: the main checkout does not have it"));
+            result.missing.push(format!("{path}: the main checkout does not have it"));
             continue;
         }
         let is_ignored = repo.read().args(["check-ignore", "--quiet", "--"]).arg(path).succeeds()?;
@@ -187,7 +189,7 @@ mod tests {
         let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
         let seeded = seed(&fixture.repo, worktree, &paths, LIMIT).unwrap();
         assert!(seeded.there.iter().all(|path| worktree.join(path).exists()), "{seeded:?}");
-        seeded.left_out
+        [seeded.left_out, seeded.missing].concat()
     }
 
     #[test]

@@ -200,13 +200,14 @@ pub(super) fn setup_settings(context: &Context, repository: Option<&Repository>)
 /// Copies the ignored folders that the settings name into a new worktree. What is left out is named in the outcome.
 fn seed(context: &Context, made: &mut git::Worktree) -> Result<(), OrchestratorError> {
     let repository = context.repository()?;
-    let paths = setup_settings(context, Some(repository)).seed;
+    let SetupSettings { seed: paths, seed_is_own, .. } = setup_settings(context, Some(repository));
     if paths.is_empty() {
         return Ok(());
     }
     let limit = context.settings.seed_limit();
     let seeded = git::seed(repository, &made.path, &paths, limit).map_err(git::WorktreeError::from)?;
     made.not_copied.extend(seeded.left_out);
+    made.not_copied.extend(seeded.missing.into_iter().filter(|_| seed_is_own));
     made.seeded = Some(seeded.there);
     made.seeded_at = Some(Timestamp::now());
     Ok(git::worktree::remember(repository, made)?)

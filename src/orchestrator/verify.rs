@@ -115,7 +115,8 @@ fn prepare(
     variables: BTreeMap<String, String>,
 ) -> Result<()> {
     let Order { repository, directory, setup_command, .. } = order;
-    let SetupSettings { command: general, timeout_minutes, seed } = start::setup_settings(context, Some(&repository));
+    let SetupSettings { command: general, timeout_minutes, seed, .. } =
+        start::setup_settings(context, Some(&repository));
     let setup = setup_command.or(general).map(|command| SetupTask { command, timeout_minutes });
     let tag = process::tag_at_depth(format!("integration.{}", Uuid::new_v4().simple()), context.depth + 1);
     let run = VerificationAssignment {
