@@ -164,9 +164,10 @@ async fn check(
         Err(NoAnswer::Start(error)) => Some(error),
         _ => None,
     };
-    let untested = match probe.is_from_documentation {
-        true => path.is_some().then(|| "never tried: its adapter follows its documentation".to_owned()),
-        false => version.as_deref().and_then(|version| backend::untested(version, &probe.tested_version)),
+    let untested = if probe.is_from_documentation {
+        path.is_some().then(|| "never tried: its adapter follows its documentation".to_owned())
+    } else {
+        version.as_deref().and_then(|version| backend::untested(version, &probe.tested_version))
     };
     let doubt = probe.login_files.iter().filter(|file| authenticated.is_none() && exists(file)).find_map(|it| it.doubt);
     let how_to_fix = match (&found, authenticated) {
@@ -277,9 +278,11 @@ fn place(file: &LoginFile) -> Option<PathBuf> {
 /// The queries of one round. Several backends may share a program, which is asked once.
 #[derive(Default)]
 struct Queries {
-    answers: Mutex<HashMap<(PathBuf, Vec<String>), Arc<Answer>>>,
+    answers: Mutex<HashMap<Query, Arc<Answer>>>,
 }
 
+/// A program and its arguments.
+type Query = (PathBuf, Vec<String>);
 type Answer = OnceCell<Result<Said, NoAnswer>>;
 
 impl Queries {

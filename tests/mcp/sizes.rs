@@ -124,6 +124,18 @@ fn common_errors_name_the_next_step() {
         ("create_worker_mission", mission(json!({})), &["working_directory"]),
         ("create_worker_mission", mission(json!({"backend": "claude"})), &["claudecode, codex, gemini, opencode"]),
         ("create_worker_mission", mission(json!({"backend": "gemini"})), &["not on the PATH", "get_backend_status"]),
+        (
+            "create_worker_mission",
+            mission(json!({"backend": "cursor"})),
+            &["cursor-agent is not on the PATH", "cursor.com/install"],
+        ),
+        ("create_worker_mission", mission(json!({"backend": "kilo", "max_tokens": 5})), &["use timeout_minutes"]),
+        ("create_worker_mission", mission(json!({"backend": "copilot", "max_cost_usd": 1})), &["use max_tokens"]),
+        (
+            "create_worker_mission",
+            mission(json!({"backend": "qwen", "permissions": "read_only"})),
+            &["cannot limit", "claudecode, codex, gemini"],
+        ),
         ("create_worker_mission", mission(json!({"working_directory": "/nowhere"})), &["/nowhere"]),
         ("create_worker_mission", mission(json!({"working_directory": here})), &["another directory", worker.as_str()]),
         ("create_worker_mission", mission(json!({"working_directory": here, "depends_on": ["w-77"]})), &["w-77"]),

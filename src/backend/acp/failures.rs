@@ -34,13 +34,17 @@ fn kind_of_error(error: &Value, message: &str) -> FailureKind {
         (_, "model_not_found", _) => FailureKind::ModelNotFound,
         (_, _, "usageLimitExceeded") => FailureKind::UsageLimit,
         (Some(status @ 400..=599), _, _) => match kind_of_text(message) {
-            // A service reports an unknown model with a status that does not say so.
-            FailureKind::ModelNotFound => FailureKind::ModelNotFound,
+            // Services report these with a status that does not say so.
+            kind @ (FailureKind::ModelNotFound | FailureKind::Auth) => kind,
             _ => kind_of_status(status.unsigned_abs()),
         },
         _ => kind_of_text(message),
     }
 }
+
+/// Words for a refused login. The last two are Google's refusal of private accounts (from its announcement).
+const REFUSED: [&str; 6] =
+    ["unauthorized", "authenticat", "api key", "not logged in", "client is no longer supported", "unsupported_client"];
 
 /// Classifies the text of an error. The statuses of services are searched as whole words.
 pub fn kind_of_text(message: &str) -> FailureKind {
@@ -57,7 +61,7 @@ pub fn kind_of_text(message: &str) -> FailureKind {
         FailureKind::RateLimit
     } else if lower.contains("model") && has(&["not found", "does not exist", "unknown model"]) {
         FailureKind::ModelNotFound
-    } else if status(&["401", "403"]) || has(&["unauthorized", "authenticat", "api key", "not logged in"]) {
+    } else if status(&["401", "403"]) || has(&REFUSED) {
         FailureKind::Auth
     } else if lower.contains("context") && has(&["length", "window", "too long"]) {
         FailureKind::ContextFull
@@ -87,6 +91,7 @@ mod tests {
             ),
             (json!({"code": 500, "message": "models/x is not found"}), FailureKind::ModelNotFound),
             (json!({"code": 429, "message": "slow down"}), FailureKind::RateLimit),
+            (json!({"code": 500, "message": "This client is no longer supported"}), FailureKind::Auth),
             (json!({"code": -32603, "message": "exceeded, last status: 429 Too Many"}), FailureKind::RateLimit),
             (json!({"code": -32603, "message": "ran 4290 lines"}), FailureKind::Other),
             (json!({}), FailureKind::Other),

@@ -217,7 +217,8 @@ const VIBE: Preset = Preset {
     modes: Modes { read_only: &["ask"], edit: &["accept-edits", "ask"], full: &["auto-approve", "ask"] },
     read_only: Some(Enforcement::Cli),
     usage: UsageMeaning::Session,
-    own_server_off: OwnServerOff::Variable("VIBE_MCP_SERVERS", "[]"),
+    // An empty list in VIBE_MCP_SERVERS is joined with the user's.
+    own_server_off: OwnServerOff::Variable("VIBE_ENABLE_MCP", "false"),
     install: "uv tool install mistral-vibe",
     login: "vibe --setup, or set MISTRAL_API_KEY",
     key_variables: &["MISTRAL_API_KEY"],

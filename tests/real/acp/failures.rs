@@ -1,4 +1,4 @@
-//! An error of the model service ends an agent with a reason, or is at least shown while the agent retries.
+//! An error of the model service ends an agent with a reason. One that tries again for minutes can be cancelled.
 
 use serde_json::json;
 

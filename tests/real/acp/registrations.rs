@@ -12,8 +12,8 @@ use crate::acp_agents::Agent;
 use crate::model_server::Script;
 use crate::world::World;
 
-// codex-acp has no way to leave a server out, and Mistral Vibe ignores an empty list of servers.
-with_each_agent!(worker_does_not_start_this_server, plain: Gemini OpenCode Qwen Copilot Claude Kilo);
+// codex-acp has no way to leave a server out.
+with_each_agent!(worker_does_not_start_this_server, plain: Gemini OpenCode Qwen Copilot Claude Kilo Vibe);
 
 /// Returns settings with the same agent as a backend of the user's own, of which nothing is known.
 fn plain(agent: Agent) -> String {
