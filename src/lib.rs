@@ -105,6 +105,11 @@
 //!    shows structured answers), `orchestrator/registrations.rs` (so that its workers do not start this server), and
 //!    `src/docs/clients.md`.
 //!
+//! An agent that speaks the Agent Client Protocol needs none of this but a preset: a constant in
+//! `backend/agents/presets.rs`, its name in the README and in the skill (`tests/documents.rs` names what is missing, and
+//! writes the table in `src/docs/agents.md`), the snapshot of step 5 and, if a registry has it, a variant in
+//! `tests/support/acp_agents.rs`.
+//!
 //! **Add a parameter to a tool**, here a field of a mission. A parameter of another tool is a field of the `Arguments` in
 //! its file in `mcp/tools/`, and goes to the method of `orchestrator/handle.rs` that the tool calls.
 //!
