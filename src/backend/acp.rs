@@ -1,15 +1,15 @@
 //! Agents that speak the Agent Client Protocol (ACP, version 1): a state machine from the agent's lines to events, and
-//! to the lines that it must receive. No I/O, no clock. It knows no agent by name: how one differs is in its
-//! [`Traits`].
+//! to the lines that it must receive. No I/O, no clock, no names of agents: the differences are in [`Traits`].
 //!
 //! ```text
 //! initialize -> (authenticate) -> session/new, or session/resume or session/load -> its settings
 //!     -> session/prompt -> its answer -> session/prompt …
 //! ```
 //!
-//! Only an answer with the id of an open request of ours counts. Every request of the agent is answered at once: a
-//! permission by the mission's permissions (`acp/permission.rs`), anything else that is unknown with "method not found",
-//! since this client offers neither files nor terminals. No server of the client is passed on.
+//! Only an answer with the id of an open request of ours counts. Every request of the agent is answered at once: one for
+//! a permission by the mission's permissions (`acp/permission.rs`), one for waiting messages with them (`acp/live.rs`),
+//! any other one with "method not found", since this client offers neither files nor terminals. No server of the client
+//! is passed on.
 //!
 //! The end of a turn that the agent reports is not success by itself: see `acp/turn.rs`.
 
@@ -88,7 +88,7 @@ pub struct AcpStream {
     resumes: Option<String>,
     /// The settings of the session that are still to be applied.
     settings: VecDeque<SessionSetting>,
-    /// The answer that opened the session: the settings that the agent offers.
+    /// The last answer that names what the agent offers: its capabilities, then the settings of the session.
     offers: Value,
     /// True in the first turn of a session that was loaded: a part of its history may still come.
     follows_history: bool,
@@ -98,7 +98,7 @@ pub struct AcpStream {
     accepts_steering: bool,
     /// True if the agent accepts further directories for a session.
     accepts_directories: bool,
-    /// Messages for the running turn that the agent has not taken yet. What is left begins the next turn.
+    /// Messages for the running turn that the agent has not taken yet. The next turn begins with those that are left.
     waiting: Vec<(Uuid, String)>,
     /// Messages in the prompt of this turn of which the agent has given no sign yet.
     unconfirmed: Vec<Uuid>,
@@ -113,7 +113,7 @@ pub struct AcpStream {
     noise: Noise,
 }
 
-/// The step of the conversation.
+/// The current step of the conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Initializing,
@@ -132,15 +132,17 @@ enum State {
     Idle,
 }
 
+/// A request of ours that has no answer yet.
 #[derive(Debug, Clone, PartialEq)]
 struct OpenRequest {
     id: u64,
     purpose: Purpose,
 }
 
+/// The purpose of a request.
 #[derive(Debug, Clone, PartialEq)]
 enum Purpose {
-    /// The step that the state names, or the prompt of the turn.
+    /// The step that the state names; in a turn, its prompt.
     Step,
     /// A second prompt or a steering request with this message.
     Message { id: Uuid, text: String, is_prompt: bool },

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use self::presets::{ModelBy, OwnServerOff, PRESETS, Preset};
+use self::presets::{ChosenBy, OwnServerOff, PRESETS, Preset};
 use super::acp::{self, SessionSetting, SettingKind, Traits, UsageMeaning};
-use super::catalog::{check_model_of_family, check_one_of};
+use super::catalog::{check_effort_in, check_model_of_family};
 use super::{
     AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, StopSignal, Turn, environment,
 };
@@ -23,7 +23,7 @@ pub struct AgentFacts {
     pub name: &'static str,
     pub command: String,
     pub evidence: Evidence,
-    /// `None` if it cannot be kept to reading.
+    /// The enforcement of `read_only`; `None` if it is refused.
     pub read_only: Option<Enforcement>,
     pub usage: UsageMeaning,
     pub accepts_live_messages: bool,
@@ -53,13 +53,13 @@ impl AcpAgent {
             read_only: preset.read_only,
             usage: preset.usage,
             accepts_live_messages: self.accepts_live_messages(),
-            has_models: preset.model != ModelBy::Nothing,
+            has_models: preset.model != ChosenBy::Nothing,
             efforts: preset.efforts,
             install: self.probe().install_command,
         }
     }
 
-    /// Returns the settings of a session: the mode first, since a later choice of it may reset others.
+    /// Returns the settings of a session: the mode first, since setting it later may reset the others.
     fn settings(&self, mission: &Mission) -> Vec<SessionSetting> {
         let preset = self.preset;
         let setting = |kind, values: &[&str], is_required| SessionSetting {
@@ -70,8 +70,8 @@ impl AcpAgent {
         let modes = preset.modes.of(mission.permissions);
         let is_read_only = mission.permissions == Permissions::ReadOnly;
         let mode = (!modes.is_empty()).then(|| setting(SettingKind::Mode, modes, is_read_only));
-        let model = mission.model.as_deref().filter(|_| preset.model == ModelBy::Session);
-        let effort = mission.effort.as_deref().filter(|_| preset.effort == ModelBy::Session);
+        let model = mission.model.as_deref().filter(|_| preset.model == ChosenBy::Session);
+        let effort = mission.effort.as_deref().filter(|_| preset.effort == ChosenBy::Session);
         let all = (mission.permissions == Permissions::Full).then_some(preset.allow_all).flatten();
         [
             mode,
@@ -89,7 +89,7 @@ impl AcpAgent {
         let mut args: Vec<String> = preset.args.iter().map(|arg| (*arg).to_owned()).collect();
         let chosen = [(preset.model, &turn.mission.model), (preset.effort, &turn.mission.effort)];
         for (by, value) in chosen {
-            if let (ModelBy::Argument(option), Some(value)) = (by, value) {
+            if let (ChosenBy::Argument(option), Some(value)) = (by, value) {
                 args.push(format!("{option}={value}"));
             }
         }
@@ -107,7 +107,7 @@ impl AcpAgent {
         let preset = self.preset;
         let mut set: Vec<(String, String)> =
             preset.env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        if let (ModelBy::Variable(name), Some(model)) = (preset.model, &turn.mission.model) {
+        if let (ChosenBy::Variable(name), Some(model)) = (preset.model, &turn.mission.model) {
             set.push((name.to_owned(), model.clone()));
         }
         match preset.own_server_off {
@@ -137,7 +137,7 @@ impl AcpAgent {
             messages: preset.messages,
             usage_shows_success: preset.usage_shows_success,
             expected_model: match preset.model {
-                ModelBy::Variable(_) => turn.mission.model.clone(),
+                ChosenBy::Variable(_) => turn.mission.model.clone(),
                 _ => None,
             },
             login_methods: preset.login_methods,
@@ -161,8 +161,8 @@ impl Backend for AcpAgent {
 
     fn check(&self, mission: &Mission) -> Result<Enforcement, Refusal> {
         let preset = self.preset;
-        check_model_of_family(preset.name, preset.family, mission.model.as_deref(), preset.model != ModelBy::Nothing)?;
-        check_one_of(preset.name, preset.efforts, mission.effort.as_deref())?;
+        check_model_of_family(preset.name, preset.family, mission.model.as_deref(), preset.model != ChosenBy::Nothing)?;
+        check_effort_in(preset.name, preset.efforts, mission.effort.as_deref())?;
         if mission.permissions == Permissions::ReadOnly && preset.read_only.is_none() {
             return Err(Refusal::Permissions {
                 backend: preset.name.into(),

@@ -69,8 +69,8 @@ pub fn check_model(backend: &str, model: Option<&str>) -> Result<(), Refusal> {
     }
 }
 
-/// Checks a model of an agent that accepts the models of one backend, of several services (`family` is `None`), or none
-/// at all.
+/// Checks a model of an agent. It accepts the models of one backend (`family`), those of several services (`None`), or
+/// none at all (`can_choose` is false).
 pub fn check_model_of_family(
     backend: &str,
     family: Option<&'static str>,
@@ -106,11 +106,11 @@ pub fn unusable(model: &str) -> Option<&'static str> {
 }
 
 pub fn check_effort(backend: &str, effort: Option<&str>) -> Result<(), Refusal> {
-    check_one_of(backend, efforts_of(backend), effort)
+    check_effort_in(backend, efforts_of(backend), effort)
 }
 
 /// Checks an effort against those that a backend accepts.
-pub fn check_one_of(backend: &str, accepted: &[&str], effort: Option<&str>) -> Result<(), Refusal> {
+pub fn check_effort_in(backend: &str, accepted: &[&str], effort: Option<&str>) -> Result<(), Refusal> {
     match effort {
         Some(effort) if !accepted.contains(&effort) => Err(Refusal::Effort {
             backend: backend.into(),

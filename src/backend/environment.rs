@@ -8,8 +8,7 @@ use std::path::Path;
 
 use super::Turn;
 
-/// Variables that Claude Code, Codex, Gemini CLI and OpenCode set for their children. With the boss's messaging token a
-/// worker could act as the boss.
+/// Variables that CLIs set for their children. With the boss's messaging token a worker could act as the boss.
 const BOSS_VARIABLES: &[&str] = &[
     "AI_AGENT",
     "CLAUDECODE",

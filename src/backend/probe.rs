@@ -72,7 +72,7 @@ pub fn gemini() -> Probe {
     Probe {
         version_args: args(&["--version"]),
         auth_args: None,
-        // GOOGLE_GENAI_USE_GCA only selects the login by a Google account.
+        // GOOGLE_GENAI_USE_GCA is no key: it only selects the login with a Google account.
         key_variables: args(&["GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GENAI_USE_VERTEXAI"]),
         login_files: vec![LoginFile {
             doubt: Some(

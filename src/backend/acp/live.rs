@@ -1,5 +1,5 @@
-//! Messages for a running turn. An agent takes them in its own way, or not at all; what it does not take begins a
-//! further turn, so no message is lost.
+//! Messages for a running turn. Each agent takes them in its own way, or not at all. A further turn begins with the
+//! messages that it did not take, so none is lost.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use crate::backend::AgentEvent;
 use crate::backend::lines::text;
 
 impl AcpStream {
-    /// Takes a message for the running turn. Returns false if the agent has no way, or if no turn runs.
+    /// Takes a message for the running turn. Returns false if the agent cannot receive one, or if no turn runs.
     pub(super) fn take_message(&mut self, id: Uuid, text: &str) -> bool {
         if self.state != State::Turn || self.is_cancelled {
             return false;
@@ -33,7 +33,7 @@ impl AcpStream {
         self.traits.messages == LiveMessages::Drained
     }
 
-    /// Answers the agent's question for waiting messages.
+    /// Answers the agent's request for waiting messages.
     pub(super) fn drain(&mut self, id: &Value) -> Vec<AgentEvent> {
         let may_take = self.state == State::Turn && !self.is_cancelled;
         let taken = if may_take { std::mem::take(&mut self.waiting) } else { Vec::new() };
@@ -42,7 +42,7 @@ impl AcpStream {
         taken.into_iter().map(|(id, _)| received(id)).collect()
     }
 
-    /// Takes the answer to a message. One that did not reach the turn begins the next one.
+    /// Takes the answer to a message. The next turn begins with a message that did not reach this one.
     pub(super) fn message_answered(
         &mut self,
         id: Uuid,
@@ -57,7 +57,7 @@ impl AcpStream {
         } else if self.state == State::Turn {
             self.waiting.push((id, text));
         }
-        if self.state == State::Turn && !self.is_answer_open() {
+        if self.state == State::Turn && !self.awaits_answer() {
             events.extend(self.turn_answered());
         }
         events
@@ -72,10 +72,10 @@ impl AcpStream {
         self.send_prompt(&prompt);
     }
 
-    /// Returns whether the turn goes on for an answer: its own, or that to a message which has joined it.
-    pub(super) fn is_answer_open(&self) -> bool {
-        let is_open = |purpose: &Purpose| !matches!(purpose, Purpose::Message { is_prompt: false, .. });
-        self.turn.result.is_none() || self.open_requests.iter().any(|request| is_open(&request.purpose))
+    /// Returns whether the turn still awaits the answer to its prompt, or to a second prompt that has joined it.
+    pub(super) fn awaits_answer(&self) -> bool {
+        let is_prompt = |purpose: &Purpose| !matches!(purpose, Purpose::Message { is_prompt: false, .. });
+        self.turn.result.is_none() || self.open_requests.iter().any(|request| is_prompt(&request.purpose))
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn agent_without_a_way_takes_no_message() {
+    fn agent_without_live_messages_takes_none() {
         let mut stream = in_turn(LiveMessages::NextTurn);
         assert!(!stream.message(ID, "also this"));
         assert!(sent(&mut stream).is_empty());
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_messages_are_handed_over_when_the_agent_asks() {
+    fn agent_that_asks_gets_waiting_messages() {
         let mut stream = in_turn(LiveMessages::Drained);
         assert!(stream.message(ID, "also this"));
         assert!(sent(&mut stream).is_empty());
@@ -159,11 +159,11 @@ mod tests {
         assert!(is_received(&stream.line(&asks)));
         assert_eq!(sent(&mut stream)[0]["result"]["messages"], json!(["also this"]));
         assert!(stream.line(&asks).is_empty());
-        assert_eq!(sent(&mut stream)[0]["result"]["messages"], json!([]), "it goes on asking");
+        assert_eq!(sent(&mut stream)[0]["result"]["messages"], json!([]), "the second request gets no message");
     }
 
     #[test]
-    fn message_of_a_cancelled_turn_begins_the_next_one() {
+    fn message_of_cancelled_turn_begins_next_one() {
         let mut stream = in_turn(LiveMessages::Drained);
         assert!(stream.message(ID, "also this"));
         assert!(stream.cancel());

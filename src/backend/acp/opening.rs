@@ -1,5 +1,5 @@
-//! The steps before the first prompt: the versions, the login, the session and its settings. What fails here fails
-//! before the agent has done any work.
+//! The steps before the first prompt: the version, the login, the session and its settings. If one fails, the agent has
+//! not done any work yet.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! Answers to the agent's requests for permissions, at once and by the mission's permissions. "Always" is never chosen:
-//! some agents then write a rule into the worktree or the user's settings.
+//! Answers to the agent's requests for a permission, by the mission's permissions. "Always" is never chosen, since some
+//! agents then write a rule into the worktree or the user's settings.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -57,7 +57,7 @@ impl AcpStream {
     }
 }
 
-/// Returns an absolute path without `.` and `..`, by its words alone.
+/// Returns an absolute path without `.` and `..`. The disk is not read, so symbolic links stay.
 fn normalised(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {

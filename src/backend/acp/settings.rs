@@ -1,4 +1,4 @@
-//! Applies the settings of a session: which of those that an agent offers is meant, and the request for it.
+//! Settings of a session: finds the option of the agent that is meant, and makes the request that sets it.
 
 use serde_json::{Value, json};
 
@@ -11,8 +11,8 @@ const NAMED: usize = 8;
 /// A request that applies a setting: its method and its parameters.
 pub type SettingRequest = (&'static str, Value);
 
-/// Returns the request for a setting. `offers` is the answer that opened the session. Fails with the reason if the agent
-/// offers none of the values. A model that it does not list is left to the agent: some accept names beside their list.
+/// Returns the request for a setting. `offers` is the answer that opened the session. Fails with the reason if the
+/// agent offers none of the values. A model is requested even if it is not listed, since some agents accept others.
 pub fn request(setting: &SessionSetting, offers: &Value, session_id: &str) -> Result<SettingRequest, String> {
     let kind = setting.kind;
     let option = items(offers, "/configOptions").find(|option| is_meant(kind, option));
@@ -23,7 +23,7 @@ pub fn request(setting: &SessionSetting, offers: &Value, session_id: &str) -> Re
         let value = setting.values.iter().find(is_offered);
         return value.map(|value| ("session/set_config_option", params(value))).ok_or_else(|| only(kind, &offered));
     }
-    // Agents of before the options have modes of their own.
+    // Agents that do not know `configOptions` list their modes separately.
     let modes: Vec<&str> = items(offers, "/modes/availableModes").map(|mode| text(mode, "/id")).collect();
     if kind != SettingKind::Mode || modes.is_empty() {
         return Err(format!("it offers no choice of {}", noun(kind)));
@@ -38,7 +38,7 @@ fn only(kind: SettingKind, offered: &[&str]) -> String {
     format!("it offers only {offered} as {}", noun(kind))
 }
 
-/// Returns the value of a setting that an agent reports.
+/// Returns the current value of a setting, as the agent reports it.
 pub fn current(kind: SettingKind, offers: &Value) -> Option<&str> {
     let option = items(offers, "/configOptions").find(|option| is_meant(kind, option))?;
     option["currentValue"].as_str()
@@ -54,7 +54,7 @@ pub fn noun(kind: SettingKind) -> &'static str {
     }
 }
 
-/// Agents name an option by its category, its id, or both.
+/// Returns whether an option is this setting. Agents name it by its category, its id, or both.
 fn is_meant(kind: SettingKind, option: &Value) -> bool {
     let (category, id) = (text(option, "/category"), text(option, "/id"));
     match kind {

@@ -1,9 +1,10 @@
-//! The differences between agents that the protocol leaves open. The default fits an agent about which nothing is known.
+//! The differences between agents that the protocol permits. The default fits an agent about which nothing is known.
 
 use serde_json::Value;
 
 use super::usage::UsageMeaning;
 
+/// The traits of one agent, for one mission.
 #[derive(Debug, Clone, Default)]
 pub struct Traits {
     /// The settings to apply to each session, in this order.
@@ -12,13 +13,13 @@ pub struct Traits {
     pub messages: LiveMessages,
     /// True if a good turn always ends with a usage and a failed one never does.
     pub usage_shows_success: bool,
-    /// The model that it was started with, if it must be checked: the agent replaces an unknown one without a word.
+    /// The model that the agent was started with, if it must be checked: the agent silently replaces an unknown one.
     pub expected_model: Option<String>,
-    /// Login methods, in order of preference, for an agent that must be asked to log in before each session.
+    /// Login methods in order of preference, for an agent that must log in before each session.
     pub login_methods: &'static [&'static str],
     /// The `_meta` of the requests that open a session.
     pub session_meta: Option<Value>,
-    /// Further directories that it may write to, if it offers this.
+    /// Further directories that the agent may write to, if it accepts any.
     pub writable: Vec<String>,
 }
 
@@ -32,6 +33,7 @@ pub struct SessionSetting {
     pub is_required: bool,
 }
 
+/// The kind of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SettingKind {
     Mode,
@@ -44,7 +46,7 @@ pub enum SettingKind {
 /// The way in which a running turn can receive a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LiveMessages {
-    /// It cannot: the next turn gets the message.
+    /// It cannot receive one: the next turn gets the message.
     #[default]
     NextTurn,
     /// By a second prompt, which joins the running turn. Both are answered at its end.

@@ -37,7 +37,7 @@ impl AcpStream {
             "tool_call" | "tool_call_update" => [self.speech.flush(), self.tools.update(update)].concat(),
             "plan" => self.planned(update),
             "user_message_chunk" if self.follows_history => {
-                // What was said before an earlier prompt is not this turn.
+                // The history repeats an earlier prompt here, so all before it belongs to an earlier turn.
                 (self.speech, self.turn) = (Speech::default(), TurnFacts::default());
                 return Vec::new();
             }
@@ -90,7 +90,7 @@ impl AcpStream {
         match result {
             Ok(result) => {
                 self.turn.result = Some(result.clone());
-                if self.is_answer_open() { Vec::new() } else { self.turn_answered() }
+                if self.awaits_answer() { Vec::new() } else { self.turn_answered() }
             }
             Err(error) => self.turn_failed(of_error(error)),
         }

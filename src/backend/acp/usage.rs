@@ -1,4 +1,4 @@
-//! The token counts of an agent. Agents mean different things by them; the facts of each are with its preset.
+//! The token counts of an agent. Agents mean different things by them; each preset names its meaning.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::mission::outcome::Usage;
 /// The meaning of an agent's token counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UsageMeaning {
-    /// Nothing is known, or they leave out a part of the work: they are not reported.
+    /// Nothing is known, or a part of the work is not counted, so the counts are not reported.
     #[default]
     Unknown,
     /// `_meta.quota.model_usage` of a turn's end counts this turn, by model.
@@ -33,7 +33,7 @@ impl UsageMeaning {
     }
 }
 
-/// Adds up the counts of one process.
+/// The sum of the counts of one process.
 #[derive(Debug, Default)]
 pub struct UsageCounter {
     meaning: UsageMeaning,
@@ -103,7 +103,7 @@ fn of_call(usage: &Value) -> Usage {
     }
 }
 
-/// Reads the counts of one model. Their input is without what came from a cache or was written to one.
+/// Reads the counts of one model. Their input excludes the tokens that came from a cache or were written to one.
 fn of_model(counts: &Value) -> Usage {
     let sum = |places: &[&str]| places.iter().map(|place| count(counts, place)).fold(0, u64::saturating_add);
     let cached = count(counts, "/cachedInputTokens");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn updates_count_where_they_mean_it() {
+    fn updates_count_by_their_meaning() {
         let call = json!({"sessionUpdate": "agent_message_chunk", "_meta": {"usage": {"inputTokens": 10}}});
         let session = json!({"sessionUpdate": "usage_update", "used": 9, "_meta": {"promptTokens": 30}});
         let after = |meaning, update: &Value| {

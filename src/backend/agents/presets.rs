@@ -1,7 +1,8 @@
-//! The facts about each agent. `tried` ones were run through whole missions with a scripted model, in the version that
-//! is named; the others are described as their documentation does, and nothing of them was seen.
+//! The facts about each agent. An agent with [`Evidence::Tried`] has carried out whole missions with a scripted model, in
+//! the version that is named; its facts were observed there unless a comment says otherwise. The facts about the others
+//! come from their documentation, and none of them was observed.
 //!
-//! No I/O and no protocol here. A fact without a comment was seen in that version.
+//! No I/O and no protocol here.
 
 use crate::backend::Enforcement;
 use crate::backend::acp::{LiveMessages, UsageMeaning};
@@ -20,13 +21,13 @@ pub struct Preset {
     pub form_of: Option<&'static str>,
     /// The backend to which its models belong; `None` if it accepts those of several services.
     pub family: Option<&'static str>,
-    pub model: ModelBy,
-    pub effort: ModelBy,
+    pub model: ChosenBy,
+    pub effort: ChosenBy,
     pub efforts: &'static [&'static str],
     pub modes: Modes,
     /// The option of a session that, with the value `on`, allows everything.
     pub allow_all: Option<&'static str>,
-    /// How far it keeps a mission to reading. `None`: it cannot, since a refused action ends its turn.
+    /// The enforcement of `read_only`. `None`: it is refused, since a denied action ends the agent's turn.
     pub read_only: Option<Enforcement>,
     pub read_only_env: &'static [(&'static str, &'static str)],
     /// Variables without which it refuses `full` as root.
@@ -46,21 +47,21 @@ pub struct Preset {
     pub install: &'static str,
     pub login: &'static str,
     pub key_variables: &'static [&'static str],
-    /// Files that show a login: variable of the folder, folder below the home, file.
+    /// Files that show a login: the variable that names their folder, the default folder in the home, the file.
     pub login_files: &'static [(Option<&'static str>, &'static str, &'static str)],
 }
 
 /// The source of the facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
-    /// It was run, in this version.
+    /// Missions in this version.
     Tried(&'static str),
     Documentation,
 }
 
 /// The way in which a model or an effort is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModelBy {
+pub enum ChosenBy {
     /// It cannot be chosen for a mission.
     Nothing,
     /// An argument with this name and the value.
@@ -71,8 +72,8 @@ pub enum ModelBy {
     Session,
 }
 
-/// The modes for each kind of permissions, in order of preference. A mode in which a model judges each action is never
-/// used: a judge that cannot be reached blocks the work.
+/// The modes for each kind of permissions, in order of preference. A mode in which a model approves each action is never
+/// used: if that model cannot be reached, the work is blocked.
 pub struct Modes {
     pub read_only: &'static [&'static str],
     pub edit: &'static [&'static str],
@@ -92,7 +93,7 @@ impl Modes {
 }
 
 /// The way to keep an agent from starting this server again. A server below a worker refuses to manage workers, so a
-/// registration that stays costs time, and no more.
+/// registration that cannot be switched off only costs time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnServerOff {
     /// There is no known way.
@@ -109,7 +110,7 @@ pub enum OwnServerOff {
     StrictMcp,
 }
 
-/// An agent of which nothing but its command is known.
+/// The facts about an agent of which only the command is known.
 const UNKNOWN: Preset = Preset {
     name: "",
     program: "",
@@ -118,8 +119,8 @@ const UNKNOWN: Preset = Preset {
     evidence: Evidence::Documentation,
     form_of: None,
     family: None,
-    model: ModelBy::Nothing,
-    effort: ModelBy::Nothing,
+    model: ChosenBy::Nothing,
+    effort: ChosenBy::Nothing,
     efforts: &[],
     modes: Modes::NONE,
     allow_all: None,
@@ -166,7 +167,7 @@ const QWEN: Preset = Preset {
     args: &["--acp"],
     evidence: Evidence::Tried("0.24.4"),
     // Over the protocol it saves the model in the user's settings.
-    model: ModelBy::Argument("--model"),
+    model: ChosenBy::Argument("--model"),
     modes: Modes { read_only: &[], edit: &["auto-edit", "default"], full: &["yolo", "default"] },
     usage: UsageMeaning::Calls,
     messages: LiveMessages::Drained,
@@ -180,7 +181,7 @@ const QWEN: Preset = Preset {
     ..UNKNOWN
 };
 
-/// Its failures arrive as good ends of a turn; only the missing usage shows them.
+/// It reports a failure as a good end of the turn; only the missing usage shows the failure.
 const COPILOT: Preset = Preset {
     name: "copilot",
     program: "copilot",
@@ -188,9 +189,9 @@ const COPILOT: Preset = Preset {
     // The second keeps it from starting a search server that its other processes share (from its documentation).
     env: &[("COPILOT_AUTO_UPDATE", "false"), ("USE_TGREP", "false")],
     evidence: Evidence::Tried("1.0.102"),
-    model: ModelBy::Argument("--model"),
+    model: ChosenBy::Argument("--model"),
     // From its documentation.
-    effort: ModelBy::Argument("--reasoning-effort"),
+    effort: ChosenBy::Argument("--reasoning-effort"),
     efforts: &["none", "minimal", "low", "medium", "high", "xhigh", "max"],
     modes: Modes {
         read_only: &[],
@@ -213,7 +214,7 @@ const VIBE: Preset = Preset {
     name: "vibe",
     program: "vibe-acp",
     evidence: Evidence::Tried("3.0.2"),
-    model: ModelBy::Variable("VIBE_ACTIVE_MODEL"),
+    model: ChosenBy::Variable("VIBE_ACTIVE_MODEL"),
     modes: Modes { read_only: &["ask"], edit: &["accept-edits", "ask"], full: &["auto-approve", "ask"] },
     read_only: Some(Enforcement::Cli),
     usage: UsageMeaning::Session,
@@ -233,7 +234,7 @@ const OPENCODE_ACP: Preset = Preset {
     env: &[("OPENCODE_DISABLE_AUTOUPDATE", "1")],
     evidence: Evidence::Tried("1.18.33"),
     form_of: Some(OPENCODE),
-    model: ModelBy::Session,
+    model: ChosenBy::Session,
     modes: Modes { read_only: &["build"], edit: &["build"], full: &["build"] },
     read_only: Some(Enforcement::Cli),
     read_only_env: &[("OPENCODE_PERMISSION", r#"{"edit":"deny","bash":"deny"}"#)],
@@ -254,7 +255,7 @@ const GEMINI_ACP: Preset = Preset {
     evidence: Evidence::Tried("0.61.0"),
     form_of: Some(GEMINI),
     family: Some(GEMINI),
-    model: ModelBy::Argument("--model"),
+    model: ChosenBy::Argument("--model"),
     modes: Modes { read_only: &["default"], edit: &["autoEdit", "default"], full: &["yolo", "default"] },
     read_only: Some(Enforcement::Cli),
     usage: UsageMeaning::Turn,
@@ -272,8 +273,8 @@ const CLAUDE_AGENT_ACP: Preset = Preset {
     env: &[("CLAUDE_CODE_MAX_RETRIES", "4"), ("DISABLE_AUTOUPDATER", "1")],
     evidence: Evidence::Tried("0.101.0"),
     family: Some(CLAUDE_CODE),
-    model: ModelBy::Session,
-    effort: ModelBy::Session,
+    model: ChosenBy::Session,
+    effort: ChosenBy::Session,
     efforts: &["low", "medium", "high", "xhigh", "max"],
     modes: Modes {
         read_only: &["default"],
@@ -289,15 +290,15 @@ const CLAUDE_AGENT_ACP: Preset = Preset {
     ..UNKNOWN
 };
 
-/// Its failures of the service arrive as good ends of a turn, without a usage. After a cancellation its commands go on
-/// until they are swept.
+/// It reports a failure of its service as a good end of the turn, without a usage. After a cancellation its commands
+/// run until the supervisor ends them.
 const CODEX_ACP: Preset = Preset {
     name: "codex-acp",
     program: "codex-acp",
     evidence: Evidence::Tried("2.6.0"),
     family: Some(CODEX),
-    model: ModelBy::Session,
-    effort: ModelBy::Session,
+    model: ChosenBy::Session,
+    effort: ChosenBy::Session,
     efforts: &["low", "medium", "high", "xhigh"],
     modes: Modes { read_only: &["read-only"], edit: &["workspace-write"], full: &["agent-full-access"] },
     read_only: Some(Enforcement::Sandbox),
@@ -309,14 +310,14 @@ const CODEX_ACP: Preset = Preset {
     ..UNKNOWN
 };
 
-/// A relative of OpenCode. That a second prompt joins the running turn is inferred from this.
+/// A relative of OpenCode, from which it is inferred that a second prompt joins the running turn.
 const KILO: Preset = Preset {
     name: "kilo",
     program: "kilo",
     args: &["acp"],
     env: &[("KILO_DISABLE_AUTOUPDATE", "1")],
     evidence: Evidence::Tried("7.7.7"),
-    model: ModelBy::Session,
+    model: ChosenBy::Session,
     modes: Modes { read_only: &[], edit: &["code"], full: &["code"] },
     messages: LiveMessages::SecondPrompt,
     own_server_off: OwnServerOff::OpenCodeConfig("KILO_CONFIG_CONTENT"),
@@ -358,7 +359,7 @@ const GOOSE: Preset = Preset {
     ..UNKNOWN
 };
 
-/// It must be asked to log in before each session.
+/// It must log in before each session.
 const GROK: Preset = Preset {
     name: "grok",
     program: "grok",
@@ -417,7 +418,7 @@ mod tests {
         assert!(names.is_sorted(), "{names:?}");
         for preset in &PRESETS {
             let name = preset.name;
-            assert_eq!(preset.efforts.is_empty(), preset.effort == ModelBy::Nothing, "{name}");
+            assert_eq!(preset.efforts.is_empty(), preset.effort == ChosenBy::Nothing, "{name}");
             assert_eq!(preset.read_only.is_some(), !preset.modes.read_only.is_empty(), "{name}");
             let is_tried = matches!(preset.evidence, Evidence::Tried(_));
             assert!(is_tried || preset.modes.edit.is_empty(), "{name}: modes are known from runs only");

@@ -1,11 +1,12 @@
-//! How to find out whether an agent is installed and logged in. Three agents are other forms of a CLI with a backend of
-//! its own, and share its login.
+//! Probes that determine whether an agent is installed and logged in. Four agents are a CLI that has a backend of its
+//! own, or an adapter of such a CLI, and share its login.
 
 use super::presets::{Evidence, Preset};
 use crate::backend::Probe;
 use crate::backend::catalog::{GEMINI, OPENCODE};
 use crate::backend::probe::{claude_code, codex, gemini, login_file, opencode, read_nothing};
 
+/// Returns the probe of an agent.
 pub fn of(preset: &Preset) -> Probe {
     let own = Probe {
         version_args: vec!["--version".to_owned()],
@@ -25,13 +26,14 @@ pub fn of(preset: &Preset) -> Probe {
     match preset.name {
         _ if preset.form_of == Some(OPENCODE) => opencode(),
         _ if preset.form_of == Some(GEMINI) => gemini(),
-        // These have no status command, and use the login of another program.
+        // These have no command that shows their login, which is that of another program.
         "claude-agent-acp" => login_of(claude_code(), own),
         "codex-acp" => login_of(codex(), own),
         _ => own,
     }
 }
 
+/// Returns the probe of an adapter with the login of another program.
 fn login_of(other: Probe, own: Probe) -> Probe {
     Probe {
         key_variables: other.key_variables,
