@@ -85,8 +85,8 @@ pub struct Settings {
     #[schemars(range(min = 0))]
     pub setup_timeout_minutes: f64,
     /// Ignored files and folders of the main worktree that new worktrees get a copy of, by their paths in it, such as a
-    /// cache. Virtual environments and folders with links that lead outside are left out. The outcome notes what is
-    /// left out or not there.
+    /// cache. Virtual environments and folders with links that lead outside are left out. The outcome notes them, and
+    /// missing paths that the settings of the repository name.
     pub seed: Vec<String>,
     /// Maximum size of such a folder where the file system cannot clone files, so that they are copied.
     pub seed_limit_mib: u64,
@@ -191,7 +191,8 @@ pub struct SetupSettings {
     pub timeout_minutes: f64,
     /// Ignored paths to copy.
     pub seed: Vec<String>,
-    /// True if the settings of this repository name them. The general ones name paths that only some repositories have.
+    /// True if the settings of this repository name them. The general settings name paths that only some repositories
+    /// have, so a missing one is not noted.
     pub seed_is_own: bool,
 }
 
@@ -542,7 +543,7 @@ impl Settings {
     }
 }
 
-/// Returns whether a path may be copied into new worktrees. The files of git would make a copy of the repository.
+/// Returns whether a path may be copied into new worktrees. Copied files of git would break a worktree.
 fn may_be_seeded(path: &str) -> bool {
     is_inside(path) && Path::new(path).iter().all(|part| !part.eq_ignore_ascii_case(".git"))
 }

@@ -80,7 +80,8 @@
 //!
 //! After each of them: `cargo fmt`, `cargo clippy --all-targets -- -D warnings`, and the tests that are named.
 //!
-//! **Add a backend.**
+//! **Add a backend.** An agent that speaks ACP needs only a preset in `backend/agents/presets.rs` and the texts of step
+//! 6.
 //!
 //! 1. `backend/catalog.rs`: add a constant for its name, its models, an example model and its efforts. A CLI without
 //!    models or efforts has none, and `check` refuses them.
@@ -91,9 +92,9 @@
 //! 3. `backend/registry.rs`: add it to the built-in backends. `backend/custom.rs`: reserve its name.
 //!    `backend/environment.rs`: add the variables with which this CLI marks the programs that it starts.
 //! 4. Recordings, at least ten: for each case a folder `tests/fixtures/NAME/CASE/` with `stream.jsonl` (what the CLI
-//!    printed) and `case.json` (how it ended, why the case exists, and the `script` by which `tests/real/drift.rs` has
-//!    the CLI print it again). Add the name to the lists in
-//!    `tests/backend_streams.rs`, `tests/backend_hostile_output.rs` and `tests/fuzz/main.rs`.
+//!    printed) and `case.json` (how it ended, why the case exists, and the `script` with which `tests/real/drift.rs`
+//!    makes the CLI print it again). Add the name to the lists in `tests/backend_streams.rs`,
+//!    `tests/backend_hostile_output.rs` and `tests/fuzz/main.rs`.
 //!    `UPDATE_FIXTURES=1 cargo test --test backend_streams` writes the expected events: read them.
 //! 5. `tests/backend_plans.rs`: add a mission for it. `INSTA_UPDATE=always cargo test --test backend_plans` records how
 //!    it is started. Read the snapshot. If npm can install the CLI, add it to `tests/support/real_cli.rs` and

@@ -222,7 +222,7 @@ pub fn branch_changes(assignment: &Assignment, common: &Path) -> Changes {
     }
 }
 
-/// Returns the changes as outcomes record them.
+/// Converts the changes to the form in which outcomes record them.
 pub fn of_branch(changes: git::BranchChanges) -> Changes {
     Changes {
         branch: changes.branch,

@@ -1,4 +1,4 @@
-//! The last failure of the user's `notify_command`. `doctor` shows it until the command succeeds again.
+//! The last failure of the user's `notify_command`. `doctor` shows it until the command succeeds.
 
 use std::fs;
 use std::io;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::state_dir::StateDir;
 use crate::files::{self, FileError};
 
+/// A failed run of the command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NotifyFailure {
     pub at: Timestamp,

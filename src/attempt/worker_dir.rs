@@ -131,7 +131,7 @@ enum Claim {
     Fenced,
 }
 
-/// An event of an attempt of which exactly one process notifies the user.
+/// An event of an attempt. One process claims it and notifies the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptEvent {
     Stalled,

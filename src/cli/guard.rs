@@ -2,8 +2,8 @@
 //!
 //! It is off unless the user has turned it on. It refuses only clear cases: a session that has missions in the state of
 //! this repository edits a file of this repository. It allows everything else, and all that it cannot read, since a
-//! failing hook must not stop the user's work. Claude Code passes the call as JSON on stdin and reads the
-//! decision from stdout.
+//! failing hook must not stop the user's work. Claude Code passes the call as JSON on stdin and reads the decision from
+//! stdout.
 
 use std::env;
 use std::io::{Read, stdin};

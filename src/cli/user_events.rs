@@ -1,4 +1,4 @@
-//! Notifies the user of attempts that stall or end while no server runs. A supervisor process does this, for an end
+//! Notifies the user of attempts that stall or end while no server runs. A supervisor process does this: at a stall, and
 //! after its attempt has settled. It changes no state, except that it claims the events that it sends.
 
 use std::fs;
@@ -28,7 +28,7 @@ pub(super) fn after_attempt(root: &Path) {
     }
 }
 
-/// Notifies the user that this attempt has stalled, unless a server runs, which does it.
+/// Notifies the user that this attempt has stalled, unless a server runs and does so.
 pub(super) fn on_stall(root: &Path, evidence: &str) {
     if let Err(error) = notify_of_stall(&AttemptDir::at(root.to_owned()), evidence) {
         tracing::warn!(%error, "cannot notify the user of a stall");
@@ -62,7 +62,7 @@ fn notify_of_stall(attempt: &AttemptDir, evidence: &str) -> Result<(), Orchestra
     })
 }
 
-/// A process that sends events because no server runs.
+/// A supervisor that sends events because no server runs.
 struct Sender {
     command: String,
     assignment: Assignment,
@@ -96,7 +96,7 @@ impl Sender {
     }
 }
 
-/// Returns whether a live server will record the end. One-shot clients such as `retry` do not count.
+/// Returns whether a live server will notify the user. One-shot clients such as `retry` do not count.
 fn has_server(reader: &Reader) -> bool {
     let mut servers = reader.registry().servers.iter().filter(|(_, server)| !server.boss.is_one_shot_client());
     servers.any(|(id, _)| lease::is_held(&reader.dir().server_lock(id)))

@@ -47,7 +47,7 @@ pub enum InvalidSettings {
     StallMinutes(f64),
     #[error("setup_timeout_minutes = {0} is not a time")]
     SetupTimeout(f64),
-    #[error("seed names {0:?}, which is no path of files in a worktree")]
+    #[error("seed names {0:?}, which cannot be copied into a worktree")]
     Seed(String),
     #[error("prune names {0:?}, which is not a path inside a worktree")]
     Prune(String),

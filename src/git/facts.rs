@@ -81,8 +81,8 @@ pub fn branch_changes(repository: &Checkout, branch: &str, base: &str) -> Result
     Ok(counted(committed, Some(branch.to_owned()), base, head, 0))
 }
 
-/// Returns the changes of the commits that `head` has and `without` lacks, with the files that differ from `start`. All
-/// are full ids.
+/// Returns the changes of the commits that are reachable from `head` and not from `without`, with the files that differ
+/// from `start`. All of these are full ids.
 pub(super) fn changes_without(
     repository: &Checkout,
     head: &str,

@@ -30,7 +30,7 @@ pub struct MergeQuery {
     pub targets: Vec<String>,
     /// Recorded integrations with their targets, oldest first.
     pub earlier_integrations: Vec<(String, EarlierIntegration)>,
-    /// True if an earlier part of the work may have been merged alone.
+    /// True if an earlier part of the work may have been merged by itself.
     pub is_continued: bool,
 }
 
@@ -133,7 +133,7 @@ fn by_history(
     Ok(None)
 }
 
-/// Returns the changes that the target lacks. `None` if these are all changes of the branch.
+/// Returns the changes of a branch that the target lacks. `None` if it lacks all of them.
 fn rest(
     repo: &Repository,
     work: &MergeQuery,
@@ -142,7 +142,7 @@ fn rest(
     is_in: &impl Fn(&str, &str) -> Result<bool, CommandError>,
 ) -> Result<Option<BranchChanges>, CommandError> {
     let Some(common) = merge_base(repo, onto, tip)? else { return Ok(None) };
-    // A squash or a pick leaves no common commit, so its record says how far the branch was integrated.
+    // A squash or a pick leaves no common commit, so its record shows how far the branch was integrated.
     let mut integrated = Vec::new();
     for (target, earlier) in &work.earlier_integrations {
         if work.targets.first() == Some(target) && is_in(&earlier.commit, onto)? && is_in(&earlier.source, tip)? {
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_after_a_merge_are_counted_alone() {
+    fn only_changes_after_a_merge_are_counted() {
         for way in [&["merge", "-q", "--no-ff", "--no-edit", "work"][..], &["merge", "-q", "--squash", "work"]] {
             let fixture = Fixture::new();
             let mut work = MergeQuery { is_continued: true, ..work(&fixture) };

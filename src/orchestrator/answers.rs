@@ -35,7 +35,7 @@ pub struct WorkerView {
     pub meant_for: Option<String>,
     /// True if git could not be queried whether its work is merged.
     pub merge_is_unknown: bool,
-    /// The changes that are not merged, if an earlier part of its work is.
+    /// The changes that are not merged, if an earlier part of its work is merged.
     pub unmerged: Option<Changes>,
     /// The last status from its supervisor, while it runs.
     pub live: Option<LiveStatus>,
@@ -521,7 +521,7 @@ impl IntegrationAnswer {
 #[derive(Debug, Clone)]
 pub struct BackendView {
     pub backend: BackendName,
-    /// True if it is left out of lists while it is not installed.
+    /// True if lists leave it out unless it is installed.
     pub is_optional: bool,
     pub installed: bool,
     pub version: Option<String>,

@@ -242,7 +242,7 @@ pub(super) async fn login(context: &Context, name: &BackendName) -> Option<Login
 }
 
 /// Determines whether the CLI is logged in: by a key in the environment, the CLI's own answer, or a file that a login
-/// leaves. `None` if there is no evidence, or a doubtful one.
+/// leaves. `None` if there is no evidence, or only doubtful evidence.
 async fn authenticated(program: &Path, probe: &Probe, queries: &Queries, ceiling: Duration) -> Option<bool> {
     let set = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
     if probe.key_variables.iter().any(set) {
@@ -275,7 +275,7 @@ fn place(file: &LoginFile) -> Option<PathBuf> {
     Some(folder?.join(&file.file))
 }
 
-/// The queries of one round. Several backends may share a program, which is asked once.
+/// The queries of one round. Backends that share a program also share its answers.
 #[derive(Default)]
 struct Queries {
     answers: Mutex<HashMap<Query, Arc<Answer>>>,
@@ -283,6 +283,7 @@ struct Queries {
 
 /// A program and its arguments.
 type Query = (PathBuf, Vec<String>);
+/// The answer to a query, once it has come.
 type Answer = OnceCell<Result<Said, NoAnswer>>;
 
 impl Queries {

@@ -1,7 +1,7 @@
 //! The names under which the user or the project has registered this server with a CLI, so that a worker of that CLI
-//! does not start it again. Most workers start no MCP servers at all. Those of the CLIs below get a list of servers to
-//! leave out; a superfluous name in it does no harm. A registration that is missed here has no effect
-//! either: a server below a worker refuses to manage workers.
+//! does not start it again. The workers of most CLIs start no MCP servers at all. Those of the CLIs below get a list of
+//! servers to leave out; a superfluous name in it does no harm. A registration that is missed here does none either: a
+//! server below a worker refuses to manage workers.
 
 use std::env;
 use std::fs;
@@ -34,7 +34,7 @@ fn codex_files(directory: &Path) -> Vec<PathBuf> {
     user.into_iter().chain(project).map(|folder| folder.join("config.toml")).collect()
 }
 
-/// As OpenCode looks for them.
+/// Returns the files that OpenCode reads.
 fn opencode_files(directory: &Path) -> Vec<PathBuf> {
     let user = user_configuration("opencode");
     let named = env::var_os("OPENCODE_CONFIG_DIR").map(PathBuf::from);
@@ -44,7 +44,7 @@ fn opencode_files(directory: &Path) -> Vec<PathBuf> {
     files.chain(env::var_os("OPENCODE_CONFIG").map(PathBuf::from)).collect()
 }
 
-/// Its file of the user; the format is that of OpenCode.
+/// Returns the user's files of Kilo, which have the format of OpenCode. Those of a project are not searched.
 fn kilo_files() -> Vec<PathBuf> {
     user_configuration("kilo")
         .into_iter()

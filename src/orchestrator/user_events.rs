@@ -2,8 +2,8 @@
 //!
 //! The actor only compares each worker with what it last noted, and sends what is new through a channel. Nothing waits
 //! for the command: it runs in a task of its own, with a time limit. Each worker's events come from the server that
-//! owns its lease. An event of a stall or an end is claimed before it is sent, so that only one of server and
-//! supervisor sends it.
+//! owns its lease. An event of a stall or an end is claimed before it is sent, so that the server and the supervisor do
+//! not both send it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ const RUN_LIMIT: Duration = Duration::from_secs(10);
 /// Time in which a server that shuts down starts the command for the last events. Its client does not wait longer.
 const FLUSH_LIMIT: Duration = Duration::from_millis(60);
 
-/// An event, and what is claimed for it. `None` for an event that only this server can notice.
+/// An event, and the claim that it needs. `None` for an event that only this server sends.
 struct Queued {
     event: UserEvent,
     claim: Option<(AttemptDir, AttemptEvent)>,

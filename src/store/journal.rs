@@ -34,7 +34,7 @@ use crate::mission::registry::{Registry, Worker};
 
 /// Number of lines after which a new segment begins: about a megabyte, which is read in about 10 ms.
 const LINES_PER_SEGMENT: u64 = 2_000;
-/// The same in the test of crashes, whose journals are short.
+/// The same for `tests/crash_points`, whose journals are short.
 const LINES_PER_SEGMENT_IN_TEST: u64 = 20;
 
 /// A server's view of the journal: a registry that is up to date as of the last read.

@@ -7,7 +7,7 @@ use crate::mission::words;
 
 /// Maximum number of names in one sentence.
 const NAMED_CHANGES: usize = 5;
-/// Notes that Qwen Code (0.24.4) attaches to each commit that it makes. They change nothing that a user works with.
+/// The ref of the notes that Qwen Code attaches to each of its commits. It affects no work of the user.
 const ATTRIBUTION_NOTES: &str = "refs/notes/ai-attribution";
 
 /// Describes the changes since before the worktree was made. Commits that nothing reaches any more (a deleted branch, a

@@ -80,7 +80,7 @@ async fn supervise(root: &Path, on_stall: fn(&Path, &str)) -> Result<(), Supervi
     Ok(())
 }
 
-/// Waits for the first stall, and reports it beside the event loop.
+/// Waits for the first stall, and reports it in a thread of its own, so that the event loop goes on.
 async fn report_stall(mut status: watch::Receiver<LiveStatus>, root: PathBuf, on_stall: fn(&Path, &str)) {
     let stalled = status.wait_for(|status| status.stalled.is_some()).await;
     let evidence = stalled.ok().and_then(|status| status.stalled.clone());

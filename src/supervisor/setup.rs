@@ -91,6 +91,7 @@ impl LiveAttempt {
     pub(super) async fn set_up(&mut self) -> Result<(), TurnEnd> {
         let Some(task) = self.assignment.setup.clone() else { return Ok(()) };
         self.status.set_phase(Phase::SettingUp, &format!("setting up: {}", short(&task.command)));
+        // A time of the file system, like those it is compared with: its clock may lag behind ours.
         let began = changed_at(&self.dir.status()).unwrap_or_else(SystemTime::now);
         let ShellRun { end, seconds, log_tail } = self.run_setup(&task).await;
         crash_point::at(Point::SetUp);
@@ -103,12 +104,13 @@ impl LiveAttempt {
             log_tail: tail(&log_tail, KEPT).to_owned(),
             changed_files: 0,
         };
-        // The record waits for the disk, and the count for git. Both run beside the sweep.
+        // The record waits for the disk, and the count for git, so both run during the sweep.
         let (worker, record) = (self.dir.worker(), setup.clone());
         let recorded = spawn_blocking(move || if record.passed { worker.record_setup(&record) } else { Ok(()) });
         let counted = self.count_tracked_files_changed_since(began);
         // Also a daemon that the command left: it would outlive the attempt, or change files meanwhile.
         self.sweep().await;
+        // A process that was ended now may have changed files after the count.
         let counted = if self.cleanup.last.ended > 0 { self.count_tracked_files_changed_since(began) } else { counted };
         setup.changed_files = counted.await.unwrap_or(0);
         if let Ok(Err(error)) = recorded.await {
@@ -166,8 +168,8 @@ impl LiveAttempt {
         }
     }
 
-    /// Counts the tracked files that differ from HEAD and were changed since then. The count is 0 outside a repository,
-    /// or if git gives no answer.
+    /// Counts the tracked files that differ from HEAD and were changed since `then`. The count is 0 outside a
+    /// repository, or if git gives no answer.
     fn count_tracked_files_changed_since(&self, then: SystemTime) -> JoinHandle<u32> {
         let checkout = self.git.is_some().then(|| self.assignment.checkout());
         spawn_blocking(move || {
@@ -178,8 +180,8 @@ impl LiveAttempt {
     }
 }
 
-/// Returns whether a path, or for a missing one its nearest folder, was changed since then. Programs cannot set the
-/// change time. A folder is a submodule, whose changes do not show in its time.
+/// Returns whether a path was changed since `then`; for a missing one, whether its nearest folder was. The change time
+/// decides, since programs cannot set it. A folder is a submodule, whose time does not show its changes, so it counts.
 fn is_changed_since(root: &Path, path: &Path, then: SystemTime) -> bool {
     let full = root.join(path);
     let found = full.ancestors().find_map(|path| path.symlink_metadata().ok().map(|found| (path == full, found)));

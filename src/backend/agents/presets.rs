@@ -27,7 +27,8 @@ pub struct Preset {
     pub modes: Modes,
     /// The option of a session that, with the value `on`, allows everything.
     pub allow_all: Option<&'static str>,
-    /// The enforcement of `read_only`. `None`: it is refused, since a denied action ends the agent's turn.
+    /// The enforcement of `read_only`. `None`: it is refused, since a denied action ends the turn, or nothing is
+    /// known.
     pub read_only: Option<Enforcement>,
     pub read_only_env: &'static [(&'static str, &'static str)],
     /// Variables without which it refuses `full` as root.

@@ -31,7 +31,7 @@ pub fn check_all(settings: &Settings) -> (Vec<Finding>, Usable) {
             return (vec![Finding::bad("agents", format!("cannot start the checks: {error}"))], Usable::default());
         }
     };
-    // The login of another form of a CLI is that of the CLI, so it gets no line of its own.
+    // Another form of a CLI has the same program and login, so it gets no line of its own.
     let is_form = |it: &BackendCheck| {
         let backend = backends.get(it.view.backend.as_str());
         backend.is_ok_and(|backend| backend.form_of().is_some())
@@ -49,7 +49,7 @@ pub fn check_all(settings: &Settings) -> (Vec<Finding>, Usable) {
     (listed.chain(others(&absent)).collect(), usable)
 }
 
-/// Returns whether a backend is one of those that most users do not have.
+/// Returns whether an optional backend is not installed, and the settings do not name its program.
 fn is_absent(backend: &BackendCheck, settings: &Settings) -> bool {
     let view = &backend.view;
     view.is_optional && !view.installed && settings.backend(view.backend.as_str()).program.is_none()

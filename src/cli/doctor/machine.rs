@@ -94,7 +94,7 @@ pub fn state(context: &CheckContext) -> Vec<Finding> {
     checks
 }
 
-/// Reports the last failure of the user's `notify_command`, if it is still set.
+/// Reports the last failure of `notify_command`, if the settings still have one.
 fn notify(context: &CheckContext) -> Option<Finding> {
     let command = context.settings.notify_command.as_deref()?;
     let failure = NotifyFailure::last(&context.state_root).ok()??;

@@ -53,8 +53,8 @@ pub(super) fn lines(dashboard: &Dashboard, width: usize, all: bool, home: Option
     lines.into_iter().map(|line| cut(line, width)).collect()
 }
 
-/// Formats the number of workers in each state, and the spending. In short, the states are signs, and the tokens
-/// are left out if the cost is known.
+/// Formats the number of workers in each state, and the spending. The short form has signs instead of words, and no
+/// tokens if the cost is known.
 pub(super) fn summary(dashboard: &Dashboard, is_short: bool) -> Vec<Span> {
     let word = |state: &DisplayState| if is_short { state.sign.to_owned() } else { state.word.replace('_', " ") };
     let counts = dashboard.counts().into_iter();
@@ -64,7 +64,7 @@ pub(super) fn summary(dashboard: &Dashboard, is_short: bool) -> Vec<Span> {
     counts.chain(spent.map(|spent| (None, spent))).collect()
 }
 
-/// Joins the parts, and begins a new line before a part that does not fit.
+/// Joins the parts to lines. A part that does not fit begins a new line.
 fn wrapped(parts: Vec<Span>, width: usize) -> Vec<ScreenLine> {
     let (mut lines, mut line) = (Vec::new(), ScreenLine::new());
     let mut used = 0;

@@ -10,7 +10,7 @@ pub(super) type Span = (Option<Tone>, String);
 
 /// Number of columns from which the gaps are wider.
 const ROOMY: usize = 100;
-/// Width of a title beside a note for which there is no column.
+/// Maximum width of a title before notes that have no column.
 const SHORT_TITLE: usize = 18;
 /// Width of the state: `✓ completed`.
 const STATE: usize = 11;
@@ -199,7 +199,7 @@ impl Table {
         self.columns.iter().map(cell).collect::<Vec<_>>().join(&" ".repeat(self.gap)).trim_end().to_owned()
     }
 
-    /// Returns the first columns of a row and then its notes, which get the rest of the width.
+    /// Returns the columns of a row up to its title, and then its notes, which get the rest of the width.
     pub fn cells_with_notes(&self, row: &WorkerRow, width: usize) -> Vec<Span> {
         let at = |(column, _): &(Column, usize)| ORDER.iter().position(|it| it == column);
         let title = ORDER.iter().position(|it| *it == Column::Title);

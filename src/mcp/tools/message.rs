@@ -38,9 +38,9 @@ impl Tool for SendMessageToWorker {
     const NAME: &'static str = "send_message_to_worker";
     const DESCRIPTION: &'static str = "\
 Send a message to a worker agent: steer it, answer its question, give feedback, add work. A running worker gets it at \
-once (Claude Code, some ACP agents) or after its turn (others); delivery interrupt stops the turn and continues in the same session. A \
-message to a settled worker starts its next attempt, in the same worktree and, if its CLI supports it, the same \
-session. get_worker_status with include [\"messages\"] shows whether it arrived.";
+once (Claude Code, some ACP agents) or after its turn (others); delivery interrupt stops the turn and continues in the \
+same session. A message to a settled worker starts its next attempt, in the same worktree and, if its CLI supports it, \
+the same session. get_worker_status with include [\"messages\"] shows whether it arrived.";
     const KIND: ToolKind = ToolKind::StartsAgent;
     type Arguments = MessageArguments;
     type Answer = MessageReport;

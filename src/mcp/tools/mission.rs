@@ -23,8 +23,7 @@ pub(super) struct MissionArguments {
     /// does not see this conversation.
     prompt: String,
     /// The agent CLI: codex, claudecode, gemini, opencode, an ACP agent (copilot, qwen, …), or one from the user's
-    /// settings. Required unless the profile
-    /// has one.
+    /// settings. Required unless the profile has one.
     backend: Option<String>,
     /// A named set of these fields in the user's settings, from get_backend_status; your own fields win.
     profile: Option<String>,

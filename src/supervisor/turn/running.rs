@@ -297,7 +297,7 @@ impl Running {
         match event {
             AgentEvent::Session { id, .. } => {
                 attempt.run.session_id = Some(id.clone());
-                // Another supervisor resumes the session if this one ends.
+                // If this supervisor is killed, the next attempt finds the session there.
                 attempt.status.publish();
                 // The CLI has read its configuration and no tool has run yet, so its own edits are not committed yet.
                 attempt.self_edits.undo(&*attempt.backend);

@@ -18,7 +18,7 @@ use crate::cli::text;
 /// Minimum number of lines for a table and a pane.
 const MIN_BOTH: u16 = 12;
 /// Minimum number of columns for a column of notes.
-const NOTES: usize = 100;
+const MIN_NOTES: usize = 100;
 /// Minimum number of columns for bars.
 const MIN_BARS: usize = 60;
 const HELP: [(&str, &str); 17] = [
@@ -177,7 +177,7 @@ fn table(app: &App, dashboard: &Dashboard, top: u16, rows: u16, canvas: &mut Can
     let width = canvas.width();
     let bars = if width < MIN_BARS { 0 } else { (width / 4).clamp(16, 60) };
     let room = width.saturating_sub(MARK + if bars > 0 { bars + 1 } else { 0 });
-    let has_notes = width >= NOTES;
+    let has_notes = width >= MIN_NOTES;
     let table = Table::fitting(dashboard.workers().map(|it| &it.row), room, has_notes);
     let window = timeline::window(dashboard);
     let items: Vec<Item> = dashboard
@@ -218,7 +218,7 @@ fn table(app: &App, dashboard: &Dashboard, top: u16, rows: u16, canvas: &mut Can
                 let heading = text::cut(&group.heading(app.home.as_deref()), width);
                 canvas.text(0, row, Some(Tone::Strong), &heading);
             }
-            // The reason for which it waits matters more than its times.
+            // Why it waits for the user matters more than its times.
             Item::Worker(shown) if !has_notes && shown.waits_for_user() => {
                 canvas.line(MARK, row, &table.cells_with_notes(&shown.row, width.saturating_sub(MARK)));
                 if is_selected(item) {

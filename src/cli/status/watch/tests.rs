@@ -59,7 +59,7 @@ fn logged(app: &mut App, count: usize) {
 }
 
 #[test]
-fn reason_of_waiting_worker_is_shown_at_80_columns() {
+fn reason_of_waiting_worker_fits_80_columns() {
     let mut views = mixed();
     let worker = std::sync::Arc::make_mut(&mut views[3].worker);
     worker.settled[0].says_blocked = true;
