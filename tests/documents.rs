@@ -152,13 +152,13 @@ fn table_of_agents_is_current() {
     assert!(read(path) == current, "{path} is out of date: ORCHESTRATOR_BLESS=1 regenerates it");
 }
 
-/// The package of an agent is the last word of its install command. Kilo's is pinned by the part for one platform.
 #[test]
 fn tried_agents_are_those_that_tests_install() {
     let files = ["tests/real/package.json", "tests/real/agents/package.json"].map(read);
     let vibe = read("tests/real/agents/requirements.txt");
     for facts in AcpAgent::all().map(|agent| agent.facts()) {
         let Evidence::Tried(version) = facts.evidence else { continue };
+        // The last word of the command is the package. Kilo's is pinned by its part for one platform.
         let package = facts.install.rsplit(' ').next().unwrap_or_default();
         let npm = ["", "-linux-x64"].map(|platform| format!("\"{package}{platform}\": \"{version}\""));
         let is_pinned = npm.iter().any(|pin| files.iter().any(|file| file.contains(pin.as_str())));
@@ -189,7 +189,7 @@ fn row(facts: &AgentFacts) -> String {
         (true, efforts) => format!("model, effort ({})", efforts.join(", ")),
     };
     let install = match facts.install.strip_prefix("see ") {
-        Some(address) => format!("[see there]({address})"),
+        Some(address) => format!("[instructions]({address})"),
         None => format!("`{}`", facts.install.replace('|', "\\|")),
     };
     let AgentFacts { name, command, .. } = facts;
