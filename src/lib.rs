@@ -37,11 +37,12 @@
 //!    `mission/graph.rs` (dependencies) allow.
 //! 5. `orchestrator/start.rs` creates the worktree (`git/worktree.rs`) and the folder of the attempt, and starts a
 //!    supervisor (`launcher/local.rs`). From here on `orchestrator/follow.rs` follows it.
-//! 6. The supervisor (`supervisor/run.rs`) claims the attempt and sets up the worktree (`supervisor/setup.rs`). For each turn (`supervisor/turn.rs`) it asks the backend
-//!    for a launch plan, starts the CLI (`process/spawn.rs`), and turns its output into events (`backend/codex.rs`, …).
-//! 7. `supervisor/finish.rs` ends the attempt: commit what is uncommitted (`supervisor/uncommitted.rs`), verify that commit
-//!    (`supervisor/verify.rs`), end all processes (`process/sweep.rs`), read the changes (`attempt/facts.rs`), write
-//!    the outcome record.
+//! 6. The supervisor (`supervisor/run.rs`) claims the attempt and sets up the worktree (`supervisor/setup.rs`). For
+//!    each turn (`supervisor/turn.rs`) it asks the backend for a launch plan, starts the CLI (`process/spawn.rs`), and
+//!    turns its output into events (`backend/codex.rs`, …).
+//! 7. `supervisor/finish.rs` ends the attempt: commit what is uncommitted (`supervisor/uncommitted.rs`), verify that
+//!    commit (`supervisor/verify.rs`), end all processes (`process/sweep.rs`), read the changes (`attempt/facts.rs`),
+//!    write the outcome record.
 //! 8. `orchestrator/settle.rs` applies the outcome. The actor saves, `orchestrator/waits.rs` answers the waits, and
 //!    step 4 starts what has become possible.
 //! 9. `mcp/tools/integrate.rs` merges: `orchestrator/train.rs` stacks the branches, `orchestrator/verify.rs` has the

@@ -1,8 +1,8 @@
 //! The documents are true: tables name existing tests, links lead somewhere, generated text is current, and the README
 //! stays short.
 //!
-//! `ORCHESTRATOR_BLESS=1 cargo test --test documents` regenerates the settings in `src/docs/settings.md` and the table in
-//! `src/docs/agents.md`.
+//! `ORCHESTRATOR_BLESS=1 cargo test --test documents` regenerates the settings in `src/docs/settings.md` and the table
+//! in `src/docs/agents.md`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -110,7 +110,7 @@ fn message_after_an_interrupt_is_a_user_message() {
 }
 
 #[test]
-fn elements_of_agents_are_no_user_message() {
+fn inserted_elements_are_no_user_message() {
     let body = json!({"messages": [
         {"role": "user", "content": "<current_datetime>today</current_datetime>\n\ndo it\n<environment_details>x"},
     ]});

@@ -6,10 +6,10 @@
 //!     -> session/prompt -> its answer -> session/prompt …
 //! ```
 //!
-//! Only an answer with the id of an open request of ours counts. Every request of the agent is answered at once: one for
-//! a permission by the mission's permissions (`acp/permission.rs`), one for waiting messages with them (`acp/live.rs`),
-//! any other one with "method not found", since this client offers neither files nor terminals. No server of the client
-//! is passed on.
+//! Only an answer with the id of an open request of ours counts. Every request of the agent is answered at once: one
+//! for a permission by the mission's permissions (`acp/permission.rs`), one for waiting messages with them
+//! (`acp/live.rs`), any other one with "method not found", since this client offers neither files nor terminals. No
+//! server of the client is passed on.
 //!
 //! The end of a turn that the agent reports is not success by itself: see `acp/turn.rs`.
 
@@ -153,7 +153,8 @@ enum Purpose {
 struct TurnFacts {
     /// True if an action was not permitted, and the model has said nothing since.
     is_denied: bool,
-    /// The last piece of a message, if it is an error in one piece. A model's own words come in pieces of a few letters.
+    /// The last piece of a message, if it is an error in one piece. A model's own words come in pieces of a few
+    /// letters.
     error: Option<String>,
     /// The answer to the turn's own prompt, while messages in the same turn are not answered yet.
     result: Option<Value>,

@@ -1,5 +1,5 @@
-//! The backend for Gemini CLI, which runs headless with stream-json. It reads no messages while it runs. Without a model
-//! it chooses one by itself, which costs one small extra call per turn. No default is set here, since model names
+//! The backend for Gemini CLI, which runs headless with stream-json. It reads no messages while it runs. Without a
+//! model it chooses one by itself, which costs one small extra call per turn. No default is set here, since model names
 //! change. The command lines are here; `gemini/stream.rs` decodes the output.
 
 mod stream;

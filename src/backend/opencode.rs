@@ -1,5 +1,5 @@
-//! The backend for OpenCode, which runs as `opencode run --format json`. It reads no messages while it runs. The command
-//! lines are here; `opencode/stream.rs` decodes the output.
+//! The backend for OpenCode, which runs as `opencode run --format json`. It reads no messages while it runs. The
+//! command lines are here; `opencode/stream.rs` decodes the output.
 
 mod stream;
 

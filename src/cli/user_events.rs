@@ -1,5 +1,5 @@
-//! Notifies the user of attempts that stall or end while no server runs. A supervisor process does this: at a stall, and
-//! after its attempt has settled. It changes no state, except that it claims the events that it sends.
+//! Notifies the user of attempts that stall or end while no server runs. A supervisor process does this: at a stall,
+//! and after its attempt has settled. It changes no state, except that it claims the events that it sends.
 
 use std::fs;
 use std::io;

@@ -1,8 +1,8 @@
 //! Finds the conversation of Claude Code that makes a call.
 //!
-//! The environment of a server (`CLAUDE_CODE_SESSION_ID`) is not reliable: `claude -p --continue` passes an id
-//! without a conversation, and `/resume` and `/clear` change the conversation of a running server. But each call has
-//! an id (`claudecode/toolUseId`), which appears in the transcript of its conversation within 20 to 250 ms. A call must be
+//! The environment of a server (`CLAUDE_CODE_SESSION_ID`) is not reliable: `claude -p --continue` passes an id without
+//! a conversation, and `/resume` and `/clear` change the conversation of a running server. But each call has an id
+//! (`claudecode/toolUseId`), which appears in the transcript of its conversation within 20 to 250 ms. A call must be
 //! open in exactly one transcript to count. This module only reads.
 
 use std::env;

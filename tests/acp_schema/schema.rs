@@ -1,7 +1,7 @@
 //! Parses lines of the Agent Client Protocol with its published schema: all that we send, and all recorded ones
 //! (`tests/fixtures/acp/`).
 //!
-//! The product does not use the schema, which refuses a whole message for one unknown kind in it.
+//! The product does not use the schema, since it refuses a whole message if one kind in it is unknown.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -13,11 +13,11 @@ use agent_client_protocol_schema::v1::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// Methods of one agent each, without a type in the schema.
+/// Methods that only one agent has, and that have no type in the schema.
 const WITHOUT_TYPE: [&str; 4] =
     ["_auth/status_update", "_session/retrying", "craft/drainMidTurnQueue", "qwen/notify/session/mode-update"];
 
-/// The kinds of lines that must be among the recordings, and how often at least.
+/// The kinds of lines that the recordings must have, each with the minimum number of lines.
 const LEAST: [(&str, usize); 13] = [
     ("client request initialize", 1),
     ("client request session/new", 20),
@@ -111,7 +111,7 @@ fn kind_of(side: Side, line: &Value, requests_of_other: &Requests) -> Result<Str
     if WITHOUT_TYPE.contains(&method) {
         return Ok(format!("{name} {kind} {method} without a type"));
     }
-    // The schema takes every method with this beginning.
+    // The schema accepts every method with this beginning.
     if method.starts_with('_') {
         return Err(format!("{method} is an unknown extension"));
     }
@@ -152,7 +152,7 @@ fn ours<T: Serialize, E: ToString>(parsed: Result<T, E>, sent: &Value) -> Result
 
 fn has_all(whole: &Value, part: &Value) -> bool {
     match part {
-        // The types leave out some lists that are empty.
+        // The types omit some lists that are empty.
         Value::Object(fields) => {
             fields.iter().all(|(key, part)| whole.get(key).map_or(*part == json!([]), |whole| has_all(whole, part)))
         }

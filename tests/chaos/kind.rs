@@ -21,7 +21,7 @@ pub enum Kind {
     Hangs,
     /// Leaves a daemon and a child, and ignores SIGTERM.
     HangsStubbornly,
-    /// The next two are agents of the Agent Client Protocol.
+    /// Speaks the Agent Client Protocol, as the next one does.
     AgentCommits,
     AgentHangs,
     /// Races for one task with the next two, see [`RACE`].

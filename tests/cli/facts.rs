@@ -136,7 +136,7 @@ fn commands_find_workers_by_every_name() {
 }
 
 #[test]
-fn only_unmerged_changes_of_a_retry_are_to_merge() {
+fn only_unmerged_changes_of_retry_are_to_merge() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("again", "session s\nwrite a.txt a\ncommit a\nwrite b.txt b\ncommit b"));

@@ -1,9 +1,9 @@
-//! Has the real CLIs print the recorded output of `tests/fixtures/` again, and compares its shape: the kinds of lines,
-//! the fields of each kind, the decoded events. A new version of a CLI that prints something else is found here.
+//! Makes the real CLIs print the recorded output of `tests/fixtures/` again, and compares its shape: the kinds of
+//! lines, the fields of each kind, the decoded events. So it finds a new version of a CLI that prints something else.
 //!
-//! A case with a `script` in its `case.json` is repeated: a worker of ours runs, with the scripted model.
-//! `UPDATE_RECORDINGS=1` replaces the recordings that differ. Then the expected events must be written, by
-//! `UPDATE_FIXTURES=1 cargo test --test backend_streams`. Read both.
+//! A case with a `script` in its `case.json` is repeated by a worker with the scripted model. `UPDATE_RECORDINGS=1`
+//! replaces the recordings that differ. Then `UPDATE_FIXTURES=1 cargo test --test backend_streams` writes the expected
+//! events. Read both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,7 +20,7 @@ use crate::real_cli::{Cli, cli_folder, skipped};
 use crate::recordings::{Case, cases, decode, read};
 use crate::world::{World, backend, with};
 
-/// How the output of a case is produced.
+/// The way to produce the output of a case again.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Repetition {
@@ -100,7 +100,7 @@ async fn repeat(world: &World, folder: &Path, mut case: Case, script: Repetition
     let new = record(world, &script).await;
     let old = Printed::new(name, &case, read(&folder.join("stream.jsonl")));
     case.exit = new.exit;
-    // Other cases do not depend on it.
+    // The other cases do not depend on stderr.
     if !case.stderr.is_empty() {
         case.stderr = new.stderr;
     }
@@ -118,7 +118,7 @@ async fn repeat(world: &World, folder: &Path, mut case: Case, script: Repetition
     String::new()
 }
 
-/// The output of one attempt, without anything of this machine.
+/// The output of one attempt, without paths and addresses of this machine.
 struct Recording {
     stdout: String,
     stderr: String,
@@ -154,7 +154,7 @@ async fn record(world: &World, script: &Repetition) -> Recording {
     }
 }
 
-/// Returns paths and addresses in the output, and what recordings have instead of them.
+/// Returns paths and addresses of this machine, each with its replacement in recordings.
 fn names_of_this_machine(world: &World, worker: &str) -> Vec<(String, &'static str)> {
     let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let modules = cli_folder();
@@ -176,7 +176,7 @@ fn names_of_this_machine(world: &World, worker: &str) -> Vec<(String, &'static s
     paths.flat_map(both).chain([(world.model.url(), "http://127.0.0.1:18700")]).collect()
 }
 
-/// Returns a line, with its newline, whose prompt is that of all recordings.
+/// Returns a line with its newline. Its prompt is replaced by that of all recordings.
 fn without_script(line: &str) -> String {
     fn replace(value: &mut Value) {
         match value {
@@ -191,7 +191,7 @@ fn without_script(line: &str) -> String {
     format!("{value}\n")
 }
 
-/// Writes the recording. The expected events are written by the test that decodes all of them.
+/// Writes the recording. Another test writes the expected events.
 fn replace(folder: &Path, case: &Case, stream: &str) {
     let path = folder.join("case.json");
     let mut fields: Map<String, Value> = serde_json::from_str(&read(&path)).expect("a valid case");
@@ -204,7 +204,7 @@ fn replace(folder: &Path, case: &Case, stream: &str) {
     fs::write(folder.join("stream.jsonl"), stream).expect("a recording that can be written");
 }
 
-/// A recording in the form in which two of them are compared.
+/// A recording, prepared for a comparison.
 struct Printed {
     stream: String,
     /// The fields of each kind of lines.
@@ -255,7 +255,7 @@ fn kind_of(line: &Value) -> String {
     if line.is_object() { words.join(" ") } else { "no JSON".into() }
 }
 
-/// Adds the paths of all fields. A name that is data, such as a model's, is `*`.
+/// Adds the paths of all fields. A field name that is data, such as the name of a model, becomes `*`.
 fn add_fields(fields: &mut BTreeSet<String>, path: &str, value: &Value) {
     match value {
         Value::Object(inner) => {

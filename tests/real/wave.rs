@@ -1,4 +1,5 @@
-//! One boss leads all four CLIs and an agent of the Agent Client Protocol at once: it creates a batch, waits until all have settled, and merges.
+//! One boss leads all four CLIs and an agent of the Agent Client Protocol at once: it creates a batch, waits until all
+//! have settled, and merges.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,7 +11,7 @@ use crate::real_cli::Cli;
 use crate::world::{self, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn work_of_four_clis_and_an_agent_is_merged() {
+async fn work_of_all_clis_and_agent_is_merged() {
     let agent = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")).with_file_name("examples/fake-cli");
     let settings = format!("[[custom]]\nname = \"agent\"\nprogram = {agent:?}\nargs = [\"--acp\"]\noutput = \"acp\"\n");
     world::with_settings(Cli::Claude, &settings, leads_all).await;

@@ -1,4 +1,4 @@
-//! The real agents of the Agent Client Protocol, in a home in which they know only the scripted model.
+//! The real agents of the Agent Client Protocol, in a home whose settings name only the scripted model.
 //!
 //! Those that each change must pass are pinned in `tests/real`, the others in `tests/real/agents`, where
 //! `install.sh` installs them.
@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::real_cli::{Cli, ScratchHome, skipped as cli_skipped};
 
+/// An agent that was tried, see `src/backend/agents/presets.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Agent {
     Gemini,
@@ -37,7 +38,7 @@ impl Agent {
         }
     }
 
-    /// Returns the model of a mission, or `None` if the agent has one by its own settings.
+    /// Returns the model of a mission, or `None` if the agent's own settings name one.
     pub fn model(self) -> Option<&'static str> {
         match self {
             Agent::Gemini => Some("gemini-2.5-pro"),
@@ -57,7 +58,7 @@ impl Agent {
         }
     }
 
-    /// Returns whether a message reaches its running turn. For the others it begins the next one.
+    /// Returns whether a running turn receives messages. For the other agents the next turn begins with them.
     pub fn takes_live_messages(self) -> bool {
         !matches!(self, Agent::Gemini | Agent::Copilot | Agent::Vibe)
     }
@@ -128,7 +129,7 @@ fn point_qwen_at(home: &mut ScratchHome, model_url: &str) {
     home.set("OPENAI_MODEL", "scripted");
 }
 
-/// Configures Mistral Vibe. It uses its own service for an unknown model, if there is a key.
+/// Configures Mistral Vibe, which uses its own service for an unknown model if there is a key.
 fn point_vibe_at(home: &mut ScratchHome, model_url: &str) {
     home.set("MISTRAL_API_KEY", "dummy");
     let config = format!(
@@ -154,7 +155,7 @@ alias = "scripted"
     home.write(".vibe/config.toml", &config);
 }
 
-/// Configures Kilo, which has the format of OpenCode.
+/// Configures Kilo, whose settings have the format of OpenCode.
 fn point_kilo_at(home: &mut ScratchHome, model_url: &str) {
     let config = json!({"model": "scripted/scripted", "provider": {"scripted": {
         "npm": "@ai-sdk/openai-compatible",

@@ -32,7 +32,7 @@ pub struct Case {
     pub permissions: Permissions,
     /// The session that is resumed.
     pub resumes: Option<String>,
-    /// How the real CLI is made to print this output again (`real/drift.rs`).
+    /// The script with which `real/drift.rs` makes the CLI print this output again.
     pub script: Option<Value>,
 }
 
@@ -40,7 +40,7 @@ fn edit() -> Permissions {
     Permissions::Edit
 }
 
-/// The results of an adapter, as files have them.
+/// The results of an adapter, as the files of a case contain them.
 pub struct Decoded {
     pub events: String,
     pub report: String,

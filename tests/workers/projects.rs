@@ -1,5 +1,5 @@
-//! Real projects of npm, Cargo, Python and uv, whose tests pass only in a worktree that was set up. Without the setup the
-//! cause is named; with it the work is verified and merged.
+//! Real projects of npm, Cargo, Python and uv, whose tests pass only in a worktree that was set up. Without the setup
+//! the cause is named; with it the work is verified and merged.
 
 use std::fs;
 use std::path::Path;
@@ -189,7 +189,7 @@ async fn uv_project_is_synchronized_from_its_lock_file() {
     merge(&server, &id, verify).await;
 }
 
-/// Checks that the module of [`make_wheel`] is installed in a virtual environment of this place.
+/// A program that checks that the module of [`make_wheel`] is installed in the virtual environment here.
 const CHECK: &str = "import demo, os, sys\n\
                      assert demo.answer == 42\n\
                      assert sys.prefix == os.path.realpath('.venv'), sys.prefix\n";

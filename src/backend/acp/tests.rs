@@ -251,7 +251,7 @@ fn login_comes_before_the_session() {
 }
 
 #[test]
-fn missing_usage_shows_failure_where_it_does() {
+fn missing_usage_is_failure_of_some_agents() {
     let end = |result: Value| {
         let mut stream = in_turn_with(Traits { usage_shows_success: true, ..Traits::default() }, Permissions::Edit);
         says(&mut stream, "exceeded retry limit, last status: 429 Too Many Requests");
@@ -453,7 +453,7 @@ proptest! {
             let may_ask = awaited.is_none() || matches!(step, Step::Answer(_) | Step::Message | Step::Prompt);
             prop_assert!(asked <= 1 && (asked == 0 || may_ask));
             let steps = stream.open_requests.iter().filter(|request| request.purpose == Purpose::Step).count();
-            // The turn's own answer may come before those to its messages.
+            // The answer to the turn's prompt may come before those to its messages.
             let expected = usize::from(stream.state != State::Idle && stream.turn.result.is_none());
             prop_assert_eq!(steps, expected);
             prop_assert!(was != State::Idle || stream.state == State::Idle || matches!(step, Step::Prompt));

@@ -1,6 +1,6 @@
-//! The facts about each agent. An agent with [`Evidence::Tried`] has carried out whole missions with a scripted model, in
-//! the version that is named; its facts were observed there unless a comment says otherwise. The facts about the others
-//! come from their documentation, and none of them was observed.
+//! The facts about each agent. An agent with [`Evidence::Tried`] has carried out whole missions with a scripted model,
+//! in the version that is named; its facts were observed there unless a comment says otherwise. The facts about the
+//! others come from their documentation, and none of them was observed.
 //!
 //! No I/O and no protocol here.
 
@@ -73,8 +73,8 @@ pub enum ChosenBy {
     Session,
 }
 
-/// The modes for each kind of permissions, in order of preference. A mode in which a model approves each action is never
-/// used: if that model cannot be reached, the work is blocked.
+/// The modes for each kind of permissions, in order of preference. A mode in which a model approves each action is
+/// never used: if that model cannot be reached, the work is blocked.
 pub struct Modes {
     pub read_only: &'static [&'static str],
     pub edit: &'static [&'static str],

@@ -191,8 +191,8 @@ impl ReportedError {
     }
 }
 
-/// Returns the failure if the CLI prints that the service refuses private accounts. The service's own message recommends
-/// a CLI that is not a backend, so ours comes first.
+/// Returns the failure if the CLI prints that the service refuses private accounts. The service's own message
+/// recommends a CLI that is not a backend, so ours comes first.
 fn refusal_of_account(printed: &str) -> Option<Failure> {
     let refused = PRIVATE_ACCOUNT.iter().any(|words| printed.contains(words));
     let message = "Gemini CLI refuses private Google accounts (free, AI Pro, AI Ultra); API keys and Standard or \

@@ -10,7 +10,7 @@ use crate::world::{World, processes};
 with_each_agent!(cancelled_agent_leaves_no_process: Gemini OpenCode Qwen Copilot Claude Codex Vibe Kilo);
 
 async fn cancelled_agent_leaves_no_process(world: &World, agent: Agent) {
-    // No other process on this machine sleeps so long.
+    // The port makes the command line unique on this machine.
     let sleep = format!("sleep 300.{}", world.model.url().rsplit(':').next().expect("an address has a port"));
     let command = format!("sh -c 'touch started; (setsid {sleep} &) ; {sleep}; true'");
     let worker = world.start(&Script::new().run(&command).say("slept"), with(agent)).await;

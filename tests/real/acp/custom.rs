@@ -1,4 +1,4 @@
-//! Real agents as backends of the user's own, without any knowledge of them.
+//! Real agents as backends of the user's own, without a preset.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::model_server::Script;
 use crate::real_cli::Cli;
 use crate::world::{World, with_settings};
 
-/// Two CLIs that speak the protocol when they are asked to. Their models come from the settings.
+/// Two CLIs that speak the protocol if an argument asks for it. Their models come from the settings.
 const SETTINGS: &str = r#"
 [[custom]]
 name = "my-gemini"

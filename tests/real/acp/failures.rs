@@ -1,4 +1,4 @@
-//! An error of the model service ends an agent with a reason. One that tries again for minutes can be cancelled.
+//! An error of the model service ends an agent with a reason. An agent that retries for minutes can be cancelled.
 
 use serde_json::json;
 
@@ -23,7 +23,7 @@ async fn unknown_model_ends_the_agent(world: &World, agent: Agent) {
     fails(world, agent, 404, "model_not_found").await;
 }
 
-/// Some agents know their models, others learn it from the service.
+/// Names a model that some agents refuse by themselves, and the service for the others.
 async fn unknown_model_of_the_mission_is_named(world: &World, agent: Agent) {
     let mut mission = with(agent);
     mission["model_override"] = agent.unknown_model().into();

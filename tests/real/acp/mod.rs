@@ -1,10 +1,10 @@
-//! Agents of the Agent Client Protocol as workers. Each test runs with each agent that is installed.
+//! Agents of the Agent Client Protocol as workers. Each test names its agents, and skips those that are not installed.
 //!
 //! A change must pass with Gemini CLI, OpenCode, Qwen Code and Copilot CLI. The others are installed by hand and by the
 //! nightly workflow (`tests/real/agents`).
 
-/// Defines a test for each of these agents from a function that takes a world and an agent. The settings of the user are
-/// those of the second function, if there is one.
+/// Defines a test for each of these agents from a function that takes a world and an agent. A second function, if there
+/// is one, returns the settings of the user.
 macro_rules! with_each_agent {
     ($test:ident: $($agent:ident)*) => {
         with_each_agent!(@ $test, (|_| String::new()): $($agent)*);

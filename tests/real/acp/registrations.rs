@@ -1,4 +1,4 @@
-//! The user has registered the server with an agent, since it is the boss as well. A worker must not start it again.
+//! Registrations of this server with an agent that is also a boss. A worker must not start the server again.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ use crate::world::World;
 // codex-acp has no way to leave a server out.
 with_each_agent!(worker_does_not_start_this_server, plain: Gemini OpenCode Qwen Copilot Claude Kilo Vibe);
 
-/// Returns settings with the same agent as a backend of the user's own, of which nothing is known.
+/// Returns settings with the same agent as a backend of the user's own, without its preset.
 fn plain(agent: Agent) -> String {
     let facts = AcpAgent::all().map(|it| it.facts()).find(|facts| facts.name == agent.backend()).expect("a preset");
     let (program, arguments) = facts.command.split_once(' ').unwrap_or((&facts.command, ""));
@@ -43,7 +43,7 @@ async fn worker_does_not_start_this_server(world: &World, agent: Agent) {
     assert_eq!((&settled["status"], &settled["final_message"]), (&json!("completed"), &json!("done")), "{settled:#}");
     assert_eq!(starts(), "");
 
-    // The agent does start what its user has registered.
+    // Without its preset the agent starts what its user has registered, so the registration is valid.
     let mut other = mission("plain".into());
     other["model_override"] = Value::Null;
     let worker = world.start(&script, other).await;

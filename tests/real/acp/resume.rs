@@ -1,4 +1,4 @@
-//! The session of an agent continues in the next attempt, however the attempt before ended.
+//! The session of an agent continues in the next attempt, even if the supervisor was killed.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::acp_agents::Agent;
 use crate::model_server::{Script, Turn};
 use crate::world::World;
 
-// Gemini CLI finds a session only when a minute has passed since its beginning.
+// Gemini CLI finds a session only from the next minute on.
 with_each_agent!(agent_resumes_after_a_killed_supervisor: OpenCode Qwen Copilot Claude Codex Vibe Kilo);
 
 async fn agent_resumes_after_a_killed_supervisor(world: &World, agent: Agent) {

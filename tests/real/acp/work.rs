@@ -1,4 +1,4 @@
-//! An agent works, commits, gets messages in the same process, and its tokens are those that the model counted.
+//! An agent works, commits, and gets a message in the same process. Its tokens are those that the model counted.
 
 use serde_json::{Value, json};
 
@@ -45,8 +45,8 @@ async fn agent_commits_and_gets_messages(world: &World, agent: Agent) {
     check_tokens(world, agent, &settled);
 }
 
-/// Compares the counted tokens with the calls that the model answered. Side requests of agents, such as for a title,
-/// are in no count but that of claude-agent-acp, which has some of them.
+/// Compares the counted tokens with the calls that the model answered. Only claude-agent-acp counts some of its side
+/// requests, such as that for a title.
 fn check_tokens(world: &World, agent: Agent, settled: &Value) {
     if !agent.counts_tokens() {
         return assert_eq!(settled["tokens"], json!(null), "{settled:#}");

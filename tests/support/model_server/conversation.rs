@@ -40,7 +40,7 @@ pub struct Conversation {
 /// The words before the working directory in the instructions of Qwen Code.
 const DIRECTORY: &str = "I'm currently working in the directory: ";
 
-/// The words before a message that Qwen Code has taken during a tool call.
+/// The words before a message that Qwen Code received during a tool call.
 const DURING_TOOL_OF_QWEN: &str = "[User message received during tool execution]: ";
 
 /// Elements that a CLI inserts into user messages: Claude Code, Copilot, Kilo.
@@ -212,7 +212,7 @@ fn is_inserted(text: &str) -> bool {
     INSERTED_BY_CLI.iter().any(starts_with)
 }
 
-/// Returns the user message in what Claude Code sends of it during a turn.
+/// Returns the user message in the text with which Claude Code sends it during a turn.
 fn message_during_turn(text: &str) -> Option<&str> {
     const BEFORE: &str = "The user sent a new message while you were working:\n";
     const AFTER: &str = "\n\nThis is how Claude Code surfaces";
