@@ -404,8 +404,8 @@ const KIRO: Preset = Preset {
 const PI: Preset = Preset {
     name: "pi",
     program: "pi-acp",
-    install: "npm install -g pi-acp, and install pi",
-    login: "pi (and log in)",
+    install: "npm install -g pi-acp",
+    login: "install pi, run it, and log in",
     ..UNKNOWN
 };
 
