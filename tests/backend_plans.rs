@@ -53,6 +53,15 @@ fn unset_fields_set_no_options() {
     insta::assert_snapshot!(text);
 }
 
+/// Records the line in full. The plans omit it, and `tests/acp_schema` checks it.
+#[test]
+fn first_line_to_agents_is_as_recorded() {
+    let mission = mission("agent", Permissions::Edit);
+    let plan = Backends::with_custom(vec![agent()]).get("agent").unwrap().plan(&turn(&mission, Session::New(SESSION)));
+    let PromptInput::KeepOpen(line) = plan.stdin else { panic!("stdin is closed") };
+    insta::assert_snapshot!(line.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+}
+
 #[test]
 fn tools_in_subfolder_reach_whole_worktree() {
     let backends = Backends::with_custom(Vec::new());

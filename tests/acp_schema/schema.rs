@@ -166,14 +166,10 @@ fn requests(messages: &[Value]) -> Requests {
     requests.filter_map(|message| Some((message["id"].to_string(), message["method"].as_str()?.to_owned()))).collect()
 }
 
-/// Returns our first line, which is the same for every agent: it is in the snapshot of the launch plans.
+/// Returns our first line, which is the same for every agent.
 fn initialize() -> Value {
-    let path = root().join("snapshots/backend_plans__backends_have_the_recommended_command_lines.snap");
-    let text = read(&path);
-    let line = text.lines().find(|line| line.contains("initialize")).expect("a plan of an agent");
-    let quoted = &line[line.find('"').expect("a text")..=line.rfind('"').expect("a text")];
-    let line: String = serde_json::from_str(quoted).expect("a text without special letters");
-    serde_json::from_str(&line).expect("a JSON line")
+    let path = root().join("snapshots/backend_plans__first_line_to_agents_is_as_recorded.snap");
+    messages(&path).pop().expect("a JSON line")
 }
 
 /// Returns the messages in a file; the other lines are noise, or steps of the test that replays it.
