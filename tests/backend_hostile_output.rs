@@ -1,14 +1,13 @@
 //! No decoder panics on any output of a CLI, and its memory stays bounded.
 
-use std::path::{Path, PathBuf};
+#[path = "support/recordings.rs"]
+mod recordings;
 
-use orchestrator_boss::backend::{Backends, CustomBackend, Session, Turn};
-use orchestrator_boss::mission::id::{BackendName, TaskId};
+use orchestrator_boss::backend::{Backends, CustomBackend};
 use orchestrator_boss::mission::outcome::Exit;
-use orchestrator_boss::mission::spec::{Mission, Permissions, Place};
 use proptest::prelude::*;
+use recordings::{mission, turn};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 const BACKENDS: [&str; 7] = ["claudecode", "codex", "gemini", "opencode", "lines", "plain", "agent"];
 
@@ -213,44 +212,4 @@ fn backends() -> Backends {
         serde_json::from_value(json!({"name": name, "program": name, "output": output})).unwrap()
     };
     Backends::with_custom(vec![custom("lines", "jsonl"), custom("plain", "plain"), custom("agent", "acp")])
-}
-
-fn mission(backend: &str) -> Mission {
-    Mission {
-        title: "Flood".into(),
-        prompt: "do it".into(),
-        backend: BackendName::from(backend),
-        model: None,
-        effort: None,
-        place: Place::Directory { path: PathBuf::from("/srv/tree") },
-        setup_command: None,
-        verify_command: None,
-        task_id: TaskId::from("t"),
-        depends_on: Vec::new(),
-        context_from: Vec::new(),
-        timeout_minutes: 120,
-        max_cost_usd: None,
-        max_tokens: None,
-        fallback_backends: Vec::new(),
-        max_attempts: 1,
-        request_id: None,
-        permissions: Permissions::Edit,
-        profile: None,
-    }
-}
-
-fn turn(mission: &Mission) -> Turn<'_> {
-    Turn {
-        mission,
-        prompt: "do it",
-        prompt_anew: "do it",
-        dir: Path::new("/srv/tree"),
-        session: Session::New(Uuid::nil()),
-        message_id: Uuid::nil(),
-        git: None,
-        identity: None,
-        scratch: Path::new("/srv/scratch"),
-        own_registrations: &[],
-        root: false,
-    }
 }

@@ -94,7 +94,8 @@ fn adapter(name: &str, custom: Option<CustomBackend>) -> Arc<dyn Backend> {
     }
 }
 
-fn mission(backend: &str) -> Mission {
+/// Returns a mission without limits.
+pub fn mission(backend: &str) -> Mission {
     Mission {
         title: "Replay".into(),
         prompt: "do it".into(),
@@ -118,7 +119,8 @@ fn mission(backend: &str) -> Mission {
     }
 }
 
-fn turn(mission: &Mission) -> Turn<'_> {
+/// Returns the first turn of a mission.
+pub fn turn(mission: &Mission) -> Turn<'_> {
     Turn {
         mission,
         prompt: "do it",

@@ -180,11 +180,7 @@ fn table(app: &App, dashboard: &Dashboard, top: u16, rows: u16, canvas: &mut Can
     let has_notes = width >= MIN_NOTES;
     let table = Table::fitting(dashboard.workers().map(|it| &it.row), room, has_notes);
     let window = timeline::window(dashboard);
-    let items: Vec<Item> = dashboard
-        .groups
-        .iter()
-        .flat_map(|group| std::iter::once(Item::Boss(group)).chain(group.workers.iter().map(Item::Worker)))
-        .collect();
+    let items = items_of(dashboard);
 
     let mut row = top;
     // If there is little room, all of it is for workers.
@@ -222,15 +218,13 @@ fn table(app: &App, dashboard: &Dashboard, top: u16, rows: u16, canvas: &mut Can
             Item::Worker(shown) if !has_notes && shown.waits_for_user() => {
                 canvas.line(MARK, row, &table.cells_with_notes(&shown.row, width.saturating_sub(MARK)));
                 if is_selected(item) {
-                    canvas.text(0, row, None, "›");
-                    canvas.reverse(row, width);
+                    mark_selected(row, width, canvas);
                 }
             }
             Item::Worker(shown) => {
                 canvas.line(MARK, row, &table.cells(&shown.row));
                 if is_selected(item) {
-                    canvas.text(0, row, None, "›");
-                    canvas.reverse(row, MARK + room);
+                    mark_selected(row, MARK + room, canvas);
                 }
                 let cells = timeline::bar(&shown.view, dashboard.as_of, window, bars);
                 let cells: Vec<Span> = cells.into_iter().map(|(sign, tone)| (Some(tone), sign.to_string())).collect();
@@ -239,6 +233,16 @@ fn table(app: &App, dashboard: &Dashboard, top: u16, rows: u16, canvas: &mut Can
         }
         row += 1;
     }
+}
+
+fn items_of(dashboard: &Dashboard) -> Vec<Item<'_>> {
+    let groups = dashboard.groups.iter();
+    groups.flat_map(|group| std::iter::once(Item::Boss(group)).chain(group.workers.iter().map(Item::Worker))).collect()
+}
+
+fn mark_selected(row: u16, width: usize, canvas: &mut Canvas) {
+    canvas.text(0, row, None, "›");
+    canvas.reverse(row, width);
 }
 
 /// Describes how many workers are not shown there, and how many of them run.
