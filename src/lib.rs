@@ -81,8 +81,7 @@
 //!
 //! After each of them: `cargo fmt`, `cargo clippy --all-targets -- -D warnings`, and the tests that are named.
 //!
-//! **Add a backend.** An agent that speaks ACP needs only a preset in `backend/agents/presets.rs` and the texts of step
-//! 6.
+//! **Add a backend.**
 //!
 //! 1. `backend/catalog.rs`: add a constant for its name, its models, an example model and its efforts. A CLI without
 //!    models or efforts has none, and `check` refuses them.
