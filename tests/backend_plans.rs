@@ -34,6 +34,24 @@ fn backends_have_the_recommended_command_lines() {
     insta::assert_snapshot!(text);
 }
 
+/// The package `acp_schema` checks this line.
+#[test]
+fn agents_get_the_same_first_line() {
+    let backends = Backends::with_custom(vec![agent()]);
+    let stdin_of = |name| {
+        let mission = mission(name, Permissions::Edit);
+        backends.get(name).unwrap().plan(&turn(&mission, Session::New(SESSION))).stdin
+    };
+    let first_line = |name| match stdin_of(name) {
+        PromptInput::KeepOpen(line) if is_acp(&line) => Some(line),
+        _ => None,
+    };
+    let mut lines: Vec<String> = backends.names().filter_map(first_line).collect();
+    lines.dedup();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    insta::assert_snapshot!(lines[0].replace(env!("CARGO_PKG_VERSION"), "0.0.0"));
+}
+
 #[test]
 fn unset_fields_set_no_options() {
     let backends = Backends::with_custom(vec![custom()]);
@@ -54,14 +72,6 @@ fn unset_fields_set_no_options() {
 }
 
 /// Records the line in full. The plans omit it, and `tests/acp_schema` checks it.
-#[test]
-fn first_line_to_agents_is_as_recorded() {
-    let mission = mission("agent", Permissions::Edit);
-    let plan = Backends::with_custom(vec![agent()]).get("agent").unwrap().plan(&turn(&mission, Session::New(SESSION)));
-    let PromptInput::KeepOpen(line) = plan.stdin else { panic!("stdin is closed") };
-    insta::assert_snapshot!(line.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
-}
-
 #[test]
 fn tools_in_subfolder_reach_whole_worktree() {
     let backends = Backends::with_custom(Vec::new());
@@ -184,6 +194,10 @@ fn unsupported_limits_are_refused_with_hints() {
     insta::assert_snapshot!(text);
 }
 
+fn is_acp(input: &str) -> bool {
+    input.contains(r#""method":"initialize""#)
+}
+
 fn describe(text: &mut String, plan: &LaunchPlan) {
     writeln!(text, "{} {}", plan.program, plan.args.join(" ")).unwrap();
     for (name, value) in &plan.env_set {
@@ -192,8 +206,7 @@ fn describe(text: &mut String, plan: &LaunchPlan) {
     match &plan.stdin {
         PromptInput::Once(input) => writeln!(text, "    stdin, then closed: {input:?}").unwrap(),
         PromptInput::KeepOpen(input) => {
-            let is_acp = input.contains(r#""method":"initialize""#);
-            let input = if is_acp { "initialize".to_owned() } else { format!("{input:?}") };
+            let input = if is_acp(input) { "initialize".to_owned() } else { format!("{input:?}") };
             writeln!(text, "    stdin, held open: {input}").unwrap();
         }
     }
