@@ -167,22 +167,49 @@ fn read_only_worker_may_only_read() {
 
 #[test]
 fn edits_stay_in_the_worktree() {
-    let asked = |permissions, path: &str| {
+    let asked = |permissions, place: &str, path: &str| {
         let mut stream = in_turn(permissions);
-        let call = json!({"toolCallId": "c", "kind": "edit", "title": "it", "locations": [{"path": path}]});
+        let mut call = json!({"toolCallId": "c", "kind": "edit", "title": "it"});
+        match place {
+            "locations" => call["locations"] = json!([{"path": path}]),
+            field => call["rawInput"] = json!({field: path}),
+        }
         let options = json!([{"optionId": "yes", "kind": "allow_once"}, {"optionId": "no", "kind": "reject_once"}]);
         let params = json!({"toolCall": call, "options": options});
         let request = json!({"jsonrpc": "2.0", "id": 0, "method": "session/request_permission", "params": params});
         stream.line(&request.to_string());
         sent(&mut stream)[0]["result"]["outcome"]["optionId"].as_str().unwrap_or_default().to_owned()
     };
-    for inside in ["a.txt", "/srv/tree/a.txt", "b/../a.txt", "/srv/tree"] {
-        assert_eq!(asked(Permissions::Edit, inside), "yes", "{inside}");
+    for place in ["locations", "path", "file_path", "filePath"] {
+        for inside in ["a.txt", "/srv/tree/a.txt", "b/../a.txt", "/srv/tree"] {
+            assert_eq!(asked(Permissions::Edit, place, inside), "yes", "{place}: {inside}");
+        }
+        for outside in ["/srv/trees/a.txt", "../a.txt", "/srv/tree/../a.txt", "/etc/passwd"] {
+            assert_eq!(asked(Permissions::Edit, place, outside), "no", "{place}: {outside}");
+            assert_eq!(asked(Permissions::Full, place, outside), "yes", "{place}: {outside}");
+        }
     }
-    for outside in ["/srv/trees/a.txt", "../a.txt", "/srv/tree/../a.txt", "/etc/passwd"] {
-        assert_eq!(asked(Permissions::Edit, outside), "no", "{outside}");
-        assert_eq!(asked(Permissions::Full, outside), "yes", "{outside}");
-    }
+}
+
+#[test]
+fn edit_of_another_kind_is_still_an_edit() {
+    let asked = |announced: &str, asked_as: &str| {
+        let mut stream = in_turn(Permissions::Edit);
+        let call = |kind: &str| json!({"sessionUpdate": "tool_call", "toolCallId": "c", "kind": kind, "title": "it"});
+        let update = json!({"jsonrpc": "2.0", "method": "session/update", "params": {"update": call(announced)}});
+        stream.line(&update.to_string());
+        let mut asked = call(asked_as);
+        asked["locations"] = json!([{"path": "/etc/hosts"}, {"path": "/etc"}]);
+        let options = json!([{"optionId": "yes", "kind": "allow_once"}, {"optionId": "no", "kind": "reject_once"}]);
+        let params = json!({"toolCall": asked, "options": options});
+        let request = json!({"jsonrpc": "2.0", "id": 0, "method": "session/request_permission", "params": params});
+        stream.line(&request.to_string());
+        sent(&mut stream)[0]["result"]["outcome"]["optionId"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(asked("edit", "other"), "no");
+    assert_eq!(asked("edit", "read"), "no");
+    assert_eq!(asked("other", "edit"), "no");
+    assert_eq!(asked("read", "other"), "yes");
 }
 
 #[test]

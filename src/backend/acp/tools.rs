@@ -15,6 +15,9 @@ const TEXT_LIMIT: usize = 512;
 /// Maximum number of paths that are kept of a call.
 const PATHS: usize = 64;
 
+/// The fields of an input that name a file. Some agents name the file of an edit nowhere else.
+const INPUT_PATHS: [&str; 3] = ["/rawInput/path", "/rawInput/file_path", "/rawInput/filePath"];
+
 #[derive(Default)]
 pub struct ToolCalls {
     open: VecDeque<ToolCall>,
@@ -104,9 +107,12 @@ impl ToolCalls {
 
 impl ToolCall {
     fn merge(&mut self, update: &Value) {
+        let was_edit = self.is_edit();
         for (field, place) in [(&mut self.kind, "/kind"), (&mut self.name, "/name"), (&mut self.title, "/title")] {
             let new = text(update, place);
-            if !new.is_empty() {
+            // Some agents ask for an edit in another folder as an access of another kind, and for nothing after that.
+            let is_kept = was_edit && place == "/kind";
+            if !new.is_empty() && !is_kept {
                 *field = clip(new, TEXT_LIMIT);
             }
         }
@@ -116,13 +122,14 @@ impl ToolCall {
             self.input = input;
         }
         let changed = items(update, "/content").filter(|item| text(item, "/type") == "diff");
-        for place in items(update, "/locations").chain(changed) {
-            let path = text(place, "/path");
-            // Some agents name a file by its whole path and by a relative one.
-            let is_same = |known: &String| known == path || known.ends_with(&format!("/{path}"));
-            let is_new = !path.is_empty() && !self.paths.iter().any(is_same);
-            if is_new && self.paths.len() < PATHS {
-                self.paths.push(path.to_owned());
+        let places = items(update, "/locations").chain(changed).map(|place| text(place, "/path"));
+        for path in places.chain(INPUT_PATHS.map(|place| text(update, place))) {
+            // Some agents name a file by its whole path and by a relative one. The whole one is kept.
+            let is_same = |known: &String| is_end(path, known) || is_end(known, path);
+            match self.paths.iter().position(is_same) {
+                Some(at) if self.paths[at].len() < path.len() => path.clone_into(&mut self.paths[at]),
+                None if !path.is_empty() && self.paths.len() < PATHS => self.paths.push(path.to_owned()),
+                _ => {}
             }
         }
     }
@@ -167,6 +174,11 @@ impl ToolCall {
         let edited = edits.then(|| AgentEvent::Edited { paths: self.paths.clone() });
         [ended].into_iter().chain(edited).collect()
     }
+}
+
+/// Returns whether a path is another one, or its end.
+fn is_end(path: &str, whole: &str) -> bool {
+    whole.strip_suffix(path).is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }
 
 fn exit_code(update: &Value) -> Option<i32> {
