@@ -133,6 +133,7 @@ impl AcpAgent {
         let preset = self.preset;
         Traits {
             settings: self.settings(turn.mission),
+            mixes_notices: preset.mixes_notices,
             usage: preset.usage,
             messages: preset.messages,
             usage_shows_success: preset.usage_shows_success,

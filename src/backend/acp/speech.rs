@@ -42,6 +42,13 @@ impl Speech {
         events
     }
 
+    /// Adds a message that is one piece, without an id.
+    pub fn say_whole(&mut self, message: &str) -> Vec<AgentEvent> {
+        let before = self.flush();
+        let said = self.say("", message);
+        [before, said, self.flush()].concat()
+    }
+
     pub fn think(&mut self, piece: &str) -> Vec<AgentEvent> {
         let events = self.flush_message().into_iter().collect();
         self.thought.push_str(&tail(piece, SAID_LIMIT));
@@ -95,6 +102,17 @@ mod tests {
         assert_eq!(texts(speech.flush()), ["said: Done"]);
         assert!(speech.flush().is_empty());
         assert_eq!(speech.last(), "Done");
+    }
+
+    #[test]
+    fn whole_message_is_joined_to_no_other() {
+        let mut speech = Speech::default();
+        speech.say("", "before");
+        assert_eq!(texts(speech.say_whole("Info: a")), ["said: before", "said: Info: a"]);
+        assert_eq!(texts(speech.say_whole("Warning: b")), ["said: Warning: b"]);
+        speech.say("", "after");
+        assert_eq!(texts(speech.flush()), ["said: after"]);
+        assert_eq!(speech.last(), "after");
     }
 
     #[test]

@@ -213,6 +213,20 @@ fn edit_of_another_kind_is_still_an_edit() {
 }
 
 #[test]
+fn notices_are_no_part_of_the_final_message() {
+    let end = |mixes_notices| {
+        let mut stream = in_turn_with(Traits { mixes_notices, ..Traits::default() }, Permissions::Edit);
+        for piece in ["Warning: a call was lost", "Do", "ne."] {
+            says(&mut stream, piece);
+        }
+        answer_with(&mut stream, json!({"stopReason": "end_turn"}));
+        stream.end(Exit::Code(0), "").final_message
+    };
+    assert_eq!(end(true), "Done.");
+    assert_eq!(end(false), "Warning: a call was lostDone.");
+}
+
+#[test]
 fn settings_are_applied_before_the_prompt() {
     let setting = |kind, value: &str, is_required| SessionSetting { kind, values: vec![value.into()], is_required };
     let settings = vec![

@@ -10,6 +10,8 @@ pub struct Traits {
     /// The settings to apply to each session, in this order.
     pub settings: Vec<SessionSetting>,
     pub usage: UsageMeaning,
+    /// True if its own notices, each in one piece, come unmarked among the model's words.
+    pub mixes_notices: bool,
     pub messages: LiveMessages,
     /// True if a good turn always ends with a usage and a failed one never does.
     pub usage_shows_success: bool,

@@ -15,6 +15,10 @@ const ERROR: &str = "Error: ";
 /// The beginnings of a notice by the agent itself, in one piece among the model's words.
 const NOTICES: [&str; 2] = ["Info: ", "Warning: "];
 
+fn is_notice(piece: &str) -> bool {
+    NOTICES.iter().any(|notice| piece.starts_with(notice))
+}
+
 impl AcpStream {
     pub(super) fn send_prompt(&mut self, prompt: &str) {
         (self.end, self.is_cancelled, self.turn) = (None, false, TurnFacts::default());
@@ -48,13 +52,15 @@ impl AcpStream {
 
     fn said(&mut self, update: &Value) -> Vec<AgentEvent> {
         let piece = text(update, "/content/text");
-        let is_notice = text(update, "/_meta/claudeCode/kind") == "informational";
-        if is_notice {
+        if text(update, "/_meta/claudeCode/kind") == "informational" {
             return Vec::new();
         }
         if !piece.trim().is_empty() {
-            self.turn.is_denied &= NOTICES.iter().any(|notice| piece.starts_with(notice));
+            self.turn.is_denied &= is_notice(piece);
             self.turn.error = piece.starts_with(ERROR).then(|| tail(piece, FINAL_LIMIT));
+        }
+        if self.traits.mixes_notices && (is_notice(piece) || piece.starts_with(ERROR)) {
+            return self.speech.say_whole(piece);
         }
         self.speech.say(text(update, "/messageId"), piece)
     }

@@ -36,6 +36,8 @@ pub struct Preset {
     pub usage: UsageMeaning,
     /// True if a good turn always ends with a usage, and a failed one never does.
     pub usage_shows_success: bool,
+    /// True if its own notices, each in one piece, come unmarked among the model's words.
+    pub mixes_notices: bool,
     pub messages: LiveMessages,
     pub own_server_off: OwnServerOff,
     /// True if its sandbox must be opened for the directories that a commit writes to.
@@ -130,6 +132,7 @@ const UNKNOWN: Preset = Preset {
     full_as_root_env: &[],
     usage: UsageMeaning::Unknown,
     usage_shows_success: false,
+    mixes_notices: false,
     messages: LiveMessages::NextTurn,
     own_server_off: OwnServerOff::Unknown,
     needs_git_directories: false,
@@ -202,6 +205,7 @@ const COPILOT: Preset = Preset {
     allow_all: Some("allow_all"),
     usage: UsageMeaning::Process,
     usage_shows_success: true,
+    mixes_notices: true,
     own_server_off: OwnServerOff::ArgumentEach("--disable-mcp-server"),
     attach_option: Some("--resume"),
     install: "npm install -g @github/copilot",
