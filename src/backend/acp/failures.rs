@@ -16,7 +16,9 @@ const REFUSED_KEY: i64 = -31002;
 pub fn of_error(error: &Value) -> Failure {
     let message = match (text(error, "/message"), details(error)) {
         ("", "") => "the agent reported an error without a text".to_owned(),
-        (message, details) if details.is_empty() || message.contains(details) => message.to_owned(),
+        (message, details) if details.is_empty() || message.contains(details) => {
+            message.strip_prefix("Internal error: ").unwrap_or(message).to_owned()
+        }
         ("" | "Internal error", details) => details.to_owned(),
         (message, details) => format!("{message}: {details}"),
     };
@@ -106,5 +108,6 @@ mod tests {
         let error = json!({"code": -32603, "message": "Internal error", "data": {"details": "401 refused"}});
         assert_eq!(of_error(&error).message, "401 refused");
         assert_eq!(of_error(&json!({"message": "a", "data": "b"})).message, "a: b");
+        assert_eq!(of_error(&json!({"message": "Internal error: no credit"})).message, "no credit");
     }
 }
