@@ -84,6 +84,8 @@ pub struct AcpStream {
     open_requests: Vec<OpenRequest>,
     replies: Vec<String>,
     session_id: Option<String>,
+    /// True once the session has the mission: only then can another process continue with it.
+    is_prompted: bool,
     /// The session to resume.
     resumes: Option<String>,
     /// The settings of the session that are still to be applied.
@@ -158,6 +160,8 @@ struct TurnFacts {
     error: Option<String>,
     /// The answer to the turn's own prompt, while messages in the same turn are not answered yet.
     result: Option<Value>,
+    /// The answer to a message in the turn, if it was a bad end.
+    bad_end: Option<Value>,
 }
 
 impl AcpStream {
@@ -175,6 +179,7 @@ impl AcpStream {
             open_requests: vec![OpenRequest { id: FIRST_ID, purpose: Purpose::Step }],
             replies: Vec::new(),
             session_id: None,
+            is_prompted: false,
             resumes: match turn.session {
                 Session::Resume(id) => Some(id.to_owned()),
                 Session::New(_) => None,
@@ -292,7 +297,8 @@ impl Decoder for AcpStream {
 
     fn prompt(&mut self, messages: &[Uuid], text: &str) -> bool {
         let may_continue = self.is_cancelled || matches!(self.end, Some(Ok(())));
-        if self.state != State::Idle || self.session_id.is_none() || !may_continue {
+        let has_words = !text.is_empty() || !self.waiting.is_empty();
+        if self.state != State::Idle || self.session_id.is_none() || !may_continue || !has_words {
             return false;
         }
         self.send_messages(messages, text);
@@ -310,7 +316,23 @@ impl Decoder for AcpStream {
     }
 
     fn is_starting(&self) -> bool {
-        self.state == State::Initializing
+        !matches!(self.state, State::Turn | State::Idle)
+    }
+
+    fn awaits_message_only(&self) -> bool {
+        self.state == State::Turn && self.turn.result.is_some()
+    }
+
+    fn give_up_message(&mut self) -> Vec<AgentEvent> {
+        if !self.awaits_message_only() {
+            return Vec::new();
+        }
+        for request in std::mem::take(&mut self.open_requests) {
+            if let Purpose::Message { id, text, .. } = request.purpose {
+                self.waiting.push((id, text));
+            }
+        }
+        self.turn_answered()
     }
 
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {
@@ -320,7 +342,7 @@ impl Decoder for AcpStream {
         }
         TurnReport {
             end: self.end.take().unwrap_or_else(|| Err(without_result(&self.name, exit, stderr_tail))),
-            session_id: self.session_id.clone(),
+            session_id: self.session_id.clone().filter(|_| self.is_prompted),
             final_message: std::mem::take(&mut self.final_message),
             usage: self.usage.total(),
             usage_is_cumulative: self.traits.usage.is_cumulative(),

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::{CLAUDE_CODE, CODEX, GEMINI, OPENCODE, unusable};
 use super::{
-    AcpAgent, AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal,
-    StopStep, Turn, acp, environment, permissions_word, probe,
+    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
+    Turn, acp, environment, permissions_word, probe,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -122,8 +122,7 @@ impl CustomBackend {
     /// Checks the entry.
     pub fn check_settings(&self) -> Result<(), CustomError> {
         let name = self.name.clone();
-        let natives = [CODEX, CLAUDE_CODE, GEMINI, OPENCODE];
-        if natives.contains(&self.name.as_str()) || AcpAgent::all().any(|agent| agent.name() == self.name) {
+        if [CODEX, CLAUDE_CODE, GEMINI, OPENCODE].contains(&self.name.as_str()) {
             return Err(CustomError::NameTaken { name });
         }
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';

@@ -13,6 +13,8 @@ pub const FINAL_LIMIT: usize = objects::TAIL;
 pub const OUTPUT_LIMIT: usize = 4 * 1024;
 /// Maximum size in bytes of one message of an agent, as an event.
 pub const SAID_LIMIT: usize = 16 * 1024;
+/// Maximum of a number that a CLI reports.
+const COUNT_LIMIT: u64 = 1_000_000_000_000;
 /// Maximum size in bytes of a command, a path or a pattern.
 const GIST_LIMIT: usize = 300;
 /// Maximum size in bytes of an object that spans several lines.
@@ -39,9 +41,10 @@ pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     at(value, pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Returns the whole number at a JSON pointer, 0 if there is none.
+/// Returns the whole number at a JSON pointer, 0 if there is none. A number that no run can reach is cut, so that sums of
+/// such numbers stay far from the end of their range.
 pub fn count(value: &Value, pointer: &str) -> u64 {
-    at(value, pointer).and_then(Value::as_u64).unwrap_or_default()
+    at(value, pointer).and_then(Value::as_u64).unwrap_or_default().min(COUNT_LIMIT)
 }
 
 /// Returns the amount of money at a JSON pointer.

@@ -325,7 +325,18 @@ pub trait Decoder: Send {
         false
     }
 
-    /// Begins a further turn in the same process, with the text of these messages. Returns false, and does nothing, if
+    /// Returns whether the turn goes on only for the answer to a message. It must come within a minute.
+    fn awaits_message_only(&self) -> bool {
+        false
+    }
+
+    /// Ends a turn that goes on only for the answer to a message. The message begins the next turn.
+    fn give_up_message(&mut self) -> Vec<AgentEvent> {
+        Vec::new()
+    }
+
+    /// Begins a further turn in the same process, with the text of these messages (there may be none) after those that
+    /// the last turn did not take. Returns false, and does nothing, if
     /// the CLI has no way, or its turn has not ended or ended badly. The agent's receipt of the messages is an event.
     fn prompt(&mut self, _messages: &[Uuid], _text: &str) -> bool {
         false
@@ -336,7 +347,7 @@ pub trait Decoder: Send {
         false
     }
 
-    /// Returns whether the first answer of the CLI is still missing. It must come within a minute.
+    /// Returns whether the CLI has not begun its first turn. Until then it must print something every minute.
     fn is_starting(&self) -> bool {
         false
     }

@@ -10,7 +10,7 @@ use super::{LoginFile, OwnService, Probe};
 pub fn read_version(stdout: &str) -> Option<String> {
     stdout
         .split_whitespace()
-        .map(|word| word.strip_prefix('v').unwrap_or(word))
+        .map(|word| word.strip_prefix('v').unwrap_or(word).trim_end_matches('.'))
         .find(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.'))
         .map(str::to_owned)
 }
@@ -177,6 +177,7 @@ mod tests {
             ("codex-cli 0.9.0\n", Some("0.9.0")),
             ("0.9.0\n", Some("0.9.0")),
             ("v1.9.9", Some("1.9.9")),
+            ("GitHub Copilot CLI 1.0.102.\nRun 'copilot update'.\n", Some("1.0.102")),
             ("command not found", None),
         ] {
             assert_eq!(read_version(printed).as_deref(), version);

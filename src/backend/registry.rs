@@ -28,15 +28,16 @@ impl Hinted for UnknownBackend {
 }
 
 impl Backends {
-    /// Creates the built-in backends and the user's. A custom backend cannot have a built-in name:
-    /// [`CustomBackend::check_settings`] refuses it when the settings are read, and here the built-in one wins.
+    /// Creates the built-in backends and the user's. A custom backend replaces the agent of its name. It cannot have the
+    /// name of one of the four: [`CustomBackend::check_settings`] refuses it when the settings are read, and here the
+    /// built-in one wins.
     pub fn with_custom(customs: Vec<CustomBackend>) -> Self {
         let built_in: [Arc<dyn Backend>; 4] =
             [Arc::new(Codex::default()), Arc::new(ClaudeCode), Arc::new(Gemini), Arc::new(OpenCode)];
         let agents = AcpAgent::all().map(|agent| Arc::new(agent) as Arc<dyn Backend>);
         let customs = customs.into_iter().map(|custom| Arc::new(custom) as Arc<dyn Backend>);
         let by_name =
-            customs.chain(agents).chain(built_in).map(|backend| (backend.name().to_owned(), backend)).collect();
+            agents.chain(customs).chain(built_in).map(|backend| (backend.name().to_owned(), backend)).collect();
         Self { by_name }
     }
 
@@ -57,6 +58,13 @@ impl Backends {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn backend_of_the_user_replaces_an_agent() {
+        let entry = "name = 'qwen'\nprogram = '/opt/mine'";
+        let backends = Backends::with_custom(vec![toml::from_str(entry).unwrap()]);
+        assert_eq!(backends.get("qwen").unwrap().program(), "/opt/mine");
+    }
 
     #[test]
     fn unknown_backend_lists_known_ones() {

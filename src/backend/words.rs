@@ -30,7 +30,7 @@ impl AgentEvent {
             AgentEvent::Retrying { failure, .. } => format!("retrying after: {}", failure.message),
             AgentEvent::Received { text: Some(text), .. } => format!("received: {text}"),
             AgentEvent::Received { text: None, .. } => "received a message".to_owned(),
-            AgentEvent::Usage { usage } => format!("used {} tokens", usage.input_tokens + usage.output_tokens),
+            AgentEvent::Usage { usage } => format!("used {} tokens", usage.tokens()),
             AgentEvent::Warning { text } => format!("warning: {text}"),
             AgentEvent::SetUp { command, seconds } => format!("setup passed ({seconds:.1} s): {command}"),
             AgentEvent::Idle => "turn over".to_owned(),

@@ -178,12 +178,12 @@ pub(super) fn winners_by_time(registry: &Registry) -> Vec<WorkerId> {
 /// `None` if no CLI reported any.
 pub fn spent(worker: &Worker, live: Option<Usage>) -> Option<Usage> {
     let never_ran = worker.status.is_settled() && worker.started_at.is_none() && worker.settled.len() <= 1;
-    let known = |usage: &Usage| usage.cost_usd.is_some() || usage.input_tokens + usage.output_tokens > 0;
+    let known = |usage: &Usage| usage.cost_usd.is_some() || usage.tokens() > 0;
     let all = worker.settled.iter().map(|brief| brief.usage).chain(live).filter(known);
     let total = all.reduce(|sum, usage| Usage {
-        input_tokens: sum.input_tokens + usage.input_tokens,
-        cached_tokens: sum.cached_tokens + usage.cached_tokens,
-        output_tokens: sum.output_tokens + usage.output_tokens,
+        input_tokens: sum.input_tokens.saturating_add(usage.input_tokens),
+        cached_tokens: sum.cached_tokens.saturating_add(usage.cached_tokens),
+        output_tokens: sum.output_tokens.saturating_add(usage.output_tokens),
         cost_usd: match (sum.cost_usd, usage.cost_usd) {
             (Some(one), Some(other)) => Some(one + other),
             (one, other) => one.or(other),

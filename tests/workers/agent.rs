@@ -240,7 +240,7 @@ async fn agent_that_never_answers_could_not_start() {
     server.until(&id, "failed").await;
     let failure = last(&server, &id).await.failure.expect("a reason");
     assert_eq!(failure.kind, FailureKind::CouldNotStart);
-    assert!(failure.message.contains("no first answer within 60 s"), "{failure:?}");
+    assert!(failure.message.contains("it printed nothing for 60 s before its first turn"), "{failure:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ use super::message::answer;
 use super::traits::LiveMessages;
 use super::{AcpStream, Purpose, State, received};
 use crate::backend::AgentEvent;
-use crate::backend::lines::text;
+use crate::backend::lines::text as field;
 
 impl AcpStream {
     /// Takes a message for the running turn. Returns false if the agent cannot receive one, or if no turn runs.
@@ -42,7 +42,7 @@ impl AcpStream {
         taken.into_iter().map(|(id, _)| received(id)).collect()
     }
 
-    /// Takes the answer to a message. The next turn begins with a message that did not reach this one.
+    /// Takes the answer to a message. One that did not reach the turn begins the next one.
     pub(super) fn message_answered(
         &mut self,
         id: Uuid,
@@ -50,14 +50,22 @@ impl AcpStream {
         is_prompt: bool,
         result: Result<&Value, &Value>,
     ) -> Vec<AgentEvent> {
-        let was_taken = result.is_ok_and(|result| is_prompt || outcome(result) == "injected");
+        if self.state != State::Turn {
+            // What the agent does outside a turn ends with its process, so the message is sent again.
+            return Vec::new();
+        }
+        let end = result.map_or("", |result| field(result, if is_prompt { "/stopReason" } else { "/outcome" }));
+        let was_taken = if is_prompt { !matches!(end, "" | "cancelled") } else { end == "injected" };
         let mut events = Vec::new();
         if was_taken && !self.is_cancelled {
             events.push(received(id));
-        } else if self.state == State::Turn {
+            if is_prompt && end != "end_turn" {
+                self.turn.bad_end = result.ok().cloned();
+            }
+        } else {
             self.waiting.push((id, text));
         }
-        if self.state == State::Turn && !self.awaits_answer() {
+        if !self.awaits_answer() {
             events.extend(self.turn_answered());
         }
         events
@@ -79,17 +87,13 @@ impl AcpStream {
     }
 }
 
-fn outcome(result: &Value) -> &str {
-    text(result, "/outcome")
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Traits;
     use super::super::tests::{answer_with, in_turn_with, says, sent};
     use super::*;
     use crate::backend::Decoder;
-    use crate::mission::outcome::Exit;
+    use crate::mission::outcome::{Exit, FailureKind};
     use crate::mission::spec::Permissions;
 
     const ID: Uuid = Uuid::from_u128(7);
@@ -124,15 +128,44 @@ mod tests {
 
     #[test]
     fn refused_second_prompt_begins_the_next_turn() {
+        for answer in [json!({"error": {"code": -32603}}), json!({"result": {"stopReason": "cancelled"}})] {
+            let mut stream = in_turn(LiveMessages::SecondPrompt);
+            assert!(stream.message(ID, "also this"));
+            let mut line = answer;
+            line["id"] = sent(&mut stream)[0]["id"].clone();
+            assert!(stream.line(&line.to_string()).is_empty());
+            says(&mut stream, "One done.");
+            let (_, events) = answer_with(&mut stream, json!({"stopReason": "end_turn"}));
+            assert!(events.contains(&AgentEvent::Idle) && !is_received(&events), "{events:?}");
+            assert!(stream.prompt(&[], ""));
+            assert_eq!(sent(&mut stream)[0]["params"]["prompt"][0]["text"], "also this");
+            assert!(is_received(&says(&mut stream, "Two done.")));
+        }
+    }
+
+    #[test]
+    fn bad_end_of_second_prompt_is_that_of_turn() {
         let mut stream = in_turn(LiveMessages::SecondPrompt);
         assert!(stream.message(ID, "also this"));
-        let second = sent(&mut stream)[0]["id"].clone();
-        stream.line(&json!({"jsonrpc": "2.0", "id": second, "error": {"code": -32603}}).to_string());
-        says(&mut stream, "One done.");
-        let (next, events) = answer_with(&mut stream, json!({"stopReason": "end_turn"}));
-        assert_eq!(next[0]["params"]["prompt"][0]["text"], "also this");
-        assert!(!events.contains(&AgentEvent::Idle) && !is_received(&events), "{events:?}");
-        assert!(is_received(&says(&mut stream, "Two done.")));
+        says(&mut stream, "Both done.");
+        answer_with(&mut stream, json!({"stopReason": "end_turn"}));
+        let (_, events) = answer_with(&mut stream, json!({"stopReason": "max_tokens"}));
+        assert!(is_received(&events), "{events:?}");
+        assert_eq!(stream.end(Exit::Code(0), "").end.unwrap_err().kind, FailureKind::TurnLimit);
+    }
+
+    #[test]
+    fn unanswered_second_prompt_is_given_up() {
+        let mut stream = in_turn(LiveMessages::SecondPrompt);
+        assert!(stream.message(ID, "also this"));
+        sent(&mut stream);
+        assert!(stream.give_up_message().is_empty(), "its own prompt is not answered");
+        says(&mut stream, "Done.");
+        answer_with(&mut stream, json!({"stopReason": "end_turn"}));
+        assert!(stream.awaits_message_only());
+        assert_eq!(stream.give_up_message(), [AgentEvent::Idle]);
+        assert!(stream.prompt(&[], ""));
+        assert_eq!(sent(&mut stream)[0]["params"]["prompt"][0]["text"], "also this");
     }
 
     #[test]
@@ -145,9 +178,21 @@ mod tests {
             let answer = json!({"jsonrpc": "2.0", "id": request["id"], "result": {"outcome": outcome}});
             assert_eq!(is_received(&stream.line(&answer.to_string())), arrived, "{outcome}");
             says(&mut stream, "Done.");
-            let (next, _) = answer_with(&mut stream, json!({"stopReason": "end_turn"}));
-            assert_eq!(next.is_empty(), arrived, "{outcome}");
+            answer_with(&mut stream, json!({"stopReason": "end_turn"}));
+            assert_eq!(stream.prompt(&[], ""), !arrived, "{outcome}");
         }
+    }
+
+    #[test]
+    fn steering_after_the_turn_is_not_received() {
+        let mut stream = in_turn(LiveMessages::Steering);
+        assert!(stream.message(ID, "also this"));
+        let request = sent(&mut stream).remove(0);
+        says(&mut stream, "Done.");
+        let line = json!({"jsonrpc": "2.0", "id": 3, "result": {"stopReason": "end_turn"}}).to_string();
+        assert!(stream.line(&line).contains(&AgentEvent::Idle));
+        let answer = json!({"jsonrpc": "2.0", "id": request["id"], "result": {"outcome": "injected"}});
+        assert!(stream.line(&answer.to_string()).is_empty());
     }
 
     #[test]
@@ -167,7 +212,9 @@ mod tests {
         let mut stream = in_turn(LiveMessages::Drained);
         assert!(stream.message(ID, "also this"));
         assert!(stream.cancel());
-        answer_with(&mut stream, json!({"stopReason": "cancelled"}));
+        says(&mut stream, "Done.");
+        let (next, _) = answer_with(&mut stream, json!({"stopReason": "end_turn"}));
+        assert!(next.iter().all(|line| line["method"] != "session/prompt"), "the supervisor decides: {next:?}");
         assert!(stream.prompt(&[Uuid::from_u128(8)], "instead"));
         assert_eq!(sent(&mut stream).pop().unwrap()["params"]["prompt"][0]["text"], "also this\n\ninstead");
     }

@@ -12,6 +12,9 @@ use crate::backend::failure::failure;
 use crate::backend::lines::{items, one_line, text, warning};
 use crate::mission::outcome::{Failure, FailureKind};
 
+/// Maximum size in bytes of the id of a session.
+const SESSION_ID_LIMIT: usize = 1024;
+
 impl AcpStream {
     /// Takes the answer to the request of a step before the first prompt.
     pub(super) fn step_answered(&mut self, result: Result<&Value, &Value>) -> Vec<AgentEvent> {
@@ -108,8 +111,8 @@ impl AcpStream {
             Some(id) if resumed => id.clone(),
             _ => text(result, "/sessionId").to_owned(),
         };
-        if id.is_empty() {
-            let why = "the agent opened a session without an id";
+        if id.is_empty() || id.len() > SESSION_ID_LIMIT {
+            let why = "the agent opened a session without an id, or with one that is too long";
             return self.turn_failed(failure(FailureKind::Other, why));
         }
         self.session_id = Some(id.clone());
@@ -119,9 +122,7 @@ impl AcpStream {
             return self.turn_failed(not_applied(SettingKind::Model, &why));
         }
         self.settings = self.traits.settings.iter().cloned().collect();
-        let mut events = vec![AgentEvent::Session { id, model: None }];
-        events.extend(self.apply_next(resumed));
-        events
+        self.apply_next(resumed)
     }
 
     /// Applies the next setting, or sends the first prompt if there is none.
@@ -143,7 +144,9 @@ impl AcpStream {
         self.offers = Value::Null;
         let prompt = std::mem::take(&mut self.prompt);
         self.send_prompt(&prompt);
-        self.follows_history = resumed;
+        (self.follows_history, self.is_prompted) = (resumed, true);
+        let id = self.session_id.clone().unwrap_or_default();
+        events.push(AgentEvent::Session { id, model: None });
         events
     }
 

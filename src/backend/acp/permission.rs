@@ -46,7 +46,10 @@ impl AcpStream {
         match self.permissions {
             Permissions::ReadOnly => READING_KINDS.contains(&call.kind.as_str()),
             // Commands reach everywhere, so only edits can be kept inside.
-            Permissions::Edit => !call.is_edit || call.paths.iter().all(|path| self.is_inside(path)),
+            Permissions::Edit if call.is_edit => {
+                !call.has_more_paths && call.paths.iter().all(|path| self.is_inside(path))
+            }
+            Permissions::Edit => true,
             Permissions::Full => true,
         }
     }

@@ -227,6 +227,41 @@ fn notices_are_no_part_of_the_final_message() {
 }
 
 #[test]
+fn session_counts_once_it_has_the_mission() {
+    let setting = SessionSetting { kind: SettingKind::Mode, values: vec!["edit".into()], is_required: false };
+    let traits = Traits { settings: vec![setting], ..Traits::default() };
+    let mut stream = stream_with(traits, Session::New(Uuid::nil()), Permissions::Edit);
+    answer_with(&mut stream, json!({"protocolVersion": 1}));
+    let (_, events) =
+        answer_with(&mut stream, json!({"sessionId": "s", "modes": {"availableModes": [{"id": "edit"}]}}));
+    assert_eq!(events, []);
+    assert_eq!(stream.end(Exit::Code(0), "").session_id, None, "another process could not continue with it");
+}
+
+#[test]
+fn edit_without_usable_id_is_judged() {
+    for id in [Value::Null, json!(7), json!("x".repeat(600))] {
+        let mut stream = in_turn(Permissions::Edit);
+        let call = json!({"toolCallId": id, "kind": "edit", "locations": [{"path": "/etc/passwd"}]});
+        let params = json!({"toolCall": call, "options": [{"optionId": "no", "kind": "reject_once"}]});
+        let request = json!({"jsonrpc": "2.0", "id": 0, "method": "session/request_permission", "params": params});
+        stream.line(&request.to_string());
+        assert_eq!(sent(&mut stream)[0]["result"]["outcome"]["optionId"], "no", "{id}");
+    }
+}
+
+#[test]
+fn edit_of_too_many_files_is_refused() {
+    let mut stream = in_turn(Permissions::Edit);
+    let locations: Vec<Value> = (0..1_000).map(|number| json!({"path": format!("{number}.txt")})).collect();
+    let call = json!({"toolCallId": "c", "kind": "edit", "title": "it", "locations": locations});
+    let params = json!({"toolCall": call, "options": [{"optionId": "no", "kind": "reject_once"}]});
+    let request = json!({"jsonrpc": "2.0", "id": 0, "method": "session/request_permission", "params": params});
+    stream.line(&request.to_string());
+    assert_eq!(sent(&mut stream)[0]["result"]["outcome"]["optionId"], "no");
+}
+
+#[test]
 fn settings_are_applied_before_the_prompt() {
     let setting = |kind, value: &str, is_required| SessionSetting { kind, values: vec![value.into()], is_required };
     let settings = vec![

@@ -32,6 +32,7 @@ struct ToolCall {
     /// The command, path or pattern of its input.
     input: String,
     paths: Vec<String>,
+    has_more_paths: bool,
     is_reported: bool,
 }
 
@@ -40,6 +41,8 @@ pub struct AskedCall {
     pub kind: String,
     pub is_edit: bool,
     pub paths: Vec<String>,
+    /// True if it names more than these paths.
+    pub has_more_paths: bool,
     /// A line that names it.
     pub line: String,
 }
@@ -72,18 +75,13 @@ impl ToolCalls {
     pub fn describe(&self, call: &Value) -> AskedCall {
         let id = text(call, "/toolCallId");
         match self.open.iter().find(|known| known.id == id) {
-            Some(known) => AskedCall {
-                kind: known.kind.clone(),
-                is_edit: known.is_edit(),
-                paths: known.paths.clone(),
-                line: one_line(&format!("{}: {}", known.tool(), known.what())),
-            },
-            None => AskedCall {
-                kind: text(call, "/kind").to_owned(),
-                is_edit: false,
-                paths: Vec::new(),
-                line: "an unknown action".to_owned(),
-            },
+            Some(known) => known.describe(),
+            // It has no id that could be kept.
+            None => {
+                let mut asked = ToolCall::default();
+                asked.merge(call);
+                asked.describe()
+            }
         }
     }
 
@@ -106,6 +104,16 @@ impl ToolCalls {
 }
 
 impl ToolCall {
+    fn describe(&self) -> AskedCall {
+        AskedCall {
+            kind: self.kind.clone(),
+            is_edit: self.is_edit(),
+            paths: self.paths.clone(),
+            has_more_paths: self.has_more_paths,
+            line: one_line(&format!("{}: {}", self.tool(), self.what())),
+        }
+    }
+
     fn merge(&mut self, update: &Value) {
         let was_edit = self.is_edit();
         for (field, place) in [(&mut self.kind, "/kind"), (&mut self.name, "/name"), (&mut self.title, "/title")] {
@@ -128,8 +136,10 @@ impl ToolCall {
             let is_same = |known: &String| is_end(path, known) || is_end(known, path);
             match self.paths.iter().position(is_same) {
                 Some(at) if self.paths[at].len() < path.len() => path.clone_into(&mut self.paths[at]),
-                None if !path.is_empty() && self.paths.len() < PATHS => self.paths.push(path.to_owned()),
-                _ => {}
+                None if path.is_empty() => {}
+                None if self.paths.len() < PATHS => self.paths.push(path.to_owned()),
+                None => self.has_more_paths = true,
+                Some(_) => {}
             }
         }
     }
@@ -178,7 +188,9 @@ impl ToolCall {
 
 /// Returns whether a path is another one, or its end.
 fn is_end(path: &str, whole: &str) -> bool {
-    whole.strip_suffix(path).is_some_and(|before| before.is_empty() || before.ends_with('/'))
+    // Two files may have the same end below a parent folder.
+    let is_plain = !path.contains("..");
+    is_plain && whole.strip_suffix(path).is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }
 
 fn exit_code(update: &Value) -> Option<i32> {

@@ -102,19 +102,17 @@ impl AcpStream {
         }
     }
 
-    /// Ends the turn once everything in it is answered. If messages wait, a further turn begins at once.
+    /// Ends the turn once everything in it is answered. Messages that it did not take begin the next one.
     pub(super) fn turn_answered(&mut self) -> Vec<AgentEvent> {
-        let result = self.turn.result.take().unwrap_or_default();
+        let own = self.turn.result.take().unwrap_or_default();
         let mut events = [self.confirmed(), self.speech.flush()].concat();
-        if self.usage.take_result(&result) {
+        if self.usage.take_result(&own) {
             events.push(AgentEvent::Usage { usage: self.usage.total() });
         }
-        let verdict = self.verdict(&result);
-        if verdict.is_ok() && !self.waiting.is_empty() {
-            self.keep_final_message();
-            self.send_messages(&[], "");
-            return events;
-        }
+        let verdict = match (self.verdict(&own), self.turn.bad_end.take()) {
+            (Ok(()), Some(bad_end)) => self.verdict(&bad_end),
+            (verdict, _) => verdict,
+        };
         events.extend(self.turn_ended(verdict));
         events
     }
@@ -163,6 +161,7 @@ impl AcpStream {
             "refusal" => fail(FailureKind::Other, "the model refused to continue"),
             "max_tokens" => fail(FailureKind::TurnLimit, "the model's response reached its limit of tokens"),
             "max_turn_requests" => fail(FailureKind::TurnLimit, "the agent reached its limit of model calls in a turn"),
+            "" => fail(FailureKind::Other, "the agent ended its turn without a reason"),
             reason => fail(FailureKind::Other, &format!("the agent ended its turn with the reason {reason:?}")),
         }
     }

@@ -253,7 +253,7 @@ fn one_line(text: &str, most: usize) -> String {
 }
 
 pub(super) fn tokens(usage: &Usage) -> Option<u64> {
-    Some(usage.input_tokens + usage.output_tokens).filter(|tokens| *tokens > 0)
+    Some(usage.tokens()).filter(|tokens| *tokens > 0)
 }
 
 /// Returns the reason in the words of the contract.

@@ -15,7 +15,7 @@ impl Running {
         let messages = attempt.inbox.take_queue();
         let ids: Vec<_> = messages.iter().map(|message| message.id).collect();
         let text = messages.iter().map(|message| message.text.as_str()).collect::<Vec<_>>().join("\n\n");
-        if messages.is_empty() || !self.decoder.prompt(&ids, &text) {
+        if !self.decoder.prompt(&ids, &text) {
             messages.into_iter().for_each(|message| attempt.inbox.enqueue(message));
             return false;
         }

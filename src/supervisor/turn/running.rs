@@ -27,7 +27,7 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 const UNREADABLE_GRACE: Duration = Duration::from_secs(10);
 /// Time that a CLI gets to exit once its stdin is closed.
 const CLOSING_GRACE: Duration = Duration::from_secs(15);
-/// Time that a CLI gets for its first answer, if its protocol begins with one. Under load, some take 24 s.
+/// Time that a CLI gets for each answer before its first turn, if its protocol has such. Under load, some take 24 s.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Bytes at the end of the output that are still read after the exit. They contain the result, and a flood is not read
 /// completely.
@@ -47,7 +47,8 @@ pub(super) struct Running {
     pub(super) input: CliInput,
     tail: Tail,
     pub(super) decoder: Box<dyn Decoder>,
-    began: Instant,
+    /// Time of its start, and then of the last line that it printed.
+    printed_at: Instant,
     plan: LaunchPlan,
     stderr_from: u64,
     /// Bytes that were read since the amount of output was last checked.
@@ -82,6 +83,7 @@ enum LoopEvent {
     UnreadableLine,
     Deadline,
     NoFirstAnswer,
+    NoMessageAnswer,
     PublishStatus,
     CheckActivity,
 }
@@ -99,7 +101,7 @@ impl Running {
             cli,
             tail,
             decoder,
-            began: Instant::now(),
+            printed_at: Instant::now(),
             plan,
             stderr_from,
             unchecked: 0,
@@ -155,8 +157,13 @@ impl Running {
                 LoopEvent::UnreadableLine => self.close_input(),
                 LoopEvent::Deadline => self.begin_stop(Stop::TimedOut),
                 LoopEvent::NoFirstAnswer => {
-                    let why = format!("it gave no first answer within {} s", START_LIMIT.as_secs());
+                    let why = format!("it printed nothing for {} s before its first turn", START_LIMIT.as_secs());
                     self.begin_stop(Stop::Failed(FailureKind::CouldNotStart, why));
+                }
+                LoopEvent::NoMessageAnswer => {
+                    for event in self.decoder.give_up_message() {
+                        self.take_event(attempt, &event);
+                    }
                 }
                 LoopEvent::PublishStatus => self.publish_status(attempt),
                 LoopEvent::CheckActivity => {
@@ -204,6 +211,7 @@ impl Running {
             (self.unreadable_since.map(|since| since + UNREADABLE_GRACE), now, LoopEvent::UnreadableLine),
             (self.stop.is_none().then_some(attempt.limits.deadline), now, LoopEvent::Deadline),
             (self.first_answer_deadline(), now, LoopEvent::NoFirstAnswer),
+            (self.message_answer_deadline(), now, LoopEvent::NoMessageAnswer),
             (attempt.status.due(), soon, LoopEvent::PublishStatus),
             (Some(self.check_at), now, LoopEvent::CheckActivity),
         ];
@@ -220,6 +228,7 @@ impl Running {
 
     async fn take_line(&mut self, attempt: &mut LiveAttempt, line: &TailLine) {
         attempt.limits.record_activity();
+        self.printed_at = Instant::now();
         self.unreadable_since = None;
         if line.dropped_bytes == 0 {
             self.decode(attempt, &line.text);
@@ -367,7 +376,11 @@ impl Running {
     }
 
     fn first_answer_deadline(&self) -> Option<Instant> {
-        (self.stop.is_none() && self.decoder.is_starting()).then(|| self.began + START_LIMIT)
+        (self.stop.is_none() && self.decoder.is_starting()).then(|| self.printed_at + START_LIMIT)
+    }
+
+    fn message_answer_deadline(&self) -> Option<Instant> {
+        (self.stop.is_none() && self.decoder.awaits_message_only()).then(|| self.printed_at + START_LIMIT)
     }
 
     fn take_stop_step(&mut self) -> StopTaken {
