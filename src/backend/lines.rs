@@ -116,6 +116,16 @@ pub fn thought(text: &str) -> Option<AgentEvent> {
     (!text.trim().is_empty()).then(|| AgentEvent::Thought { text: clip(text, SAID_LIMIT) })
 }
 
+/// Names an action by its tool and its command, path or pattern.
+pub fn action(tool: &str, what: &str) -> String {
+    one_line(&[tool, what].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": "))
+}
+
+/// Returns the event for a refused action.
+pub fn denied(tool: &str, what: &str) -> AgentEvent {
+    AgentEvent::Denied { what: action(tool, what) }
+}
+
 pub fn warning(text: &str) -> AgentEvent {
     AgentEvent::Warning { text: clip(text.trim(), 2 * 1024) }
 }

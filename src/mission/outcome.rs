@@ -36,6 +36,7 @@ impl Outcome {
         }
         self.verification = std::mem::take(&mut self.verification).cut(KEPT);
         self.changes.files.clear();
+        self.run.denied.clear();
     }
 }
 
@@ -58,6 +59,9 @@ pub struct Run {
     pub says_blocked: bool,
     /// Number of actions that the CLI refused for lack of permission.
     pub denials: u32,
+    /// The first of these actions, each once: the tool, and its command, path or pattern.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<String>,
     pub usage: Usage,
     /// True if `usage` includes earlier attempts in the same session.
     pub usage_is_cumulative: bool,
@@ -81,6 +85,19 @@ pub struct Run {
     pub place_failed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<Cancelled>,
+}
+
+impl Run {
+    /// Records the name of a refused action. The count of all comes with the end of the turn.
+    pub fn record_denied(&mut self, what: &str) {
+        const NAMES: usize = 10;
+        const NAME: usize = 200;
+        let name = &what[..what.floor_char_boundary(NAME)];
+        let is_new = !name.is_empty() && self.denied.iter().all(|known| known != name);
+        if is_new && self.denied.len() < NAMES {
+            self.denied.push(name.to_owned());
+        }
+    }
 }
 
 /// A run of `setup_command`.
@@ -540,5 +557,14 @@ mod tests {
         assert!(says_blocked("I tried.\nBLOCKED: no network\n\n"));
         assert!(!says_blocked("BLOCKED: at first, then it worked\nDone."));
         assert!(!says_blocked(""));
+    }
+
+    #[test]
+    fn names_of_denied_actions_are_few_and_short() {
+        let mut run = Run::default();
+        ["", "Bash: ls", "Bash: ls", &"é".repeat(300)].into_iter().for_each(|what| run.record_denied(what));
+        assert_eq!(run.denied, ["Bash: ls".to_owned(), "é".repeat(100)]);
+        (0..20).for_each(|number| run.record_denied(&format!("Write: {number}")));
+        assert_eq!(run.denied.len(), 10);
     }
 }

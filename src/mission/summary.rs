@@ -37,6 +37,9 @@ pub struct AttemptSummary {
     #[serde(rename = "unheard", default, skip_serializing_if = "Vec::is_empty")]
     pub undelivered: Vec<String>,
     pub denials: u32,
+    /// The first actions that the CLI refused: see [`super::outcome::Run`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<String>,
     pub usage: Usage,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
@@ -102,6 +105,7 @@ impl AttemptSummary {
             says_blocked: run.says_blocked,
             undelivered: run.undelivered.clone(),
             denials: run.denials,
+            denied: run.denied.clone(),
             usage: run.usage,
             session_id: run.session_id.clone(),
             usage_is_cumulative: run.usage_is_cumulative,
@@ -120,6 +124,13 @@ impl AttemptSummary {
     /// Returns the seconds from the beginning of the attempt to its end, including verification.
     pub fn elapsed(&self) -> u64 {
         self.elapsed_seconds.unwrap_or(self.seconds)
+    }
+
+    /// Returns the names of the refused actions, and their number if there were more.
+    pub fn denied_lines(&self) -> Vec<String> {
+        let more = self.denials as usize > self.denied.len();
+        let count = more.then(|| format!("{} in all", self.denials));
+        self.denied.iter().cloned().chain(count).collect()
     }
 
     /// Returns the reasons for its status and the messages that were not delivered.

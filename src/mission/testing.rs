@@ -119,6 +119,7 @@ pub fn brief(attempt: u32, status: Ending) -> AttemptSummary {
         says_blocked: false,
         undelivered: Vec::new(),
         denials: 0,
+        denied: Vec::new(),
         usage: Usage::default(),
         session_id: None,
         usage_is_cumulative: false,

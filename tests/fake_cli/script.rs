@@ -176,7 +176,7 @@ fn permission(verb: &str, rest: &str) -> Value {
     json!({
         "toolCall": {
             "toolCallId": format!("ask-{what}"), "kind": kind, "title": what,
-            "content": [{"type": "diff", "path": "a.txt", "newText": content}],
+            "content": [{"type": "diff", "path": what, "newText": content}],
         },
         "options": [
             {"optionId": "always", "kind": "allow_always"},

@@ -24,6 +24,8 @@ async fn long_result_with_refused_writes_ends_the_worker(world: &World) {
     assert_eq!(settled["status"], "completed", "{settled:#}");
     assert_eq!(settled["final_message"], "three were refused");
     assert_eq!(settled["outcome"]["changes"]["permission_denials"], 3, "{settled:#}");
+    let denied = settled["outcome"]["changes"]["denied"].as_array().map(Vec::len);
+    assert_eq!(denied, Some(3), "{settled:#}");
     let stdout = world.repo().join(".orchestrator/workers").join(&worker).join("attempts/1/stdout.log");
     let printed = std::fs::read_to_string(&stdout).unwrap_or_else(|error| panic!("{}: {error}", stdout.display()));
     let longest = printed.lines().map(str::len).max();

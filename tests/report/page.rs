@@ -106,6 +106,7 @@ async fn output_of_models_stays_text() {
     assert!(output.status.success(), "{}", stderr(&output));
     let html = stdout(&output);
     assert!(html.contains("&lt;script&gt;window.hostile"), "it is shown as text");
+    assert!(html.contains("Not permitted"), "the refused action is named");
     assert!(!html.contains("<script") && !html.contains("<img"), "no element comes from the text");
     let page = world.path("hostile.html");
     fs::write(&page, &html).unwrap();

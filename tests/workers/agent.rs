@@ -73,6 +73,20 @@ async fn agent_works_asks_and_commits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn denied_actions_are_named_in_the_outcome() {
+    let world = World::new();
+    let server = agent(&world);
+    let script = "ask edit ../a.txt\nask edit /etc/hosts\nask edit ../a.txt\nsay done";
+    let id = server.create_one(on("agent", script)).await;
+    server.until(&id, "completed").await;
+    let summary = last(&server, &id).await;
+    assert_eq!((summary.denials, summary.denied.join("; ").as_str()), (3, "edit: ../a.txt; edit: /etc/hosts"));
+    let record = read(&attempt_file(&world, &id, 1, "outcome.json"));
+    let record: serde_json::Value = serde_json::from_str(&record).expect("a record");
+    assert_eq!(record["run"]["denied"], serde_json::json!(summary.denied));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cancelled_agent_leaves_no_process() {
     let world = World::new();
     let server = agent(&world);

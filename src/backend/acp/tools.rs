@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use serde_json::Value;
 
 use crate::backend::AgentEvent;
-use crate::backend::lines::{OUTPUT_LIMIT, clip, gist, items, one_line, tail, text};
+use crate::backend::lines::{OUTPUT_LIMIT, action, clip, gist, items, one_line, tail, text};
 
 /// Maximum number of unfinished calls that are kept. The oldest is dropped.
 const KEPT: usize = 256;
@@ -110,7 +110,7 @@ impl ToolCall {
             is_edit: self.is_edit(),
             paths: self.paths.clone(),
             has_more_paths: self.has_more_paths,
-            line: one_line(&format!("{}: {}", self.tool(), self.what())),
+            line: action(self.tool(), &self.what()),
         }
     }
 

@@ -13,8 +13,7 @@ use uuid::Uuid;
 use super::failures::{api_kind, of_result};
 use crate::backend::failure::{failure, without_result};
 use crate::backend::lines::{
-    FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, add, count, dollars, gist, items, one_line, said, tail, text, thought,
-    warning,
+    FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, add, count, denied, dollars, gist, items, said, tail, text, thought, warning,
 };
 use crate::backend::{AgentEvent, Decoder, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
@@ -124,7 +123,7 @@ impl ClaudeStream {
             (Some(call), _) => call.what.clone(),
             (None, input) => input.map(gist).unwrap_or_default(),
         };
-        vec![AgentEvent::Denied { what: one_line(&format!("{tool}: {what}")) }]
+        vec![denied(tool, &what)]
     }
 
     fn assistant(&mut self, event: &Value) -> Vec<AgentEvent> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::backend::failure::{failure, kind_of_response, kind_of_status, without_result};
 use crate::backend::lines::{
-    FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, count, gist, items, one_line, said, tail, text, thought, warning,
+    FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, count, denied, gist, items, one_line, said, tail, text, thought, warning,
 };
 use crate::backend::{AgentEvent, Decoder, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
@@ -88,7 +88,7 @@ impl CodexStream {
         let needs_approval = text(item, "/error/message").contains("approval policy is never");
         if status == "declined" || needs_approval {
             self.denials = self.denials.saturating_add(1);
-            events.push(AgentEvent::Denied { what: what(item) });
+            events.push(denied(&tool(item), &what(item)));
         }
         events.push(AgentEvent::ToolEnded {
             id: text(item, "/id").into(),
@@ -169,14 +169,22 @@ fn is_permanent(failure: &Failure) -> bool {
 }
 
 fn started(item: &Value) -> Vec<AgentEvent> {
-    let tool = match text(item, "/type") {
+    let tool = tool(item);
+    if tool.is_empty() {
+        return Vec::new();
+    }
+    vec![AgentEvent::ToolStarted { id: text(item, "/id").into(), tool, what: what(item) }]
+}
+
+/// Returns the name of an item's tool, empty if it is no tool call.
+fn tool(item: &Value) -> String {
+    match text(item, "/type") {
         "command_execution" => "shell".to_owned(),
         "mcp_tool_call" => format!("{}/{}", text(item, "/server"), text(item, "/tool")),
         "collab_tool_call" => text(item, "/tool").to_owned(),
         "web_search" => "web_search".to_owned(),
-        _ => return Vec::new(),
-    };
-    vec![AgentEvent::ToolStarted { id: text(item, "/id").into(), tool, what: what(item) }]
+        _ => String::new(),
+    }
 }
 
 fn what(item: &Value) -> String {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::backend::failure::{failure, kind_of_status, without_result};
 use crate::backend::lines::{
-    FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, count, gist, object, one_line, said, tail, text, warning,
+    FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, count, denied, gist, object, said, tail, text, warning,
 };
 use crate::backend::{AgentEvent, Decoder, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
@@ -123,10 +123,10 @@ impl GeminiStream {
         let error = text(event, "/error/type");
         let withheld = error == "tool_not_registered" && WITHHELD.contains(&call.tool.as_str());
         let outside = text(event, "/error/message").starts_with("Path not in workspace");
-        let denied = withheld || outside || error == "policy_violation";
-        denied.then(|| {
+        let is_denied = withheld || outside || error == "policy_violation";
+        is_denied.then(|| {
             self.denials = self.denials.saturating_add(1);
-            AgentEvent::Denied { what: one_line(&format!("{}: {}", call.tool, call.what)) }
+            denied(&call.tool, &call.what)
         })
     }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::backend::failure::{ended, failure, kind_of_status, without_result};
 use crate::backend::lines::{
-    FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, add, count, dollars, gist, object, one_line, said, tail, text, thought,
+    FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, add, count, denied, dollars, gist, object, said, tail, text, thought,
 };
 use crate::backend::{AgentEvent, Decoder, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
@@ -66,7 +66,7 @@ impl OpenCodeStream {
         ];
         if !completed && was_denied(error) {
             self.denials = self.denials.saturating_add(1);
-            events.push(AgentEvent::Denied { what: one_line(&format!("{tool}: {what}")) });
+            events.push(denied(&tool, &what));
         }
         events.extend(edited(&tool, state).filter(|_| completed));
         events

@@ -157,6 +157,7 @@ fn facts(report: &WorkerSection) -> Markup {
             }
             @if let Some(salvage) = &worker.salvage_ref { (fact("Salvaged to", code(salvage))) }
             @if let Some(changes) = report.changes() { (exceptions(changes)) }
+            (denied(report))
         }
     }
 }
@@ -207,6 +208,12 @@ fn exceptions(changes: &Changes) -> Markup {
             (fact("Edited elsewhere", code(&changes.outside_worktree.join(", "))))
         }
     }
+}
+
+/// Renders the actions that its CLI refused.
+fn denied(report: &WorkerSection) -> Markup {
+    let names = report.brief().map(AttemptSummary::denied_lines).unwrap_or_default();
+    html! { @if !names.is_empty() { (fact("Not permitted", code(&names.join(", ")))) } }
 }
 
 /// Returns the question of an attempt that reported that it is blocked.

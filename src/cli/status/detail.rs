@@ -113,6 +113,7 @@ fn add_result(shown: &DashboardWorker, facts: &mut Facts) {
         }
         facts.add("changes", &row::changes(&last.changes));
         facts.add("to merge", &view.unmerged.as_ref().map(row::changes).unwrap_or_default());
+        facts.toned("denied", &last.denied_lines().join("\n"), Tone::Waiting);
         last.changes.notes.iter().for_each(|note| facts.add("note", note));
         facts.add("spared", &last.left_running().unwrap_or_default());
         facts.whole("salvage", worker.salvage_ref.as_deref().unwrap_or_default());

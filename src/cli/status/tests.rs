@@ -263,7 +263,9 @@ fn open_worker_without_server_is_marked() {
 #[test]
 fn detail_shows_the_verification_output() {
     let mut views = mixed();
-    std::sync::Arc::make_mut(&mut views[4].worker).settled[0].daemons_left = vec!["bazel".to_owned()];
+    let last = &mut std::sync::Arc::make_mut(&mut views[4].worker).settled[0];
+    last.daemons_left = vec!["bazel".to_owned()];
+    (last.denials, last.denied) = (3, vec!["Bash: rm -rf /".to_owned()]);
     let dashboard = dashboard(views);
     let failed = dashboard.workers().find(|it| it.row.short == "w-5").unwrap();
     let text = plain(&detail::lines(failed, 80, None)).join("\n");
@@ -275,6 +277,8 @@ fn detail_shows_the_verification_output() {
         "2 commits, 3 files +40 -7",
         "do it",
         "spared     bazel",
+        "denied     Bash: rm -rf /",
+        "3 in all",
     ] {
         assert!(text.contains(says), "{says:?} is missing in\n{text}");
     }

@@ -18,6 +18,8 @@ const AT_ONCE: usize = 4;
 const MAX_NAMED: u64 = 1_000;
 /// Bytes for everything but the lists.
 const ENVELOPE: usize = 660;
+/// Bytes of the envelope for the next step of a single settlement.
+const NEXT_STEP: usize = 240;
 const WAITS_FOR: usize = 320;
 /// Bytes kept for the lists beside the settled workers.
 const FOR_OTHERS: usize = 900;
@@ -149,8 +151,10 @@ async fn wait(call: ToolCall, workers: Vec<String>, seconds: Option<u64>) -> Res
 impl WaitReport {
     fn new(answer: orchestrator::WaitAnswer) -> Self {
         let waits_for = answer.waits_for.as_deref().map(|what| size::line(what, WAITS_FOR));
+        let is_single = answer.settled.len() + answer.already_reported.len() < 2;
+        let envelope = if is_single { ENVELOPE } else { ENVELOPE - NEXT_STEP };
         let mut space =
-            AnswerSpace { left: size::ANSWER - ENVELOPE - waits_for.as_ref().map_or(0, size::of), not_shown: 0 };
+            AnswerSpace { left: size::ANSWER - envelope - waits_for.as_ref().map_or(0, size::of), not_shown: 0 };
         // Settlements are reported once and come first; the other lists can be read at any time.
         let reported = answer.already_reported.iter().map(|view| (view, true));
         let settled = workers(answer.settled.iter().map(|view| (view, false)).chain(reported), &mut space);

@@ -18,6 +18,8 @@ pub(super) const FINAL_MESSAGE: usize = 1_700;
 pub(super) const NOT_ON_BRANCH: usize = 2_400;
 pub(super) const NOTE: usize = 500;
 pub(super) const NOTES: usize = 1_200;
+/// Maximum size in bytes of the names of refused actions.
+pub(super) const DENIED: usize = 800;
 
 /// Three separate results, from facts and never from prose.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -79,6 +81,9 @@ pub(in crate::mcp) struct ChangesReport {
     /// Number of actions that its CLI refused for lack of permission.
     #[serde(skip_serializing_if = "is_zero")]
     permission_denials: u32,
+    /// The first of them, each once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) denied: Vec<String>,
     /// [{what, where, how_to_include}]: work that was not on its branch when it settled, and so is not integrated.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<ObjectPlaceholder>")]
@@ -152,6 +157,7 @@ impl OutcomeReport {
             changes: ChangesReport {
                 not_on_branch: not_on_branch(&outcome.changes, NOT_ON_BRANCH),
                 notes: notes(&outcome.changes, NOTES),
+                denied: denied(&outcome.run.denied, DENIED),
                 ..ChangesReport::new(&outcome.changes, outcome.run.denials)
             },
         }
@@ -195,6 +201,7 @@ impl ChangesReport {
             outside_worktree: changes.outside_worktree.iter().take(3).map(|path| size::line(path, 120)).collect(),
             main_checkout_changed: main_checkout(&changes.main_checkout_changes),
             permission_denials: denials,
+            denied: Vec::new(),
             not_on_branch: Vec::new(),
             files: Vec::new(),
             notes: Vec::new(),
@@ -240,6 +247,11 @@ pub(super) fn notes(changes: &Changes, room: usize) -> Vec<String> {
         return Vec::new();
     }
     size::fit_or_count(changes.notes.iter().map(|note| one_line(note, NOTE)), room, |more| format!("and {more} more"))
+}
+
+/// Returns the names of refused actions that fit.
+pub(super) fn denied(names: &[String], room: usize) -> Vec<String> {
+    size::fit(names.iter().map(|name| size::line(name, 200)), room).0
 }
 
 /// Returns the size of a list; 0 if empty, as it is left out then.

@@ -98,6 +98,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     last.final_message = long(90_000);
     last.changes.files = (0..500).map(|_| long(400)).collect();
     last.changes.notes = (0..50).map(|_| long(400)).collect();
+    (last.denials, last.denied) = (10, vec![long(200); 10]);
     last.daemons_left = (0..50).map(|number| format!("{number} {}", long(400))).collect();
     let part = NotOnBranch { what: long(4_000), place: long(4_000), how_to_include: long(4_000), files: None };
     last.changes.not_on_branch = vec![part; 50];

@@ -6,7 +6,8 @@ use serde::Serialize;
 use super::conflicts::{ConflictReport, conflicts};
 use super::next_step::next_step;
 use super::outcome::{
-    FINAL_MESSAGE, NOT_ON_BRANCH, NOTE, NOTES, OutcomeReport, not_on_branch, notes, size_of_list, tokens,
+    DENIED, FINAL_MESSAGE, NOT_ON_BRANCH, NOTE, NOTES, OutcomeReport, denied, not_on_branch, notes, size_of_list,
+    tokens,
 };
 use super::race::RaceReport;
 use super::{ObjectPlaceholder, is_zero};
@@ -288,6 +289,8 @@ impl WorkerReport {
             outcome.changes.notes.push(note);
         }
         left = left.saturating_sub(size_of_list(&outcome.changes.notes));
+        outcome.changes.denied = denied(&last.denied, DENIED.min(left / 4));
+        left = left.saturating_sub(size_of_list(&outcome.changes.denied));
         self.final_message = size::ends(&last.final_message, FINAL_MESSAGE.min(left));
         left = left.saturating_sub(size::of(&self.final_message));
         let files = last.changes.files.iter().map(|file| size::line(file, 120)).take(20);

@@ -325,6 +325,7 @@ impl Running {
                 attempt.status.record_receipt(*message_id, Delivered::Received);
             }
             AgentEvent::Usage { usage } => self.check_usage(attempt, usage),
+            AgentEvent::Denied { what } => attempt.run.record_denied(what),
             AgentEvent::Retrying { failure, fatal: true } => {
                 self.begin_stop(Stop::Failed(failure.kind, failure.message.clone()));
             }

@@ -166,6 +166,19 @@ fn processes_left_running_are_named() {
 }
 
 #[test]
+fn denied_actions_are_named() {
+    let mut view = settled(3, Ending::Completed);
+    let last = &mut Arc::make_mut(&mut view.worker).settled[0];
+    (last.denials, last.denied) = (3, vec!["Bash: rm -rf /".to_owned(), "Write: /etc/hosts".to_owned()]);
+    let worker = serde_json::to_value(WorkerReport::new(&view, 4_000)).unwrap();
+    let changes = &worker["outcome"]["changes"];
+    assert_eq!(
+        (&changes["permission_denials"], &changes["denied"]),
+        (&json!(3), &json!(["Bash: rm -rf /", "Write: /etc/hosts"]))
+    );
+}
+
+#[test]
 fn running_worker_shows_its_activity() {
     let running = view(1, WorkerStatus::Running);
     let summary = serde_json::to_value(WorkerSummary::new(&running)).unwrap();
