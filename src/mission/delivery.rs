@@ -3,6 +3,7 @@
 //!
 //! [`Notification`] is the journaled state, with all its transitions. [`due`] selects what a wait can answer with.
 //! [`Deliveries`] tracks the answers of one server until the boss's next request acknowledges them.
+//! [`acknowledge_receipts`] acknowledges what any server sent.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -167,6 +168,32 @@ impl InFlight {
         let delivery = registry.seq + 1;
         Some((entry, Self { ticket, boss: boss.clone(), delivery, settled, blocked, sent: None }))
     }
+}
+
+/// Returns the receipt of a worker's settlement, the same in every server. `None` while the worker is open. A boss that
+/// hands it back has the settlement.
+pub fn receipt(worker: &Worker) -> Option<String> {
+    let last = worker.last().filter(|_| worker.status.is_settled())?;
+    let number = WorkerId::number_in(worker.id.as_str())?;
+    // The nanoseconds distinguish it from one that was guessed or comes from another state directory.
+    Some(format!("r-{number}-{}-{:x}", last.attempt, last.settled_at.subsec_nanosecond()))
+}
+
+/// Returns the entries that acknowledge the settlements of a boss by their receipts, whichever server sent them.
+/// Receipts that are unknown, of an earlier attempt or already acknowledged have no effect.
+pub fn acknowledge_receipts(registry: &Registry, boss: &BossId, receipts: &[String]) -> Vec<Entry> {
+    let is_new = |worker: &&Arc<Worker>| {
+        worker.boss == *boss
+            && worker.notification != Notification::Acknowledged
+            && receipt(worker).is_some_and(|receipt| receipts.iter().any(|text| text.trim() == receipt))
+    };
+    let settled: Vec<_> = registry.workers().filter(is_new).map(|worker| (worker.id.clone(), worker.attempt)).collect();
+    if settled.is_empty() {
+        return Vec::new();
+    }
+    // The journal may have lost that it was sent, and what was never sent cannot be acknowledged.
+    let sent = Entry::Notified { boss: boss.clone(), settled: settled.clone(), blocked: Vec::new() };
+    vec![sent, Entry::Acknowledged { deliveries: Vec::new(), settled, blocked: Vec::new() }]
 }
 
 /// The answers of this server that are in flight.

@@ -36,7 +36,7 @@ use super::waits::{self, Ready, Waits};
 use super::{settle, start, verify};
 use crate::attempt::status::LiveStatus;
 use crate::crash_point::{self, Point};
-use crate::mission::delivery::{Deliveries, InFlight};
+use crate::mission::delivery::{self, Deliveries, InFlight};
 use crate::mission::entry::Entry;
 use crate::mission::graph;
 use crate::mission::id::{BossId, WorkerId};
@@ -169,7 +169,8 @@ impl Actor {
             Ask::Create { boss, drafts, kind, reply } => self.check_batch(boss, drafts, kind, reply),
             Ask::Register(batch) => self.register_batch(*batch),
             Ask::RecordedBranch { boss, reply } => drop(reply.send(self.recorded_branch(&boss))),
-            Ask::Wait { boss, workers, most, answer, reply } => {
+            Ask::Wait { boss, workers, receipts, most, answer, reply } => {
+                self.take_receipts(&boss, &receipts);
                 drop(reply.send(self.begin_wait(&boss, &workers, most, answer)))
             }
             Ask::EndWait { ticket, reply } => drop(reply.send(self.end_wait(ticket))),
@@ -493,6 +494,18 @@ impl Actor {
         if let Some(acknowledged) = self.deliveries.acknowledge(boss, std::time::Instant::now()) {
             let effect = Effect::note("save that notifications arrived", acknowledged);
             self.apply(vec![effect.at(Point::Acknowledged)]);
+        }
+    }
+
+    /// Acknowledges the settlements whose receipts the boss hands back, even if another server sent them.
+    fn take_receipts(&mut self, boss: &BossId, receipts: &[String]) {
+        if receipts.is_empty() || !self.state.records.is_open() {
+            return;
+        }
+        let entries = |registry: &Registry| (delivery::acknowledge_receipts(registry, boss, receipts), ());
+        match self.state.records.transact(entries) {
+            Ok(()) => crash_point::at(Point::Acknowledged),
+            Err(error) => tracing::error!(%error, "cannot save that settlements arrived; they stay due"),
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Orchestrator {
 pub struct WaitRequest {
     /// Empty: all of this boss's.
     pub workers: Vec<String>,
+    /// Receipts of settlements that the boss has.
+    pub receipts: Vec<String>,
     pub timeout: Duration,
     /// Most settlements to answer with; the others stay for the next wait.
     pub most: usize,
@@ -170,8 +172,9 @@ impl Orchestrator {
         request: &WaitRequest,
     ) -> Result<(DeliveryGuard, oneshot::Receiver<WaitAnswer>)> {
         let (answer, receiver) = oneshot::channel();
-        let (boss, workers, most) = (boss.clone(), request.workers.clone(), request.most);
-        let ticket = self.actor.ask(|reply| Ask::Wait { boss, workers, most, answer, reply }).await??;
+        let boss = boss.clone();
+        let WaitRequest { workers, receipts, most, .. } = request.clone();
+        let ticket = self.actor.ask(|reply| Ask::Wait { boss, workers, receipts, most, answer, reply }).await??;
         Ok((DeliveryGuard { actor: self.actor.clone(), ticket, sent: false }, receiver))
     }
 

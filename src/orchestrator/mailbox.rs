@@ -42,6 +42,7 @@ pub enum Ask {
     Wait {
         boss: BossId,
         workers: Vec<String>,
+        receipts: Vec<String>,
         most: usize,
         answer: Reply<WaitAnswer>,
         reply: Reply<Result<u64>>,

@@ -133,7 +133,7 @@ async fn second_wait_gets_what_a_cancelled_one_missed() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("t", "say done")).await;
-    let request = WaitRequest { workers: Vec::new(), timeout: CEILING, most: 100 };
+    let request = WaitRequest { workers: Vec::new(), receipts: Vec::new(), timeout: CEILING, most: 100 };
     let stop = CancellationToken::new();
     let (answer, delivery) = server.orchestrator.wait(&server.boss, request, &stop).await.unwrap();
     assert_eq!(answer.settled.len(), 1);

@@ -139,7 +139,12 @@ impl Server {
     }
 
     pub async fn wait(&self, workers: &[&str], timeout: Duration) -> WaitAnswer {
-        let request = WaitRequest { workers: workers.iter().map(|it| (*it).to_owned()).collect(), timeout, most: 100 };
+        let request = WaitRequest {
+            workers: workers.iter().map(|it| (*it).to_owned()).collect(),
+            receipts: Vec::new(),
+            timeout,
+            most: 100,
+        };
         let waited = self.orchestrator.wait(&self.boss, request, &CancellationToken::new()).await;
         let (answer, delivery) = waited.expect("an answer to the wait");
         delivery.sent();

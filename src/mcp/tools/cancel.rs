@@ -128,8 +128,7 @@ impl Tool for CancelAllWorkers {
     const DESCRIPTION: &'static str = "\
 Cancel all your worker agents: stop, kill or abort everything that is running or queued. Returns when that is done. \
 Their work is kept: commits on their branches, uncommitted files in their worktrees. Use it when the plan has \
-changed or the user says stop; for one worker use cancel_worker. scope all includes workers of other sessions: use \
-it only if the user asks.";
+changed or the user says stop; for one worker use cancel_worker. Use scope all only if the user asks.";
     const KIND: ToolKind = ToolKind::Destructive;
     type Arguments = CancelAllArguments;
     type Answer = CancelAllReport;

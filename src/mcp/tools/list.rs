@@ -24,7 +24,7 @@ pub(super) struct ListArguments {
     /// Only workers with these statuses; default: all.
     #[serde(default)]
     status: Vec<StatusFilter>,
-    /// mine (default), or all to include workers of other sessions.
+    /// mine (default), or all to include workers of other sessions on this repository.
     #[schemars(with = "Option<String>", extend("enum" = ["mine", "all"]))]
     scope: Option<Scope>,
     /// Page size, 1 to 100, default 20; a page may hold fewer.
@@ -99,7 +99,7 @@ impl Tool for ListWorkerMissions {
     const DESCRIPTION: &'static str = "\
 List your worker agents and their missions, with status, branch and current activity. Use it after a restart to \
 find your workers again, or for an overview; to react to changes use wait_for_any_worker instead of listing \
-repeatedly. Page with limit and cursor. scope all includes the workers of other sessions on this repository.";
+repeatedly. Page with limit and cursor.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = ListArguments;
     type Answer = ListReport;

@@ -21,7 +21,7 @@ const ENVELOPE: usize = 660;
 /// Bytes of the envelope for the next step of a single settlement.
 const NEXT_STEP: usize = 240;
 const WAITS_FOR: usize = 320;
-/// Bytes kept for the lists beside the settled workers.
+/// Bytes kept for the receipts, and for the lists beside the settled workers.
 const FOR_OTHERS: usize = 900;
 
 pub(super) struct WaitForAnyWorker;
@@ -33,8 +33,10 @@ pub(super) struct AnyArguments {
     /// At most 1000; default: all of yours.
     #[serde(default)]
     worker_ids: Vec<String>,
-    /// 0 to 21600. The default and the limit depend on your client (defaults: Claude Code 600, Codex and Gemini CLI
-    /// 240, others 50).
+    /// Receipts of settlements that reached you; they are not repeated.
+    #[serde(default)]
+    receipts: Vec<String>,
+    /// 0 to 21600, within your client's limit; default: Claude Code 600, Codex and Gemini CLI 240, others 50.
     timeout_seconds: Option<u64>,
 }
 
@@ -43,8 +45,10 @@ pub(super) struct AnyArguments {
 pub(super) struct OneArguments {
     /// Worker id, such as w-3 or w-3-fix-parser.
     worker_id: String,
-    /// 0 to 21600. The default and the limit depend on your client (defaults: Claude Code 600, Codex and Gemini CLI
-    /// 240, others 50).
+    /// As in wait_for_any_worker.
+    #[serde(default)]
+    receipts: Vec<String>,
+    /// 0 to 21600, within your client's limit; default: Claude Code 600, Codex and Gemini CLI 240, others 50.
     timeout_seconds: Option<u64>,
 }
 
@@ -89,7 +93,7 @@ impl Tool for WaitForAnyWorker {
 Wait until any worker agent has finished, failed, stalled or is blocked. Call it after starting workers, and again \
 after each answer, instead of polling for status. It returns everything that settled since the last wait, each once, \
 with its outcome, verification, changes and next_step; at once if something has settled already. Status still_running \
-is not an error: the time is up; call it again. It blocks no other call. To wait for one worker alone use \
+is no error: the time is up; call it again. It blocks no other call. To wait for one worker alone use \
 wait_for_worker. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the script.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = AnyArguments;
@@ -98,7 +102,7 @@ wait_for_worker. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} 
     async fn run(call: ToolCall, arguments: AnyArguments) -> Result<WaitReport, ToolError> {
         arguments::range("the number of worker_ids", arguments.worker_ids.len() as u64, 0, MAX_NAMED)?;
         let workers = lines("worker_ids", arguments.worker_ids, NAME)?;
-        wait(call, workers, arguments.timeout_seconds).await
+        wait(call, workers, arguments.receipts, arguments.timeout_seconds).await
     }
 }
 
@@ -108,7 +112,7 @@ impl Tool for WaitForWorker {
 Wait until one worker agent has finished, failed, stalled or is blocked. Use it only when you need that worker \
 first; wait_for_any_worker reacts to whichever finishes first. Same answer as wait_for_any_worker: outcome, \
 verification, changes, final message, next_step; at once if it has settled already; status still_running when the \
-time is up, which is not an error. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the \
+time is up, no error. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the \
 script.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = OneArguments;
@@ -127,15 +131,20 @@ script.";
 
     async fn run(call: ToolCall, arguments: OneArguments) -> Result<WaitReport, ToolError> {
         let worker = arguments::line("worker_id", arguments.worker_id, NAME)?;
-        wait(call, vec![worker], arguments.timeout_seconds).await
+        wait(call, vec![worker], arguments.receipts, arguments.timeout_seconds).await
     }
 }
 
-async fn wait(call: ToolCall, workers: Vec<String>, seconds: Option<u64>) -> Result<WaitReport, ToolError> {
+async fn wait(
+    call: ToolCall,
+    workers: Vec<String>,
+    receipts: Vec<String>,
+    seconds: Option<u64>,
+) -> Result<WaitReport, ToolError> {
     let requested =
         arguments::optional(seconds, |it| arguments::range("timeout_seconds", it, 0, LONGEST_WAIT_SECONDS))?;
     let timeout = call.client.wait(requested, call.orchestrator.settings().wait_seconds, call.wants_progress);
-    let request = WaitRequest { workers, timeout, most: AT_ONCE };
+    let request = WaitRequest { workers, receipts, timeout, most: AT_ONCE };
     let (answer, notifications) = call.orchestrator.wait(&call.boss, request, &call.stop).await?;
     call.delivery.set(notifications);
     let mut report = WaitReport::new(answer);
@@ -208,7 +217,7 @@ fn workers<'a>(
     let views: Vec<(&WorkerView, bool)> = views.collect();
     let share = space.left.saturating_sub(FOR_OTHERS) / views.len().clamp(1, AT_ONCE);
     let reports = views.iter().map(|(view, already_reported)| {
-        let report = wire::WorkerReport::new(view, share.saturating_sub(1));
+        let report = wire::WorkerReport::new(view, share.saturating_sub(1)).with_receipt(view);
         if *already_reported { report.already_reported() } else { report }
     });
     let (reports, rest) = size::fit(reports, space.left);
@@ -282,6 +291,7 @@ mod tests {
         answer.already_reported.push(settled(3, Ending::Failed));
         let report = serde_json::to_value(WaitReport::new(answer)).unwrap();
         assert_eq!(report["settled"][0]["already_reported"], true);
+        assert_eq!(report["settled"][0]["receipt"], "r-3-1-0");
     }
 
     #[test]

@@ -13,8 +13,8 @@ use super::race::RaceReport;
 use super::{ObjectPlaceholder, is_zero};
 use crate::backend::Enforcement;
 use crate::mcp::{hint, size};
-use crate::mission::registry;
 use crate::mission::spec::Place;
+use crate::mission::{delivery, registry};
 use crate::orchestrator::WorkerView;
 
 /// Maximum size in bytes of the conflicts of a worker in a list.
@@ -89,6 +89,9 @@ pub(in crate::mcp) struct WorkerReport {
     /// Absent if the answer itself has one.
     #[serde(skip_serializing_if = "String::is_empty")]
     next_step: String,
+    /// Hand it back in receipts of a wait: this settlement is then not repeated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<String>,
     /// An earlier answer may have reported this settlement.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     redelivered: bool,
@@ -223,6 +226,7 @@ impl WorkerReport {
             survivors: last.map_or(0, |last| last.survivors),
             redelivered: view.redelivered,
             already_reported: false,
+            receipt: None,
             stall: None,
             race: view.race.as_ref().map(RaceReport::new),
             final_message: String::new(),
@@ -230,6 +234,12 @@ impl WorkerReport {
         };
         report.fill(view, room);
         report
+    }
+
+    /// Adds the receipt of its settlement, for the answer of a wait.
+    pub(in crate::mcp) fn with_receipt(mut self, view: &WorkerView) -> Self {
+        self.receipt = delivery::receipt(&view.worker);
+        self
     }
 
     pub(in crate::mcp) fn already_reported(mut self) -> Self {

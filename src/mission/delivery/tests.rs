@@ -1,3 +1,5 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::prelude::*;
 
 use super::super::create::Draft;
@@ -16,6 +18,8 @@ enum Step {
     Arrive(usize),
     /// The last answer was withdrawn before it was sent.
     Withdraw(usize),
+    /// The server gets the receipt of what the boss received at this place.
+    HandBack(usize, usize),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -25,6 +29,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         (0..2usize).prop_map(Step::Answer),
         (0..2usize).prop_map(Step::Arrive),
         (0..2usize).prop_map(Step::Withdraw),
+        (0..2usize, 0..8usize).prop_map(|(server, at)| Step::HandBack(server, at)),
     ]
 }
 
@@ -42,6 +47,10 @@ struct Model {
     open: [Vec<Delivery>; 2],
     /// The settlements that the boss received: worker, attempt, marked.
     sent: Vec<(WorkerId, u32, bool)>,
+    /// The receipts of `sent`, by worker and attempt.
+    receipts: BTreeMap<(WorkerId, u32), String>,
+    /// The settlements whose receipts were handed back.
+    handed_back: BTreeSet<(WorkerId, u32)>,
 }
 
 impl Model {
@@ -70,13 +79,34 @@ impl Model {
                 }
                 apply(&mut self.registry, SERVERS[server], Entry::Withdrawn { delivery: offer });
             }
+            Step::HandBack(server, at) => self.hand_back(server, at),
         }
+    }
+
+    fn hand_back(&mut self, server: usize, at: usize) {
+        let Some((id, attempt, _)) = self.sent.get(at).cloned() else { return };
+        let settlement = (id, attempt);
+        let receipts = [self.receipts[&settlement].clone()];
+        for entry in acknowledge_receipts(&self.registry, &BossId::from("b"), &receipts) {
+            apply(&mut self.registry, SERVERS[server], entry);
+        }
+        assert!(acknowledge_receipts(&self.registry, &BossId::from("b"), &receipts).is_empty());
+        // An answer that has arrived is not withdrawn.
+        let open = self.open.iter_mut().flatten();
+        open.for_each(|(_, settled)| settled.retain(|it| *it != settlement));
+        self.handed_back.insert(settlement);
     }
 
     fn answer(&mut self, server: usize) {
         let (boss, me) = (BossId::from("b"), ServerId::from(SERVERS[server]));
         let news = due(&self.registry, &boss, &Selection::Mine, &me);
         let settled: Vec<_> = news.settled.iter().map(|it| (it.worker.id.clone(), it.worker.attempt)).collect();
+        for (it, settlement) in news.settled.iter().zip(&settled) {
+            assert!(!self.handed_back.contains(settlement), "{settlement:?} was sent after its receipt");
+            let receipt = receipt(it.worker).expect("a settled worker has a receipt");
+            let known = self.receipts.entry(settlement.clone()).or_insert_with(|| receipt.clone());
+            assert_eq!(*known, receipt, "every repetition has the same");
+        }
         self.sent.extend(news.settled.iter().map(|it| (it.worker.id.clone(), it.worker.attempt, it.redelivered)));
         if settled.is_empty() {
             return;
@@ -106,7 +136,26 @@ proptest! {
             let sent = model.sent.iter().any(|(id, attempt, _)| *id == worker.id && *attempt == worker.attempt);
             prop_assert!(sent, "{} was never sent", worker.id);
         }
+        let receipts: BTreeSet<&String> = model.receipts.values().collect();
+        prop_assert_eq!(receipts.len(), model.receipts.len(), "each settlement has its own");
     }
+}
+
+#[test]
+fn only_the_boss_acknowledges_by_receipt() {
+    let mut registry = Registry::default();
+    let id = create(&mut registry, &[draft("a")]).remove(0).unwrap();
+    assert_eq!(receipt(registry.get(&id).unwrap()), None, "it is open");
+    settle(&mut registry, &id, Ending::Completed);
+    let first = receipt(registry.get(&id).unwrap()).unwrap();
+    let entries = |registry: &Registry, boss: &str, receipt: &str| {
+        acknowledge_receipts(registry, &BossId::from(boss), &[receipt.to_owned()]).len()
+    };
+    assert_eq!((entries(&registry, "other", &first), entries(&registry, "b", "r-1-1-1")), (0, 0));
+    assert_eq!(entries(&registry, "b", &format!(" {first}\n")), 2, "even if no server recorded that it was sent");
+    apply(&mut registry, "s", requeued(&id));
+    settle(&mut registry, &id, Ending::Completed);
+    assert_eq!(entries(&registry, "b", &first), 0, "it is of an earlier attempt");
 }
 
 #[test]
