@@ -381,7 +381,10 @@ async fn seeded_folders_are_there_before_the_setup() {
         fs::write(path, "x\n").unwrap();
     }
     let seed = vec!["cache".to_owned(), ".venv".to_owned(), "absent".to_owned()];
-    let server = world.server_with(Some("boss"), Settings { seed, ..settings(&world, "grep x cache/a") });
+    let own = RepositorySettings { seed: Some(seed), ..RepositorySettings::default() };
+    let mut settings = settings(&world, "grep x cache/a");
+    settings.repositories.insert(world.repo().to_string_lossy().into_owned(), own);
+    let server = world.server_with(Some("boss"), settings);
     let id = server.create_one(mission("one", "say done")).await;
     server.until(&id, "completed").await;
     let notes = last(&server, &id).await.changes.notes;

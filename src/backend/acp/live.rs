@@ -51,7 +51,7 @@ impl AcpStream {
         result: Result<&Value, &Value>,
     ) -> Vec<AgentEvent> {
         if self.state != State::Turn {
-            // What the agent does outside a turn ends with its process, so the message is sent again.
+            // Work outside a turn ends with the agent's process, so the message is sent again.
             return Vec::new();
         }
         let end = result.map_or("", |result| field(result, if is_prompt { "/stopReason" } else { "/outcome" }));

@@ -190,7 +190,7 @@ impl ToolCall {
 fn is_end(path: &str, whole: &str) -> bool {
     // Two files may have the same end below a parent folder.
     let is_plain = !path.contains("..");
-    is_plain && whole.strip_suffix(path).is_some_and(|before| before.is_empty() || before.ends_with('/'))
+    path == whole || (is_plain && whole.strip_suffix(path).is_some_and(|before| before.ends_with('/')))
 }
 
 fn exit_code(update: &Value) -> Option<i32> {
