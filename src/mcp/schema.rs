@@ -65,6 +65,18 @@ fn make_portable(schema: &mut Value) {
     }
 }
 
+/// Removes the description of a field and of everything in it.
+pub(super) fn remove_descriptions(field: &mut Value) {
+    let Value::Object(object) = field else { return };
+    object.shift_remove("description");
+    if let Some(items) = object.get_mut("items") {
+        remove_descriptions(items);
+    }
+    if let Some(Value::Object(properties)) = object.get_mut("properties") {
+        properties.values_mut().for_each(remove_descriptions);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

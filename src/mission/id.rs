@@ -124,6 +124,12 @@ impl WorkerId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns the id without the title, such as `w-3`. It names the worker unless a task or branch is called so too.
+    pub fn short(&self) -> &str {
+        let end = self.0.match_indices('-').nth(1).map_or(self.0.len(), |(at, _)| at);
+        &self.0[..end]
+    }
 }
 
 impl fmt::Display for WorkerId {

@@ -1,6 +1,7 @@
 //! The token cost of a whole run for the boss: eight workers from the backend check to the last merge, through the real
 //! server, with realistic titles, prompts, outputs and diffs. The test counts the text that the model reads and writes:
-//! the arguments of each call, and each answer as clients show it, which is its structured content as compact JSON.
+//! the list of tools, the arguments of each call, and each answer as clients show it, which is its structured content as
+//! compact JSON. The scripts of the fake CLI are part of its prompts, but not of what a boss writes, so they do not count.
 
 use std::fs;
 use std::path::Path;
@@ -12,8 +13,11 @@ use crate::support::git::git;
 
 /// Approximate bytes of a token in English and in JSON with words as keys. Hex ids take more tokens, blanks fewer.
 const BYTES_A_TOKEN: usize = 4;
-/// Maximum cost of the run.
-const MOST_TOKENS: usize = 12_000;
+/// Maximum cost of the run, with the list of tools.
+const MOST_TOKENS: usize = 8_000;
+
+/// Begins the script of the fake CLI in a prompt.
+const SCRIPT: &str = "\nFAKE:\n";
 
 const MISSIONS: [(&str, &str); 8] = [
     ("Add retry with backoff to the HTTP client", "src/http/client.rs"),
@@ -55,13 +59,38 @@ impl Boss {
 
     fn call(&mut self, tool: &str, arguments: Value) -> Value {
         self.calls += 1;
-        let asked = arguments.to_string().len();
+        let asked = arguments.to_string().len() - scripts(&arguments);
         let answer = self.client.succeed(self.calls, tool, arguments);
         let answered = answer.to_string().len();
         self.bytes += asked + answered;
         self.table.push_str(&format!("{tool:<22} {asked:>6} {answered:>6}\n"));
         answer
     }
+
+    /// Integrates the settled workers as the next step says: one by itself, several as a train. Returns their number.
+    fn integrate(&mut self, settled: &[Value], next_step: &str) -> usize {
+        let ids: Vec<&str> = settled.iter().map(|worker| short_id(worker["worker_id"].as_str().unwrap())).collect();
+        let arguments = match ids.as_slice() {
+            [] => return 0,
+            [one] => json!({ "worker_id": one }),
+            several => {
+                let train = format!("worker_ids [\"{}\"]", several.join("\", \""));
+                assert!(next_step.contains(&train), "{next_step}");
+                json!({ "worker_ids": several })
+            }
+        };
+        let merged = self.call("integrate_worker", arguments);
+        assert_eq!(merged["status"], "merged", "{merged:#}");
+        ids.len()
+    }
+}
+
+/// Returns the bytes of the scripts in the prompts of a batch.
+fn scripts(arguments: &Value) -> usize {
+    let workers = arguments["workers"].as_array();
+    let prompts = workers.into_iter().flatten().filter_map(|mission| mission["prompt"].as_str());
+    let script = |prompt: &str| prompt.find(SCRIPT).map_or(0, |at| Value::from(&prompt[at..]).to_string().len() - 2);
+    prompts.map(script).sum()
 }
 
 /// Returns a mission as a boss writes it, with the script of the fake CLI.
@@ -75,10 +104,10 @@ fn mission(title: &str, file: &str) -> Value {
          copy the same logic and left them alone. All tests pass."
     );
     let script = format!(
-        "FAKE:\nsay I will look at {file} and at its tests.\nwrite {file} one two three four five\nedit {file}\ncommit {title}\nsay {said}\nusage 48211 3127 0.42\nresult success"
+        "{SCRIPT}say I will look at {file} and at its tests.\nwrite {file} one two three four five\nedit {file}\ncommit {title}\nsay {said}\nusage 48211 3127 0.42\nresult success"
     );
     json!({
-        "title": title, "prompt": format!("{words}\n{script}"), "backend": "fake",
+        "title": title, "prompt": format!("{words}{script}"), "backend": "fake",
         "verify_command": "for i in $(seq 40); do echo \"test case_$i ... ok\"; done; echo 'test result: ok. 40 passed'",
     })
 }
@@ -91,41 +120,43 @@ fn run_of_eight_workers_costs_few_tokens() {
     let created = boss.call("batch_create_workers", json!({ "workers": missions }));
     assert_eq!(created["created"], 8, "{created:#}");
     let mut integrated = 0;
-    loop {
+    while integrated < MISSIONS.len() {
         let answer = boss.call("wait_for_any_worker", json!({"timeout_seconds": 18}));
-        for worker in answer["settled"].as_array().unwrap() {
+        let settled = answer["settled"].as_array().unwrap();
+        for worker in settled {
             assert_eq!(worker["status"], "completed", "{worker:#}");
             assert_eq!(worker["outcome"]["verification"]["result"], "passed");
-            let merged = boss.call("integrate_worker", json!({"worker_id": worker["worker_id"]}));
-            assert_eq!(merged["status"], "merged", "{merged:#}");
-            integrated += 1;
         }
-        if answer["status"] == "idle" {
-            break;
-        }
+        integrated += boss.integrate(settled, answer["next_step"].as_str().unwrap());
     }
-    assert_eq!(integrated, 8);
-    boss.call("list_worker_missions", json!({}));
-    let tokens = boss.bytes / BYTES_A_TOKEN;
+    let tools =
+        orchestrator_boss::mcp::surface()["tools"].as_array().unwrap().iter().map(read_by_models).sum::<usize>();
+    let tokens = (tools + boss.bytes) / BYTES_A_TOKEN;
     println!(
-        "call                    asked answered (bytes)\n{}together {} bytes, about {tokens} tokens",
+        "call                    asked answered (bytes)\n{}together {} bytes, and {tools} of tools: about {tokens} tokens",
         boss.table, boss.bytes
     );
     assert!(tokens < MOST_TOKENS, "{tokens} tokens:\n{}", boss.table);
 }
 
-/// Checks the size of the tool list, which a client loads first. Models read names, descriptions and input schemas;
-/// output schemas are for clients (and for code that a model writes in Codex).
+/// Returns the short form of a worker id, which every tool accepts.
+fn short_id(id: &str) -> &str {
+    id.match_indices('-').nth(1).map_or(id, |(at, _)| &id[..at])
+}
+
+/// Returns the bytes of a tool that models read: its name, description and input schema. Output schemas are for clients
+/// (and for code that a model writes in Codex).
+fn read_by_models(tool: &Value) -> usize {
+    ["name", "description", "inputSchema"].map(|key| tool[key].to_string().len()).iter().sum()
+}
+
+/// Checks the size of the tool list, which a client loads first.
 #[test]
 fn list_of_tools_is_short() {
     let tools = orchestrator_boss::mcp::surface()["tools"].as_array().unwrap().clone();
     let whole = Value::from(tools.clone()).to_string().len();
-    let of = |tool: &Value| {
-        let read = ["name", "description", "inputSchema"].map(|key| tool[key].to_string().len());
-        read.iter().sum::<usize>()
-    };
-    let read: usize = tools.iter().map(of).sum();
+    let read: usize = tools.iter().map(read_by_models).sum();
     println!("tools/list: {whole} bytes; read by models: {read} bytes, about {} tokens", read / BYTES_A_TOKEN);
-    assert!(whole < 43_000, "{whole} bytes");
-    assert!(read / BYTES_A_TOKEN < 5_000, "{read} bytes");
+    assert!(whole < 38_000, "{whole} bytes");
+    assert!(read / BYTES_A_TOKEN < 3_750, "{read} bytes");
 }

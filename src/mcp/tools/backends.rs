@@ -23,7 +23,7 @@ pub(super) struct GetBackendStatus;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BackendArguments {
-    /// Only this backend; default: all.
+    /// Default: all.
     backend: Option<String>,
 }
 
@@ -84,9 +84,9 @@ enum Authenticated {
 impl Tool for GetBackendStatus {
     const NAME: &'static str = "get_backend_status";
     const DESCRIPTION: &'static str = "\
-Show which agent CLIs (backends) can work here: installed, version, logged in, models, running and queued workers, and \
-how to fix what is missing (install, login); and the user's profiles for missions. Call it once before the first missions, and when a worker fails with \
-auth_error or could_not_start.";
+Show which agent CLIs (backends) can work here: installed, version, logged in, models, load, how to fix what is \
+missing (install, login), and the user's profiles. Call it once before the first missions, and after auth_error or \
+could_not_start.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = BackendArguments;
     type Answer = BackendsReport;

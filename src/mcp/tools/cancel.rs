@@ -22,18 +22,18 @@ pub(super) struct CancelAllWorkers;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CancelArguments {
-    /// Worker id, such as w-3 or w-3-fix-parser.
+    /// Such as w-3.
     worker_id: String,
-    /// One line of at most 200 bytes, kept in the outcome.
+    /// At most 200 bytes, kept in the outcome.
     reason: Option<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CancelAllArguments {
-    /// One line of at most 200 bytes, kept in the outcomes.
+    /// At most 200 bytes, kept in the outcomes.
     reason: Option<String>,
-    /// mine (default), or all to include workers of other sessions on this repository.
+    /// mine (default), or all: of other sessions too.
     #[schemars(with = "Option<String>", extend("enum" = ["mine", "all"]))]
     scope: Option<Scope>,
 }
@@ -76,10 +76,9 @@ pub(super) struct NotCancelled {
 impl Tool for CancelWorker {
     const NAME: &'static str = "cancel_worker";
     const DESCRIPTION: &'static str = "\
-Cancel one worker agent: stop, kill, abort or terminate it and every process that it started. Returns when that is \
-done, with the number of processes left (survivors, normally 0) and how thorough the check was. Its work is kept: \
-commits on its branch, uncommitted files in its worktree. A queued worker never starts; a settled one stays as it \
-is. retry_worker starts it again. To stop all use cancel_all_workers.";
+Cancel one worker agent: stop, kill, abort or terminate it and every process that it started. Returns the number \
+of processes left (survivors, normally 0). Its work is kept. A settled worker stays settled. To stop all use \
+cancel_all_workers.";
     const KIND: ToolKind = ToolKind::Destructive;
     type Arguments = CancelArguments;
     type Answer = CancelReport;
@@ -126,9 +125,8 @@ impl CancelReport {
 impl Tool for CancelAllWorkers {
     const NAME: &'static str = "cancel_all_workers";
     const DESCRIPTION: &'static str = "\
-Cancel all your worker agents: stop, kill or abort everything that is running or queued. Returns when that is done. \
-Their work is kept: commits on their branches, uncommitted files in their worktrees. Use it when the plan has \
-changed or the user says stop; for one worker use cancel_worker. Use scope all only if the user asks.";
+Cancel all your worker agents: stop, kill or abort everything that is running or queued. Their work is kept. Use \
+scope all only if the user asks.";
     const KIND: ToolKind = ToolKind::Destructive;
     type Arguments = CancelAllArguments;
     type Answer = CancelAllReport;

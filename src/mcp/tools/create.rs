@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,7 +11,7 @@ use super::mission::MissionArguments;
 use super::{Tool, ToolCall, ToolKind};
 use crate::mcp::error::ToolError;
 use crate::mcp::hint;
-use crate::mcp::{arguments, size, wire};
+use crate::mcp::{arguments, schema, size, wire};
 use crate::mission::create::Draft;
 use crate::mission::id::WorkerId;
 use crate::orchestrator::{Base, BatchItem, BatchKind, OrchestratorError};
@@ -26,11 +27,10 @@ pub(super) struct CreateWorkerMission;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Batch {
-    /// The missions. Each becomes one worker.
+    /// The missions.
     #[schemars(with = "Vec<MissionArguments>")]
     workers: Vec<Value>,
-    /// true: all compete on the same prompt. The first that is completed and verified (without verify_command:
-    /// completed with changes) wins; the others are cancelled. Default false.
+    /// true: all compete on one prompt. The first that is completed and verified wins; the others are cancelled.
     race: Option<bool>,
 }
 
@@ -100,12 +100,10 @@ pub(super) struct CreateAnswer {
 impl Tool for BatchCreateWorkers {
     const NAME: &'static str = "batch_create_workers";
     const DESCRIPTION: &'static str = "\
-Start many coding agents in parallel, one worker for each mission. Use it to run tasks in parallel, or to spawn, \
-launch or delegate to subagents. Each worker is a real codex, claude, gemini or opencode process in its own git \
-worktree and branch, and keeps running when you stop. Returns the ids at once; missions over the limit are queued \
-and start by themselves. An invalid mission fails alone, with its index and the cause. Order missions with task_id \
-and depends_on. With race true, several agents compete on one task; a race starts completely or not at all. Then \
-call wait_for_any_worker. For one mission, create_worker_mission does the same.";
+Start several coding agents at once, one worker for each mission: run tasks in parallel, spawn, launch or delegate \
+to subagents. Each is a real codex, claude, gemini or opencode process in its own git worktree and branch, which \
+keeps running when you stop. Returns the ids at once; missions over the limit are queued. An invalid mission fails \
+alone. Then call wait_for_any_worker.";
     const KIND: ToolKind = ToolKind::StartsAgent;
     type Arguments = Batch;
     type Answer = BatchAnswer;
@@ -198,13 +196,21 @@ fn ranges(results: &[BatchItem]) -> Vec<String> {
 impl Tool for CreateWorkerMission {
     const NAME: &'static str = "create_worker_mission";
     const DESCRIPTION: &'static str = "\
-Start one coding agent on a mission. Use it to spawn, launch or delegate to a subagent: a real codex, claude, \
-gemini or opencode process in its own git worktree and branch, which keeps running when you stop. For several \
-missions, batch_create_workers starts all of them in one call. Returns the worker's id at once; over the limit it \
-is queued and starts by itself. Then call wait_for_any_worker.";
+Start one coding agent on a mission: spawn, launch or delegate to a subagent. The fields are those of a mission in \
+batch_create_workers. Then call wait_for_any_worker.";
     const KIND: ToolKind = ToolKind::StartsAgent;
     type Arguments = MissionArguments;
     type Answer = CreateAnswer;
+
+    /// Returns the schema without the descriptions that a model reads in `batch_create_workers`, for the same fields.
+    fn input() -> JsonObject {
+        let mut schema = schema::input::<Self::Arguments>();
+        let fields = schema.get_mut("properties").and_then(Value::as_object_mut);
+        for (_, field) in fields.into_iter().flatten().filter(|(name, _)| *name != "prompt") {
+            schema::remove_descriptions(field);
+        }
+        schema
+    }
 
     async fn run(call: ToolCall, mission: MissionArguments) -> Result<CreateAnswer, ToolError> {
         let draft = mission.draft(&call.orchestrator)?;

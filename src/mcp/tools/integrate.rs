@@ -29,25 +29,25 @@ pub(super) struct IntegrateWorker;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct IntegrateArguments {
-    /// The worker to integrate, such as w-3. Give worker_id, worker_ids or branch.
+    /// Such as w-3. Give worker_id, worker_ids or branch.
     worker_id: Option<String>,
-    /// A train, integrated in this order and verified together; those that conflict or fail are left out. At most 100.
+    /// A train, at most 100: in this order, verified together, without those that conflict or fail.
     #[serde(default)]
     worker_ids: Vec<String>,
-    /// A branch to integrate.
+    /// Another branch.
     branch: Option<String>,
-    /// Target branch; default: the integration branch.
+    /// Default: the integration branch.
     into: Option<String>,
     /// merge (default), squash or cherry_pick.
     #[schemars(with = "Option<String>", extend("enum" = ["merge", "squash", "cherry_pick"]))]
     strategy: Option<Strategy>,
-    /// Shell command that must pass on the result, in a private worktree, before the target moves.
+    /// Shell command that must pass on the result before the target moves.
     verify_command: Option<String>,
-    /// true: then push it to its upstream, never with force. Default false.
+    /// true: then push, never with force.
     push: Option<bool>,
-    /// true: only report what would happen. Default false.
+    /// true: only report what would happen.
     dry_run: Option<bool>,
-    /// Repository of the branch; default: the worker's, or the server's.
+    /// Default: the worker's repository.
     repo_path: Option<String>,
 }
 
@@ -117,10 +117,10 @@ pub(super) struct ConflictedPath {
 impl Tool for IntegrateWorker {
     const NAME: &'static str = "integrate_worker";
     const DESCRIPTION: &'static str = "\
-Integrate a worker agent's branch, or a train of them: merge, squash or cherry-pick commits into the integration \
-branch (or another). With verify_command the result is verified first. If it conflicts or fails, nothing changes \
-and the answer has the cause. Uncommitted files in the way are never touched. Status running: call again with the \
-same arguments. Check the worker's outcome first: merge work that is completed and verified.";
+Integrate the branch of a worker agent, or of several as a train: merge, squash or cherry-pick commits into the \
+integration branch. With verify_command the result is verified first. If it conflicts or fails, nothing changes \
+and the answer has the cause. Status running: call again with the same arguments. First check that the work is \
+completed and verified.";
     const KIND: ToolKind = ToolKind::Destructive;
     type Arguments = IntegrateArguments;
     type Answer = IntegrateReport;
@@ -219,7 +219,7 @@ fn next_step(answer: &IntegrationAnswer) -> String {
             )
         }
         (_, Some(worker)) if answer.own_worktree => {
-            format!("remove_worktree {worker}, or wait_for_any_worker")
+            format!("remove_worktree {}, or wait_for_any_worker", worker.short())
         }
         _ => "wait_for_any_worker".to_owned(),
     }
@@ -368,9 +368,9 @@ mod tests {
             let worker = Some(WorkerId::new(1, "try"));
             let report =
                 IntegrateReport::new(IntegrationAnswer { worker, own_worktree: true, ..answer(status, "main") });
-            assert!(!report.next_step.contains("orchestrator/w-1-try"), "{}", report.next_step);
+            assert!(!report.next_step.contains("w-1-try"), "{}", report.next_step);
             assert_eq!(
-                report.next_step.contains("w-1-try"),
+                report.next_step.contains("w-1"),
                 status != IntegrationStatus::WouldMerge,
                 "{}",
                 report.next_step

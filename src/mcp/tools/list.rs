@@ -21,15 +21,15 @@ pub(super) struct ListWorkerMissions;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListArguments {
-    /// Only workers with these statuses; default: all.
+    /// Default: all.
     #[serde(default)]
     status: Vec<StatusFilter>,
-    /// mine (default), or all to include workers of other sessions on this repository.
+    /// mine (default), or all: of other sessions too.
     #[schemars(with = "Option<String>", extend("enum" = ["mine", "all"]))]
     scope: Option<Scope>,
-    /// Page size, 1 to 100, default 20; a page may hold fewer.
+    /// 1 to 100, default 20.
     limit: Option<u64>,
-    /// next_cursor of the previous answer.
+    /// The previous next_cursor.
     cursor: Option<String>,
 }
 
@@ -97,9 +97,8 @@ struct StatusCounts {
 impl Tool for ListWorkerMissions {
     const NAME: &'static str = "list_worker_missions";
     const DESCRIPTION: &'static str = "\
-List your worker agents and their missions, with status, branch and current activity. Use it after a restart to \
-find your workers again, or for an overview; to react to changes use wait_for_any_worker instead of listing \
-repeatedly. Page with limit and cursor.";
+List your worker agents with status, branch and activity: for an overview, or to find them after a restart. To \
+react to changes use wait_for_any_worker.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = ListArguments;
     type Answer = ListReport;

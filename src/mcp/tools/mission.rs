@@ -17,54 +17,50 @@ const MAX_DEPENDENCIES: u64 = 100;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MissionArguments {
-    /// A few words on one line, at most 200 bytes; part of the worker's id.
+    /// At most 200 bytes; part of the worker's id.
     title: String,
     /// All that the worker knows, at most 1 MiB: goal, context, files, constraints, how to check, what to report. It
     /// does not see this conversation.
     prompt: String,
-    /// The agent CLI: codex, claudecode, gemini, opencode, an ACP agent (copilot, qwen, …), or one from the user's
-    /// settings. Required unless the profile has one.
+    /// codex, claudecode, gemini, opencode, an ACP agent (copilot, qwen, …) or one from the settings. Required unless
+    /// the profile has one.
     backend: Option<String>,
-    /// A named set of these fields in the user's settings, from get_backend_status; your own fields win.
+    /// The user's defaults for these fields, by a name from get_backend_status.
     profile: Option<String>,
-    /// A model of that backend; default: from the user's settings or the CLI.
+    /// Default: from the settings or the CLI.
     model_override: Option<String>,
-    /// low, medium, high, or another level of that backend; default: the CLI's.
+    /// low, medium, high, or another level of the backend.
     model_effort: Option<String>,
-    /// An existing directory to work in, instead of worktree. Without both, the worker gets a new worktree, on a new
-    /// branch from the integration branch.
+    /// An existing directory to work in. Default: a new worktree on a new branch.
     working_directory: Option<String>,
-    /// The worktree to create for this worker.
+    /// The new worktree.
     worktree: Option<WorktreeArguments>,
-    /// A shell command that prepares a new worktree before the worker starts, such as npm ci. Default: from the user's
-    /// settings.
+    /// Shell command that prepares a new worktree, such as npm ci. Default: from the settings.
     setup_command: Option<String>,
-    /// A shell command that checks the work, such as cargo test. It runs in the worktree after the worker's turn; the
-    /// mission is completed only if it exits with 0.
+    /// Shell command that checks the work, such as cargo test. The mission is completed only if it exits with 0.
     verify_command: Option<String>,
-    /// Your own id for the task, at most 100 bytes, for depends_on and the state file. Default: the worker's id.
+    /// Your own id, at most 100 bytes, for depends_on. Default: the worker's id.
     task_id: Option<String>,
-    /// Task or worker ids that must be completed first; this starts on top of their branches.
+    /// Task or worker ids that must be completed first; it starts on top of their branches.
     #[serde(default)]
     depends_on: Vec<String>,
-    /// Task or worker ids whose final messages come before the prompt, as reports; this starts when they have settled,
-    /// with any outcome.
+    /// Task or worker ids whose final messages come before the prompt, once they have settled.
     #[serde(default)]
     context_from: Vec<String>,
     /// 1 to 10080, default 120, without time in the queue.
     timeout_minutes: Option<u64>,
-    /// More than 0; only for backends that report their cost.
+    /// Only for backends that report cost.
     max_cost_usd: Option<f64>,
-    /// At least 1; input and output together.
+    /// Input and output together.
     max_tokens: Option<u64>,
-    /// Backends to try in order when this one fails; at most 10.
+    /// Tried in order when this one fails; at most 10.
     fallback_backends: Option<Vec<String>>,
     /// 1 to 20; default: 1 + number of fallback_backends.
     max_attempts: Option<u64>,
-    /// Any text of at most 100 bytes. A second call with the same one starts no second worker.
+    /// At most 100 bytes. A second call with it starts no second worker.
     request_id: Option<String>,
-    /// read_only, edit (default: change the worktree, run commands, commit, use the network) or full (no sandbox; needs
-    /// the user's permission in the settings).
+    /// edit (default: change the worktree, run commands, commit, use the network), read_only, or full (no sandbox; the
+    /// settings must allow it).
     #[schemars(with = "Option<String>", extend("enum" = ["read_only", "edit", "full"]))]
     permissions: Option<Permissions>,
 }
@@ -72,13 +68,13 @@ pub(super) struct MissionArguments {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WorktreeArguments {
-    /// A new or existing branch; default: named after the worker.
+    /// New or existing; default: named after the worker.
     branch: Option<String>,
     /// Branch, tag or commit to start from; default: the integration branch.
     base: Option<String>,
-    /// Its directory, in or beside the repository; default: beside it.
+    /// Its directory; default: beside the repository.
     path: Option<String>,
-    /// Subfolder for the worker and verify_command; default: the subfolder of this server.
+    /// Subfolder for the worker and verify_command; default: the server's.
     directory: Option<String>,
 }
 

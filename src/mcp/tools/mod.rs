@@ -59,6 +59,10 @@ trait Tool {
     type Arguments: DeserializeOwned + JsonSchema + Send;
     type Answer: Serialize + JsonSchema;
 
+    fn input() -> JsonObject {
+        schema::input::<Self::Arguments>()
+    }
+
     fn output() -> JsonObject {
         schema::output::<Self::Answer>()
     }
@@ -171,7 +175,7 @@ fn definition<T: Tool>() -> rmcp::model::Tool {
     };
     let meta = json!({"anthropic/alwaysLoad": true});
     let meta = meta.as_object().cloned().map(MetaObject::from).unwrap_or_default();
-    rmcp::model::Tool::new(T::NAME, T::DESCRIPTION, schema::input::<T::Arguments>())
+    rmcp::model::Tool::new(T::NAME, T::DESCRIPTION, T::input())
         .with_raw_output_schema(T::output().into())
         .with_annotations(annotations)
         .with_meta(meta)

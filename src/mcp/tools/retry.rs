@@ -15,19 +15,19 @@ pub(super) struct RetryWorker;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RetryArguments {
-    /// Worker id, such as w-3 or w-3-fix-parser; it must have settled.
+    /// Such as w-3; it must have settled.
     worker_id: String,
-    /// Another agent CLI: codex, claudecode, gemini, opencode, or one from the user's settings; default: the same.
+    /// Another agent CLI; default: the same.
     backend: Option<String>,
-    /// A model of that backend; default: as before.
+    /// Default: as before.
     model_override: Option<String>,
-    /// low, medium, high, or another level of that backend; default: as before.
+    /// Default: as before.
     model_effort: Option<String>,
-    /// Replaces the mission's prompt, at most 1 MiB.
+    /// Replaces the mission's; at most 1 MiB.
     prompt: Option<String>,
-    /// The problem and what to do differently, at most 1 MiB. The worker also gets its mission and last result.
+    /// What was wrong and what to do differently; at most 1 MiB.
     feedback: Option<String>,
-    /// true: use a new session instead of resuming. Default false.
+    /// true: in a new session.
     fresh: Option<bool>,
 }
 
@@ -41,10 +41,9 @@ pub(super) struct RetryReport {
 impl Tool for RetryWorker {
     const NAME: &'static str = "retry_worker";
     const DESCRIPTION: &'static str = "\
-Retry a worker agent that failed, was cancelled, timed out or produced a poor result. Its next attempt runs in the \
-same worktree with the existing files, and in the same session if its CLI can resume it. Say in feedback what was \
-wrong; name another backend to let another agent try. A task that failed on two backends is blocked: give it a \
-narrower prompt. Then call wait_for_any_worker.";
+Retry a worker agent that failed, was cancelled, timed out or did poor work: a new attempt in the same worktree, \
+and in the same session if its CLI can resume. Say in feedback what was wrong, or name another backend. A task \
+that failed on two backends is blocked: narrow its prompt. Then call wait_for_any_worker.";
     const KIND: ToolKind = ToolKind::StartsAgent;
     type Arguments = RetryArguments;
     type Answer = RetryReport;

@@ -21,14 +21,14 @@ pub(super) struct GetWorkerStatus;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StatusArguments {
-    /// Worker id, such as w-3 or w-3-fix-parser.
+    /// Such as w-3.
     worker_id: String,
-    /// Adds log (its actions), diff (against its base), messages (with receipts), attempts.
+    /// log (its actions), diff (against its base), messages (with their receipts), attempts.
     #[serde(default)]
     include: Vec<IncludeArgument>,
-    /// Number of newest log lines, 1 to 500, default 40.
+    /// 1 to 500, default 40.
     log_lines: Option<u64>,
-    /// next_cursor of the previous answer, to continue the diff.
+    /// The previous next_cursor.
     cursor: Option<String>,
 }
 
@@ -89,10 +89,8 @@ pub(super) struct SentMessage {
 impl Tool for GetWorkerStatus {
     const NAME: &'static str = "get_worker_status";
     const DESCRIPTION: &'static str = "\
-Get the status of one worker agent in detail: outcome, verification, changes, final message, cost. include adds its \
-log (what it did, tool by tool), its diff, your messages to it with their receipts, or all its attempts. Use it to \
-judge a worker that failed, stalled or is ready to merge; to react to changes use wait_for_any_worker instead of \
-asking for the status again. Long diffs come in pages: pass next_cursor as cursor.";
+Get the status of one worker agent in detail: outcome, verification, changes, final message, cost. Use it to judge \
+a worker whose status is failed, stalled or ready to merge. A long diff comes in pages.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = StatusArguments;
     type Answer = StatusReport;

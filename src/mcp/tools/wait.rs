@@ -33,22 +33,22 @@ pub(super) struct AnyArguments {
     /// At most 1000; default: all of yours.
     #[serde(default)]
     worker_ids: Vec<String>,
-    /// Receipts of settlements that reached you; they are not repeated.
+    /// Of settlements that reached you; they are not repeated.
     #[serde(default)]
     receipts: Vec<String>,
-    /// 0 to 21600, within your client's limit; default: Claude Code 600, Codex and Gemini CLI 240, others 50.
+    /// 0 to 21600; default: as long as your client allows.
     timeout_seconds: Option<u64>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OneArguments {
-    /// Worker id, such as w-3 or w-3-fix-parser.
+    /// Such as w-3.
     worker_id: String,
     /// As in wait_for_any_worker.
     #[serde(default)]
     receipts: Vec<String>,
-    /// 0 to 21600, within your client's limit; default: Claude Code 600, Codex and Gemini CLI 240, others 50.
+    /// As in wait_for_any_worker.
     timeout_seconds: Option<u64>,
 }
 
@@ -91,10 +91,9 @@ impl Tool for WaitForAnyWorker {
     const NAME: &'static str = "wait_for_any_worker";
     const DESCRIPTION: &'static str = "\
 Wait until any worker agent has finished, failed, stalled or is blocked. Call it after starting workers, and again \
-after each answer, instead of polling for status. It returns everything that settled since the last wait, each once, \
-with its outcome, verification, changes and next_step; at once if something has settled already. Status still_running \
-is no error: the time is up; call it again. It blocks no other call. To wait for one worker alone use \
-wait_for_worker. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the script.";
+after each answer, instead of polling for status. It returns everything that settled since the last wait, at once \
+if something has: outcome, verification, changes, next_step. Status still_running is no error: call it again. In \
+Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the script.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = AnyArguments;
     type Answer = WaitReport;
@@ -109,11 +108,8 @@ wait_for_worker. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} 
 impl Tool for WaitForWorker {
     const NAME: &'static str = "wait_for_worker";
     const DESCRIPTION: &'static str = "\
-Wait until one worker agent has finished, failed, stalled or is blocked. Use it only when you need that worker \
-first; wait_for_any_worker reacts to whichever finishes first. Same answer as wait_for_any_worker: outcome, \
-verification, changes, final message, next_step; at once if it has settled already; status still_running when the \
-time is up, no error. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the \
-script.";
+Wait until one worker agent has finished, failed, stalled or is blocked, if you need that one first. Otherwise as \
+wait_for_any_worker. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the script.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = OneArguments;
     type Answer = WaitReport;
@@ -170,7 +166,7 @@ impl WaitReport {
         let (blocked, rest) = size::fit(answer.blocked.iter().map(BlockedTask::new), space.left / 2);
         space.spend(&blocked, rest);
         let attention = workers(answer.attention.iter().map(|view| (view, false)), &mut space);
-        let summaries = answer.still_running.iter().map(wire::WorkerSummary::new);
+        let summaries = answer.still_running.iter().map(|view| wire::WorkerSummary::new(view).without_branch());
         let (still_running, rest) = size::fit(summaries, space.left);
         space.spend(&still_running, rest);
 
@@ -234,7 +230,10 @@ impl BlockedTask {
 fn next_step(status: WaitStatus, settled: &[wire::WorkerReport], more: usize, blocked: Option<&str>) -> String {
     match (status, settled) {
         (WaitStatus::Settled, [one]) if more == 0 => format!("{}; then wait_for_any_worker", one.next_step()),
-        (WaitStatus::Settled, _) => "follow each worker's next_step, then wait_for_any_worker".to_owned(),
+        (WaitStatus::Settled, several) => match train(several) {
+            Some(train) => format!("integrate_worker with worker_ids [{train}]; then wait_for_any_worker"),
+            None => "follow each worker's next_step, then wait_for_any_worker".to_owned(),
+        },
         (WaitStatus::Attention, _) => "follow the next_step of each worker in attention".to_owned(),
         (WaitStatus::Blocked, _) => match blocked {
             Some(task) => {
@@ -247,6 +246,14 @@ fn next_step(status: WaitStatus, settled: &[wire::WorkerReport], more: usize, bl
             "nothing is running or queued: batch_create_workers for the next missions, or finish".to_owned()
         }
     }
+}
+
+/// Returns the workers as a train, if each can be integrated without another step first.
+fn train(settled: &[wire::WorkerReport]) -> Option<String> {
+    let ids: Option<Vec<&str>> =
+        settled.iter().map(|worker| worker.next_step().strip_prefix("integrate_worker ")).collect();
+    let ids = ids.filter(|ids| !ids.is_empty() && ids.iter().all(|id| !id.contains(';')))?;
+    Some(ids.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]
@@ -281,8 +288,18 @@ mod tests {
         assert_eq!(report["status"], "settled");
         assert_eq!(report["settled"][0]["worker_id"], "w-3-fix-parser");
         assert_eq!(report["still_running"][0]["worker_id"], "w-4-fix-parser");
-        assert_eq!(report["next_step"], "integrate_worker w-3-fix-parser; then wait_for_any_worker");
+        assert_eq!(report["next_step"], "integrate_worker w-3; then wait_for_any_worker");
         assert_eq!(report.as_object().unwrap().keys().next().unwrap(), "status");
+    }
+
+    #[test]
+    fn workers_that_can_be_integrated_form_a_train() {
+        let mut answer = answer(WaitStatus::Settled);
+        answer.settled = vec![settled(3, Ending::Completed), settled(4, Ending::Completed)];
+        let report = WaitReport::new(answer.clone());
+        assert_eq!(report.next_step, "integrate_worker with worker_ids [\"w-3\", \"w-4\"]; then wait_for_any_worker");
+        answer.settled.push(settled(5, Ending::Failed));
+        assert_eq!(WaitReport::new(answer).next_step, "follow each worker's next_step, then wait_for_any_worker");
     }
 
     #[test]

@@ -23,13 +23,13 @@ pub(super) struct RemoveWorktree;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateArguments {
-    /// A new branch, or an existing one that is not checked out.
+    /// New, or existing and not checked out.
     branch: String,
-    /// Its directory, in or beside the repository; default: beside it.
+    /// Its directory; default: beside the repository.
     path: Option<String>,
-    /// Branch, tag or commit for a new branch to start from; default: the integration branch.
+    /// Branch, tag or commit to start from; default: the integration branch.
     base: Option<String>,
-    /// A directory in the repository; default: the server's.
+    /// Default: the server's repository.
     repo_path: Option<String>,
 }
 
@@ -46,18 +46,17 @@ pub(super) struct CreateReport {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RemoveArguments {
-    /// The worktree's directory. Give path, worker_id or all_integrated.
+    /// Give path, worker_id or all_integrated.
     path: Option<String>,
-    /// The worker that has the worktree, such as w-3.
+    /// Such as w-3.
     worker_id: Option<String>,
-    /// true: all worktrees of settled, integrated workers.
+    /// true: all of settled, integrated workers.
     all_integrated: Option<bool>,
-    /// A directory in the repository; default: the server's.
+    /// Default: the server's repository.
     repo_path: Option<String>,
-    /// true: remove it even with uncommitted files, which are saved under a salvage ref first. A worktree in use
-    /// always stays. Default false.
+    /// true: even with uncommitted files, which are saved first.
     force: Option<bool>,
-    /// true: also delete its branch if merged (with force: also unmerged, saved under a salvage ref). Default false.
+    /// true: its branch too, if merged (with force: always, saved first).
     delete_branch: Option<bool>,
 }
 
@@ -93,9 +92,8 @@ pub(super) struct KeptReport {
 impl Tool for CreateWorktree {
     const NAME: &'static str = "create_worktree";
     const DESCRIPTION: &'static str = "\
-Create a git worktree: a second working directory of the repository, with its own branch. Workers get one \
-automatically; use this for a worktree that several missions share one after the other (as working_directory), or \
-for yourself. Fails without side effects if the branch is checked out or the path exists.";
+Create a git worktree with its own branch. Workers get one automatically; use this for one that several missions \
+share (as working_directory), or for yourself.";
     const KIND: ToolKind = ToolKind::Creates;
     type Arguments = CreateArguments;
     type Answer = CreateReport;
@@ -123,9 +121,9 @@ for yourself. Fails without side effects if the branch is checked out or the pat
 impl Tool for RemoveWorktree {
     const NAME: &'static str = "remove_worktree";
     const DESCRIPTION: &'static str = "\
-Remove a git worktree that is no longer needed: by path, by worker, or all whose work is integrated. Nothing is lost: \
-a worktree in use is kept; one with uncommitted files is removed only with force, after everything in it is saved \
-under a salvage ref named in the answer; commits stay on their branch.";
+Remove git worktrees that are no longer needed: by path, by worker, or all that are integrated. Nothing is lost: a \
+worktree in use stays, uncommitted files need force and are saved under a salvage ref, commits stay on their \
+branch.";
     const KIND: ToolKind = ToolKind::Destructive;
     type Arguments = RemoveArguments;
     type Answer = RemoveReport;

@@ -11,7 +11,7 @@ use crate::orchestrator::{Collision, Unchecked, WorkerView};
 /// Returns the tool to call next for this worker.
 pub(super) fn next_step(view: &WorkerView) -> String {
     let worker = &view.worker;
-    let id = &worker.id;
+    let id = worker.id.short();
     let Some(last) = worker.last().filter(|_| worker.status.is_settled()) else { return before_settlement(view) };
     let incomplete = !last.changes.not_on_branch.is_empty();
     let integrable = worker.branch().is_some() && last.changes.commits > 0;
@@ -25,7 +25,7 @@ pub(super) fn next_step(view: &WorkerView) -> String {
         return "wait_for_any_worker: the race is still undecided".to_owned();
     }
     match last.status {
-        _ if incomplete && worker.integrated.is_some() => not_all_included(id.as_str()),
+        _ if incomplete && worker.integrated.is_some() => not_all_included(id),
         _ if worker.integrated.is_some() => match worker.mission.place {
             Place::Worktree { .. } => format!("done; remove_worktree {id} when you no longer need it"),
             Place::Directory { .. } => {
@@ -37,9 +37,9 @@ pub(super) fn next_step(view: &WorkerView) -> String {
             format!("git cannot determine whether it is merged: check its repository, then get_worker_status {id}")
         }
         _ if last.says_blocked => format!("read its final_message; answer it with send_message_to_worker {id}"),
-        Ending::Completed if incomplete => not_all_on_branch(id.as_str(), integrable),
+        Ending::Completed if incomplete => not_all_on_branch(id, integrable),
         Ending::Completed if integrable => match view.collisions.iter().find(|it| it.is_with_integration_branch()) {
-            Some(collision) => after_collision(id.as_str(), collision),
+            Some(collision) => after_collision(id, collision),
             None => format!("integrate_worker {id}{}", unchecked(view.unchecked)),
         },
         Ending::Completed => "read its final_message; it has no commits to integrate".to_owned(),
@@ -47,12 +47,12 @@ pub(super) fn next_step(view: &WorkerView) -> String {
         Ending::TimedOut => format!("retry_worker {id} to continue, or a narrower mission with create_worker_mission"),
         Ending::Lost => format!("get_worker_status {id} with include [\"diff\"], then retry_worker {id}"),
         Ending::Interrupted => format!("retry_worker {id}"),
-        Ending::Failed => after_failure(id.as_str(), last),
+        Ending::Failed => after_failure(id, last),
     }
 }
 
 fn before_settlement(view: &WorkerView) -> String {
-    let id = &view.worker.id;
+    let id = view.worker.id.short();
     let is_queued = view.worker.status == WorkerStatus::Queued;
     if is_queued && view.block.is_some() {
         format!("fix or retry what blocks it, or cancel_worker {id}")

@@ -191,6 +191,12 @@ impl WorkerSummary {
         };
         Self { identity, description }
     }
+
+    /// Leaves out the branch, which matters once the worker has settled.
+    pub(in crate::mcp) fn without_branch(mut self) -> Self {
+        self.description.branch = None;
+        self
+    }
 }
 
 impl WorkerReport {

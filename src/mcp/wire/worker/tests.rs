@@ -24,7 +24,7 @@ fn conflicts_are_named_with_the_next_step() {
     assert_eq!(named.len() as u64 + summary["more_conflicts"].as_u64().unwrap_or(0), 7);
     let whole = serde_json::to_value(WorkerReport::new(&view, 4_000)).unwrap();
     assert_eq!(whole["conflicts_with"].as_array().unwrap().len(), 7);
-    assert_eq!(WorkerReport::new(&view, 4_000).next_step(), "integrate_worker w-3-fix-parser");
+    assert_eq!(WorkerReport::new(&view, 4_000).next_step(), "integrate_worker w-3");
     view.unchecked = Some(Unchecked::OtherWorkers);
     assert!(WorkerReport::new(&view, 4_000).next_step().contains("not checked"));
     view.collisions = vec![with(With::Branch("main".into()))];
@@ -72,7 +72,7 @@ fn settled_worker_serializes_as_in_the_contract() {
             }
         },
         "final_message": "Fixed it.",
-        "next_step": "integrate_worker w-3-fix-parser"
+        "next_step": "integrate_worker w-3"
     });
     assert_eq!(serde_json::to_value(worker).unwrap(), expected);
 }
@@ -110,7 +110,7 @@ fn work_in_a_directory_is_removed_by_path() {
     worker.settled[0].changes.branch = Some("task".into());
     worker.integration_branch = Some("main".into());
     let report = WorkerReport::new(&view, 4_000);
-    assert_eq!(report.next_step, "integrate_worker w-3-fix-parser");
+    assert_eq!(report.next_step, "integrate_worker w-3");
     assert_eq!(report.base.unwrap().branch.as_deref(), Some("main"));
     let worker = Arc::make_mut(&mut view.worker);
     worker.repository = Some("/second".into());
@@ -201,7 +201,7 @@ fn failure_has_its_reason_and_next_step() {
         (FailureKind::Auth, "auth_error", "get_backend_status codex"),
         (FailureKind::UsageLimit, "usage_limit", "with another backend"),
         (FailureKind::Verification, "verification_failed", "with feedback"),
-        (FailureKind::NoResult, "crashed", "retry_worker w-3-fix-parser"),
+        (FailureKind::NoResult, "crashed", "retry_worker w-3"),
     ];
     for (kind, reason, step) in cases {
         let mut view = settled(3, Ending::Failed);
