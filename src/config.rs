@@ -27,6 +27,7 @@ pub use self::profiles::Profile;
 pub use self::schema::{SCHEMA_FILE, SCHEMA_LINE, is_our_schema, schema_text};
 use crate::backend::{Backends, CustomBackend};
 use crate::mission::hint::Hint;
+use crate::mission::question::QuestionPolicy;
 use crate::mission::user_event::NotifyEvent;
 
 /// All settings, each with its default. `deny_unknown_fields`: a misspelt setting is reported, not ignored.
@@ -105,6 +106,14 @@ pub struct Settings {
     pub stall_minutes: f64,
     /// Reaction to a stalled worker.
     pub on_stall: OnStall,
+    /// Reaction to a CLI that asks before an action, such as an edit. `allow-in-worktree`: what the mission permits is
+    /// allowed once and the rest is denied, at once. `ask`: what would be denied becomes a question to the boss and to
+    /// you. `deny`: every request is denied. `get_backend_status` names the backends that ask.
+    pub questions: QuestionPolicy,
+    /// Time after which a question is denied. Until then its worker waits, and keeps its place among the running
+    /// workers. 0: never.
+    #[schemars(range(min = 0))]
+    pub question_minutes: f64,
     /// Limits for all workers of one boss together.
     pub boss: BossSettings,
     /// Number of days after which the logs of a finished worker are removed: its events and the raw output of its CLI.
@@ -235,6 +244,8 @@ impl Default for Settings {
             verify_timeout_minutes: 30,
             stall_minutes: 15.0,
             on_stall: OnStall::Tell,
+            questions: QuestionPolicy::AllowInWorktree,
+            question_minutes: 10.0,
             boss: BossSettings::default(),
             log_days: 30,
             max_output_mib: 512,
@@ -474,6 +485,9 @@ impl Settings {
         if !self.stall_minutes.is_finite() || self.stall_minutes < 0.0 {
             return Err(InvalidSettings::StallMinutes(self.stall_minutes));
         }
+        if !self.question_minutes.is_finite() || self.question_minutes < 0.0 {
+            return Err(InvalidSettings::QuestionMinutes(self.question_minutes));
+        }
         if let Some(name) = self.repositories.keys().find(|name| !repositories::is_name(name)) {
             return Err(InvalidSettings::Repository { name: name.clone() });
         }
@@ -518,6 +532,11 @@ impl Settings {
     /// `None`: never.
     pub fn stall_after(&self) -> Option<Duration> {
         Duration::try_from_secs_f64(self.stall_minutes * 60.0).ok().filter(|after| !after.is_zero())
+    }
+
+    /// `None`: never.
+    pub fn question_limit(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.question_minutes * 60.0).ok().filter(|limit| !limit.is_zero())
     }
 
     /// Returns the setup of new worktrees of the repository with this root. `remotes` returns the URLs of its remotes,

@@ -10,6 +10,7 @@ use orchestrator_boss::backend::{
 };
 use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::mission::id::{BackendName, TaskId};
+use orchestrator_boss::mission::question::QuestionRules;
 use orchestrator_boss::mission::spec::{Mission, Permissions, Place};
 use uuid::Uuid;
 
@@ -63,6 +64,7 @@ fn unset_fields_set_no_options() {
             identity: None,
             own_registrations: &[],
             root: false,
+            questions: QuestionRules::default(),
             ..turn(&mission, Session::New(SESSION))
         };
         writeln!(text, "## {name}").unwrap();
@@ -276,6 +278,7 @@ fn turn<'a>(mission: &'a Mission, session: Session<'a>) -> Turn<'a> {
         scratch: Path::new("/srv/scratch"),
         own_registrations: registered_names(),
         root: true,
+        questions: QuestionRules::default(),
     }
 }
 

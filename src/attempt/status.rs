@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::mission::outcome::Usage;
+use crate::mission::question::{Decider, Decision, Question};
 use crate::process::Identity;
 
 /// The line that a supervisor prints when it has claimed the attempt and can be reached.
@@ -36,6 +37,48 @@ pub struct LiveStatus {
     /// The model has answered in this attempt.
     pub answered: bool,
     pub receipts: Vec<Receipt>,
+    /// The questions that wait for a decision.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub questions: Vec<OpenQuestion>,
+    /// The last questions that were decided or withdrawn, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed_questions: Vec<ClosedQuestion>,
+}
+
+impl LiveStatus {
+    /// Returns whether the worker waits for the answer to a question.
+    pub fn needs_answer(&self) -> bool {
+        !self.questions.is_empty()
+    }
+}
+
+/// A question that waits for a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenQuestion {
+    #[serde(flatten)]
+    pub question: Question,
+    pub asked_at: Timestamp,
+    /// When it is denied, by [`crate::process::monotonic`]. `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied_at: Option<Duration>,
+}
+
+/// A question that is not open any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosedQuestion {
+    pub question: String,
+    /// `None` if it ended undecided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided: Option<Decided>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    pub decision: Decision,
+    pub by: Decider,
+    /// The entry of the inbox with the decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<Uuid>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

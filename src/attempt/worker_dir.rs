@@ -16,6 +16,7 @@ use crate::files::lease::{self, Lease};
 use crate::files::{self, FileError};
 use crate::mission::message::{Author, Cancelled};
 use crate::mission::outcome::{Outcome, WorktreeSetup};
+use crate::mission::question::Decision;
 use crate::mission::registry::Worker;
 
 /// Bytes reserved for an outcome record. A larger record is cut to fit when the disk is full.
@@ -157,7 +158,7 @@ impl InboxEntry {
     pub fn into_text(self) -> Option<String> {
         match self.instruction {
             Instruction::Message { text, .. } => Some(text),
-            Instruction::Cancel { .. } | Instruction::OverBudget { .. } => None,
+            Instruction::Cancel { .. } | Instruction::OverBudget { .. } | Instruction::Answer { .. } => None,
         }
     }
 }
@@ -175,6 +176,14 @@ pub enum Instruction {
     /// The budget of its boss is used up.
     OverBudget {
         reason: String,
+    },
+    /// The decision of a boss or the user on an open question. The first one counts.
+    Answer {
+        question: String,
+        decision: Decision,
+        /// The reason of a denial, if the CLI takes one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
 }
 
@@ -449,7 +458,7 @@ impl AttemptDir {
     pub fn cancelled(&self) -> Option<Cancelled> {
         self.inbox_entries(0).unwrap_or_default().into_iter().find_map(|inbox_entry| match inbox_entry.instruction {
             Instruction::Cancel { reason } => Some(Cancelled { by: inbox_entry.by, reason }),
-            Instruction::Message { .. } | Instruction::OverBudget { .. } => None,
+            Instruction::Message { .. } | Instruction::OverBudget { .. } | Instruction::Answer { .. } => None,
         })
     }
 

@@ -32,6 +32,7 @@ use uuid::Uuid;
 
 use crate::mission::hint::{Hint, Hinted};
 use crate::mission::outcome::{Exit, Failure, Usage};
+use crate::mission::question::{Decider, Decision, Question, QuestionRules, Verdict};
 use crate::mission::spec::{Mission, Permissions};
 
 pub use acp::UsageMeaning;
@@ -89,6 +90,16 @@ pub trait Backend: Send + Sync {
         false
     }
 
+    /// Returns whether the CLI asks before some of its actions, so that [`Decoder::answer`] can answer.
+    fn asks(&self) -> bool {
+        false
+    }
+
+    /// Returns whether the CLI passes the reason of a denial to the model.
+    fn takes_reasons(&self) -> bool {
+        false
+    }
+
     /// Returns how to continue a session in the terminal, for a person. `None`: the CLI has no way.
     fn attach(&self, session_id: &str, dir: &Path) -> Option<AttachPlan>;
 
@@ -135,6 +146,7 @@ pub struct Turn<'a> {
     pub own_registrations: &'a [String],
     /// True if this process runs as root.
     pub root: bool,
+    pub questions: QuestionRules<'a>,
 }
 
 impl Turn<'_> {
@@ -342,7 +354,13 @@ pub trait Decoder: Send {
         false
     }
 
-    /// Cancels the turn by the CLI's protocol. Returns false if that has no way, or if no turn runs.
+    /// Answers an open question ([`AgentEvent::Asked`]) of the running turn. Returns the events of the answer; `None` if
+    /// the question is not open.
+    fn answer(&mut self, _question: &str, _verdict: &Verdict) -> Option<Vec<AgentEvent>> {
+        None
+    }
+
+    /// Cancels the turn by the CLI's protocol, with its open questions. Returns false if that has no way, or if no turn runs.
     fn cancel(&mut self) -> bool {
         false
     }
@@ -410,6 +428,20 @@ pub enum AgentEvent {
     /// An action that the CLI refused because it was not permitted.
     Denied {
         what: String,
+    },
+    /// A question that waits for a decision.
+    Asked {
+        question: Question,
+    },
+    /// The decision on a question. A denial is followed by `Denied`; one without a question was made by the policy.
+    Answered {
+        question: String,
+        decision: Decision,
+        by: Decider,
+    },
+    /// A question that ended undecided: its CLI withdrew it, or its turn ended.
+    Withdrawn {
+        question: String,
     },
     /// A retry by the CLI itself. `fatal`: its retries cannot succeed (a refused key), so it is stopped now.
     Retrying {

@@ -27,6 +27,11 @@ impl AgentEvent {
             }
             AgentEvent::Edited { paths } => format!("edited {}", paths.join(", ")),
             AgentEvent::Denied { what } => format!("was not permitted: {what}"),
+            AgentEvent::Asked { question } => format!("asks ({}): {}", question.id, question.text),
+            AgentEvent::Answered { question, decision, by } => {
+                format!("{question} was answered by the {}: {decision}", by.as_str())
+            }
+            AgentEvent::Withdrawn { question } => format!("{question} was withdrawn"),
             AgentEvent::Retrying { failure, .. } => format!("retrying after: {}", failure.message),
             AgentEvent::Received { text: Some(text), .. } => format!("received: {text}"),
             AgentEvent::Received { text: None, .. } => "received a message".to_owned(),

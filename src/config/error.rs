@@ -45,6 +45,8 @@ pub enum InvalidSettings {
     UnknownBackend { name: String, instead: Hint },
     #[error("stall_minutes = {0} is not a time")]
     StallMinutes(f64),
+    #[error("question_minutes = {0} is not a time")]
+    QuestionMinutes(f64),
     #[error("setup_timeout_minutes = {0} is not a time")]
     SetupTimeout(f64),
     #[error("seed names {0:?}, which cannot be copied into a worktree")]
@@ -118,7 +120,9 @@ impl Hinted for InvalidSettings {
                 Hint::to("give the path of the main worktree, such as ~/src/shop"),
                 Hint::to("give the URL of a remote"),
             ],
-            Self::StallMinutes(_) => vec![Hint::to("give a number of minutes, or 0 for never")],
+            Self::StallMinutes(_) | Self::QuestionMinutes(_) => {
+                vec![Hint::to("give a number of minutes, or 0 for never")]
+            }
             Self::SetupTimeout(_) => vec![Hint::to("give a number of minutes")],
             Self::Seed(_) => vec![Hint::to("give a path in the main worktree, relative to its root and outside .git")],
             Self::Prune(_) => {

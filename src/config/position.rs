@@ -36,6 +36,7 @@ impl InvalidSettings {
                 first_line(text, |line| line.starts_with("[backends") && line.contains(name.as_str()))
             }
             Self::StallMinutes(_) => begins_with("stall_minutes"),
+            Self::QuestionMinutes(_) => begins_with("question_minutes"),
             Self::SetupTimeout(_) => begins_with("setup_timeout_minutes"),
             Self::Prune(_) => begins_with("prune"),
             Self::Seed(_) => begins_with("seed"),

@@ -10,6 +10,8 @@ fn invalid_value_is_refused_with_a_fix() {
     for (text, said) in [
         ("stall_minutes = -1", "0 for never"),
         ("stall_minutes = nan", "0 for never"),
+        ("question_minutes = -1", "0 for never"),
+        ("questions = \"always\"", "allow-in-worktree"),
         ("setup_timeout_minutes = -1", "number of minutes"),
         ("seed = ['../cache']", "a path in the main worktree"),
         ("seed = ['/cache']", "a path in the main worktree"),

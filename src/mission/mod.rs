@@ -23,6 +23,7 @@ mod messages;
 pub mod name;
 mod notification;
 pub mod outcome;
+pub mod question;
 pub mod race;
 pub mod registry;
 pub mod retry;

@@ -14,6 +14,7 @@ use super::inbox::{Inbox, QueuedMessage};
 use super::isolation::SocketFolder;
 use super::limits::WorkerLimits;
 use super::outside_edits::OutsideEdits;
+use super::questions::Questions;
 use super::self_edits::SelfEdits;
 use super::startup::SupervisorError;
 use super::status_publisher::StatusPublisher;
@@ -41,6 +42,7 @@ pub(super) struct LiveAttempt {
     pub git: Option<GitContext>,
     pub outside_edits: OutsideEdits,
     pub self_edits: SelfEdits,
+    pub questions: Questions,
     pub run: Run,
     /// True if it was interrupted once because it showed no activity.
     pub was_interrupted_as_stalled: bool,
@@ -104,6 +106,7 @@ impl LiveAttempt {
             backend,
             outside_edits: OutsideEdits::of(&assignment.directory),
             self_edits: SelfEdits::default(),
+            questions: Questions::new(assignment.settings.question_limit()),
             turns_add_up: false,
             was_interrupted_as_stalled: false,
             run: Run { started_at: Some(Timestamp::now()), ..Run::default() },

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::attempt::worker_dir::{AttemptDir, Delivery, InboxEntry, Instruction};
 use crate::files::FileError;
 use crate::mission::message::Cancelled;
+use crate::mission::question::{Decider, Decision};
 
 /// Interval at which the folder is polled if no notification arrives (another host, no socket).
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,6 +23,8 @@ pub struct Inbox {
     read: usize,
     /// Messages that wait for the end of the turn.
     queue: VecDeque<QueuedMessage>,
+    /// Answers to questions that were not taken yet.
+    answers: Vec<QueuedAnswer>,
     cancelled: Option<Cancelled>,
     over_budget: Option<String>,
     /// True if the system has asked this process to end (a logout, a shutdown).
@@ -35,6 +38,16 @@ pub struct QueuedMessage {
     pub interrupt: bool,
 }
 
+/// The decision of a boss or the user on a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedAnswer {
+    pub entry: Uuid,
+    pub by: Decider,
+    pub question: String,
+    pub decision: Decision,
+    pub reason: Option<String>,
+}
+
 impl Inbox {
     pub fn new(dir: &AttemptDir, notifier: Arc<Notify>) -> Self {
         Self {
@@ -42,6 +55,7 @@ impl Inbox {
             notifier,
             read: 0,
             queue: VecDeque::new(),
+            answers: Vec::new(),
             cancelled: None,
             over_budget: None,
             shutting_down: Arc::default(),
@@ -71,6 +85,10 @@ impl Inbox {
             match entry.instruction {
                 Instruction::Cancel { reason } => self.cancelled = Some(Cancelled { by: entry.by, reason }),
                 Instruction::OverBudget { reason } => self.over_budget = Some(reason),
+                Instruction::Answer { question, decision, reason } => {
+                    let by = entry.by.map_or(Decider::Policy, Decider::from);
+                    self.answers.push(QueuedAnswer { entry: entry.id, by, question, decision, reason });
+                }
                 Instruction::Message { text, delivery } => {
                     messages.push(QueuedMessage { id: entry.id, text, interrupt: delivery == Delivery::Interrupt });
                 }
@@ -94,6 +112,11 @@ impl Inbox {
     /// Takes all queued messages, oldest first.
     pub fn take_queue(&mut self) -> Vec<QueuedMessage> {
         self.queue.drain(..).collect()
+    }
+
+    /// Takes the answers to questions, oldest first.
+    pub fn take_answers(&mut self) -> Vec<QueuedAnswer> {
+        std::mem::take(&mut self.answers)
     }
 
     pub fn is_cancelled(&self) -> bool {

@@ -18,6 +18,7 @@ mod main_checkout;
 mod missing;
 mod outside_edits;
 mod process_record;
+mod questions;
 mod run;
 mod self_edits;
 mod setup;

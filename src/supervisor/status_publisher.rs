@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::attempt::status::{Delivered, LiveStatus, Phase, Receipt};
+use crate::attempt::status::{ClosedQuestion, Delivered, LiveStatus, OpenQuestion, Phase, Receipt};
 use crate::attempt::worker_dir::{AttemptDir, LineWriter};
 use crate::backend::AgentEvent;
 use crate::files;
@@ -56,6 +56,8 @@ impl StatusPublisher {
             stalled: None,
             answered: false,
             receipts: Vec::new(),
+            questions: Vec::new(),
+            closed_questions: Vec::new(),
         };
         let events = LineWriter::open(&dir.events())?;
         let (subscribers, _) = watch::channel(status.clone());
@@ -97,6 +99,12 @@ impl StatusPublisher {
         }
     }
 
+    /// Sets the questions. Bosses and users may be waiting for the change, so it is written at once.
+    pub fn set_questions(&mut self, open: Vec<OpenQuestion>, closed: Vec<ClosedQuestion>) {
+        (self.status.questions, self.status.closed_questions) = (open, closed);
+        self.publish();
+    }
+
     pub fn record_receipt(&mut self, message_id: Uuid, how: Delivered) {
         self.status.receipts.push(Receipt { message_id, how, at: Timestamp::now() });
         self.publish();
@@ -124,6 +132,7 @@ impl StatusPublisher {
             AgentEvent::Thought { .. } => self.set_activity("", "thinking"),
             AgentEvent::ToolStarted { tool, what, .. } => self.set_activity(&format!("{tool}: "), first_line(what)),
             AgentEvent::Edited { paths } => self.set_activity("edited ", &paths.join(", ")),
+            AgentEvent::Asked { question } => self.set_activity("asks: ", first_line(&question.text)),
             AgentEvent::Retrying { failure, .. } => self.set_activity("retrying: ", first_line(&failure.message)),
             _ => {}
         }

@@ -2,6 +2,7 @@
 
 mod cli_input;
 mod next_prompt;
+mod questions;
 mod running;
 mod stop;
 
@@ -22,6 +23,7 @@ use crate::crash_point::{self, Point};
 use crate::files::{self, FileError};
 use crate::mission::hint::{Hint, Hinted, with_hints};
 use crate::mission::outcome::{Failure, FailureKind};
+use crate::mission::question::QuestionRules;
 use crate::process::{self, Launch, SpawnError, StdinSource, TAG_VARIABLE, Tail, TailError};
 
 /// An error before the CLI runs, or in opening its output.
@@ -59,6 +61,7 @@ impl LiveAttempt {
             }
         };
         let exit = running.until_exit(self).await;
+        running.withdraw_questions(self);
         crash_point::at(Point::CliEnded);
         // Before the rest is read: processes that outlive the CLI may print for ever.
         self.sweep().await;
@@ -78,6 +81,7 @@ impl LiveAttempt {
         let git = self.git.as_ref();
         let identity = git.and_then(|git| git.identity.as_ref());
         let directory = assignment.start_directory();
+        let prefix = format!("q{}.{}", assignment.attempt, self.run.turns + 1);
         let turn = Turn {
             mission: &mission,
             prompt: &input.text,
@@ -93,6 +97,7 @@ impl LiveAttempt {
             scratch: &scratch,
             own_registrations: &assignment.own_registrations,
             root: rustix::process::getuid().is_root(),
+            questions: QuestionRules { policy: assignment.settings.questions, prefix: &prefix },
         };
         let self_edits = SelfEdits::before(&*self.backend, &assignment.directory);
         let plan = self.backend.plan(&turn);

@@ -12,6 +12,7 @@ use orchestrator_boss::config::Settings;
 use orchestrator_boss::files;
 use orchestrator_boss::mission::id::ServerId;
 use orchestrator_boss::mission::outcome::Exit;
+use orchestrator_boss::mission::question::QuestionRules;
 use orchestrator_boss::mission::spec::Mission;
 use orchestrator_boss::store::journal::Journal;
 use orchestrator_boss::store::state_file;
@@ -43,6 +44,7 @@ pub fn cli_stream(backend: &str, mission: &Mission, bytes: &[u8]) {
         scratch: Path::new("/srv/scratch"),
         own_registrations: &[],
         root: false,
+        questions: QuestionRules::default(),
     };
     let mut decoder = backend.decoder(&turn);
     for line in String::from_utf8_lossy(bytes).lines() {

@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 use orchestrator_boss::backend::{Backend, Backends, Codex, CustomBackend, Session, Turn};
 use orchestrator_boss::mission::id::{BackendName, TaskId};
 use orchestrator_boss::mission::outcome::Exit;
+use orchestrator_boss::mission::question::QuestionRules;
 use orchestrator_boss::mission::spec::{Mission, Permissions, Place};
 use serde::Deserialize;
 use serde_json::Value;
@@ -133,6 +134,7 @@ pub fn turn(mission: &Mission) -> Turn<'_> {
         scratch: Path::new("/home/dev/scratch"),
         own_registrations: &[],
         root: false,
+        questions: QuestionRules::default(),
     }
 }
 

@@ -8,6 +8,7 @@ use proptest::sample::select;
 use super::*;
 use crate::mission::id::{BackendName, TaskId};
 use crate::mission::outcome::FailureKind;
+use crate::mission::question::QuestionRules;
 use crate::mission::spec::{Mission, Place};
 
 fn stream(session: Session<'_>, permissions: Permissions) -> AcpStream {
@@ -48,6 +49,7 @@ pub(super) fn stream_with(traits: Traits, session: Session<'_>, permissions: Per
         scratch: Path::new("/srv/scratch"),
         own_registrations: &[],
         root: false,
+        questions: QuestionRules::default(),
     };
     AcpStream::new("mine".into(), traits, &turn)
 }

@@ -257,6 +257,8 @@ pub(in crate::cli) fn message_line(inbox_entry: &InboxEntry) -> Option<String> {
             Some(format!("cancelled{by}: {reason}"))
         }
         Instruction::OverBudget { reason } => Some(format!("stopped: {reason}")),
+        // The event log has the answer that counted.
+        Instruction::Answer { .. } => None,
     }
 }
 
@@ -272,8 +274,11 @@ pub(in crate::cli) fn tone(event: &AgentEvent) -> Option<Tone> {
             Some(Tone::Bad)
         }
         AgentEvent::Edited { .. } | AgentEvent::SetUp { .. } => Some(Tone::Good),
-        AgentEvent::Denied { .. } | AgentEvent::Retrying { .. } | AgentEvent::Warning { .. } => Some(Tone::Waiting),
-        AgentEvent::Received { .. } => Some(Tone::Strong),
+        AgentEvent::Denied { .. }
+        | AgentEvent::Asked { .. }
+        | AgentEvent::Retrying { .. }
+        | AgentEvent::Warning { .. } => Some(Tone::Waiting),
+        AgentEvent::Received { .. } | AgentEvent::Answered { .. } => Some(Tone::Strong),
         _ => Some(Tone::Quiet),
     }
 }

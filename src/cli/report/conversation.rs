@@ -146,7 +146,7 @@ fn items(events: Vec<LoggedEvent>, inbox_entries: &[InboxEntry]) -> Vec<Conversa
                 let cancelled = Cancelled { by, reason: reason.clone() };
                 ItemKind::Note(text::head(&text::clean(&cancelled.sentence()), LINE).into_owned())
             }
-            Instruction::OverBudget { .. } => continue,
+            Instruction::OverBudget { .. } | Instruction::Answer { .. } => continue,
         };
         let place = items.iter().position(|item| item.at > inbox_entry.at).unwrap_or(items.len());
         items.insert(place, ConversationItem { at: inbox_entry.at, what });
@@ -174,6 +174,7 @@ fn what(event: AgentEvent) -> Option<ItemKind> {
         AgentEvent::ToolStarted { tool, what, .. } => ItemKind::Ran { tool: line(&tool), what: line(&what), end: None },
         AgentEvent::Edited { paths } => ItemKind::Edited(line(&paths.join(", "))),
         AgentEvent::Denied { what } => ItemKind::Note(line(&format!("not permitted: {what}"))),
+        AgentEvent::Asked { .. } | AgentEvent::Answered { .. } => ItemKind::Note(line(&event.words())),
         AgentEvent::Retrying { failure, .. } => ItemKind::Note(line(&format!("retrying after: {}", failure.message))),
         AgentEvent::Warning { text } => ItemKind::Note(line(&text)),
         // The setup is among the facts.
@@ -181,6 +182,7 @@ fn what(event: AgentEvent) -> Option<ItemKind> {
         | AgentEvent::Session { .. }
         | AgentEvent::ToolEnded { .. }
         | AgentEvent::Received { .. }
+        | AgentEvent::Withdrawn { .. }
         | AgentEvent::Usage { .. }
         | AgentEvent::Idle
         | AgentEvent::Busy => return None,

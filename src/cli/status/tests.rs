@@ -45,6 +45,8 @@ pub fn live(activity: &str) -> LiveStatus {
         stalled: None,
         answered: true,
         receipts: Vec::new(),
+        questions: Vec::new(),
+        closed_questions: Vec::new(),
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) struct Running {
     tail: Tail,
     pub(super) decoder: Box<dyn Decoder>,
     /// Time of its start, and then of the last line that it printed.
-    printed_at: Instant,
+    pub(super) printed_at: Instant,
     plan: LaunchPlan,
     stderr_from: u64,
     /// Bytes that were read since the amount of output was last checked.
@@ -84,6 +84,7 @@ enum LoopEvent {
     Deadline,
     NoFirstAnswer,
     NoMessageAnswer,
+    QuestionOverdue,
     PublishStatus,
     CheckActivity,
 }
@@ -165,11 +166,15 @@ impl Running {
                         self.take_event(attempt, &event);
                     }
                 }
+                LoopEvent::QuestionOverdue => self.deny_overdue(attempt),
                 LoopEvent::PublishStatus => self.publish_status(attempt),
                 LoopEvent::CheckActivity => {
                     self.check_at = Instant::now() + attempt.limits.check_interval();
                     self.check_activity(attempt);
                 }
+            }
+            if self.stop.is_some() {
+                self.withdraw_questions(attempt);
             }
             // Reading available lines never suspends this task, and on one thread timers run only while it is
             // suspended.
@@ -204,14 +209,17 @@ impl Running {
     /// Returns the event whose time has come, or else the time of the next one.
     fn due(&self, attempt: &LiveAttempt, now: Instant) -> Result<LoopEvent, Instant> {
         let soon = now + EARLY_WAKE;
+        // Time spent waiting for an answer counts against no limit.
+        let works = self.stop.is_none() && !attempt.questions.is_any_open();
         let clocks = [
             (Some(self.poll_at), soon, LoopEvent::Wake),
             (self.escalation.due(), now, LoopEvent::StopStep),
             (self.idle_deadline(), now, LoopEvent::Idle),
             (self.unreadable_since.map(|since| since + UNREADABLE_GRACE), now, LoopEvent::UnreadableLine),
-            (self.stop.is_none().then_some(attempt.limits.deadline), now, LoopEvent::Deadline),
-            (self.first_answer_deadline(), now, LoopEvent::NoFirstAnswer),
-            (self.message_answer_deadline(), now, LoopEvent::NoMessageAnswer),
+            (works.then_some(attempt.limits.deadline), now, LoopEvent::Deadline),
+            (self.first_answer_deadline().filter(|_| works), now, LoopEvent::NoFirstAnswer),
+            (self.message_answer_deadline().filter(|_| works), now, LoopEvent::NoMessageAnswer),
+            (attempt.questions.due(), now, LoopEvent::QuestionOverdue),
             (attempt.status.due(), soon, LoopEvent::PublishStatus),
             (Some(self.check_at), now, LoopEvent::CheckActivity),
         ];
@@ -289,7 +297,7 @@ impl Running {
         long.finish()
     }
 
-    fn take_event(&mut self, attempt: &mut LiveAttempt, event: &AgentEvent) {
+    pub(super) fn take_event(&mut self, attempt: &mut LiveAttempt, event: &AgentEvent) {
         match event {
             // The unconfirmed message holds the text that the event lacks. The first prompt of a turn is not among
             // these messages.
@@ -325,6 +333,8 @@ impl Running {
                 attempt.status.record_receipt(*message_id, Delivered::Received);
             }
             AgentEvent::Usage { usage } => self.check_usage(attempt, usage),
+            AgentEvent::Asked { question } => self.take_question(attempt, question),
+            AgentEvent::Withdrawn { question } => self.close(attempt, question, None),
             AgentEvent::Denied { what } => attempt.run.record_denied(what),
             AgentEvent::Retrying { failure, fatal: true } => {
                 self.begin_stop(Stop::Failed(failure.kind, failure.message.clone()));
@@ -350,6 +360,7 @@ impl Running {
         } else if attempt.inbox.is_shutting_down() {
             self.begin_stop(Stop::Interrupted);
         }
+        self.take_answers(attempt);
         for message in messages {
             self.deliver(attempt, message);
         }
@@ -377,11 +388,11 @@ impl Running {
     }
 
     fn first_answer_deadline(&self) -> Option<Instant> {
-        (self.stop.is_none() && self.decoder.is_starting()).then(|| self.printed_at + START_LIMIT)
+        self.decoder.is_starting().then(|| self.printed_at + START_LIMIT)
     }
 
     fn message_answer_deadline(&self) -> Option<Instant> {
-        (self.stop.is_none() && self.decoder.awaits_message_only()).then(|| self.printed_at + START_LIMIT)
+        self.decoder.awaits_message_only().then(|| self.printed_at + START_LIMIT)
     }
 
     fn take_stop_step(&mut self) -> StopTaken {
@@ -462,6 +473,9 @@ impl Running {
             return self.begin_stop(Stop::Failed(FailureKind::OutputLimit, why));
         }
         self.check_unfinished();
+        if attempt.questions.is_any_open() {
+            attempt.limits.record_activity();
+        }
         let scope = ProcessScope { own_children: self.children(), ..attempt.scope() };
         let evidence = attempt.limits.check_stall(&scope);
         if let Some(evidence) = &evidence {
