@@ -10,6 +10,7 @@ mod profiles;
 mod repositories;
 mod schema;
 mod spelling;
+mod variables;
 
 use std::collections::{BTreeMap, HashSet};
 use std::env;
@@ -25,6 +26,8 @@ pub use self::error::{ConfigError, InvalidSettings, ProfileError, UnknownProfile
 pub use self::position::Position;
 pub use self::profiles::Profile;
 pub use self::schema::{SCHEMA_FILE, SCHEMA_LINE, is_our_schema, schema_text};
+pub use self::variables::overriding_variable;
+use self::variables::{amount, check_variables, number};
 use crate::backend::{Backends, CustomBackend};
 use crate::mission::hint::Hint;
 use crate::mission::question::QuestionPolicy;
@@ -133,7 +136,7 @@ pub struct Settings {
     /// `time` of the last event, and `events` with all events of one second. It is ended after 10 seconds, with its
     /// processes. `doctor` shows its last failure.
     pub notify_command: Option<String>,
-    /// Events that run the `notify_command`. `needs_answer` is a worker that stalls, is blocked or reports that it is
+    /// Events that run the `notify_command`. `needs_answer` is a worker that asks, stalls, is blocked or reports that it is
     /// blocked. A cancelled worker causes no event.
     pub notify: Vec<NotifyEvent>,
     /// Whether `wait` and `status --watch` ring the bell and notify your desktop, through the terminal (OSC 9, or 777),
@@ -367,33 +370,6 @@ const SHARED_DAEMONS: [&str; 71] = [
     "ollama",
 ];
 
-/// The variables that a user may set. Variables that only our own processes set for each other are not among them.
-const VARIABLES: [&str; 7] = [
-    "ORCHESTRATOR_MAX_WORKERS",
-    "ORCHESTRATOR_WAIT_SECONDS",
-    "ORCHESTRATOR_STATE_DIR",
-    "ORCHESTRATOR_LOG",
-    "ORCHESTRATOR_BOSS_MAX_COST_USD",
-    "ORCHESTRATOR_BOSS_MAX_TOKENS",
-    "ORCHESTRATOR_BOSS_TIMEOUT_MINUTES",
-];
-
-/// The settings that a variable overrides.
-const OVERRIDDEN: [(&str, &str); 6] = [
-    ("max_workers", "ORCHESTRATOR_MAX_WORKERS"),
-    ("wait_seconds", "ORCHESTRATOR_WAIT_SECONDS"),
-    ("state_dir", "ORCHESTRATOR_STATE_DIR"),
-    ("boss.max_cost_usd", "ORCHESTRATOR_BOSS_MAX_COST_USD"),
-    ("boss.max_tokens", "ORCHESTRATOR_BOSS_MAX_TOKENS"),
-    ("boss.timeout_minutes", "ORCHESTRATOR_BOSS_TIMEOUT_MINUTES"),
-];
-
-/// Returns the variable that overrides this setting now, such as `boss.max_tokens`.
-pub fn overriding_variable(setting: &str) -> Option<&'static str> {
-    let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
-    OVERRIDDEN.into_iter().find(|(name, variable)| *name == setting && is_set(variable)).map(|(_, variable)| variable)
-}
-
 /// Returns the path of the settings file unless `--config` names another: `~/.config/orchestrator-boss/config.toml`, or
 /// in `XDG_CONFIG_HOME`. macOS uses the same path, as command-line users expect.
 pub fn default_path() -> Option<PathBuf> {
@@ -571,35 +547,6 @@ fn may_be_seeded(path: &str) -> bool {
 fn is_inside(path: &str) -> bool {
     let mut parts = Path::new(path).components().peekable();
     parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
-}
-
-/// Refuses a variable that is nearly one of ours. Other programs may have variables with the same prefix.
-fn check_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
-    let mut ours = names.filter(|name| name.starts_with("ORCHESTRATOR_") && !VARIABLES.contains(&name.as_str()));
-    let misspelt = ours.find_map(|found| Some((spelling::nearest_variable(&found, VARIABLES)?, found)));
-    match misspelt {
-        Some((meant, found)) => Err(ConfigError::Variable { found, meant }),
-        None => Ok(()),
-    }
-}
-
-fn number(variable: &'static str) -> Result<Option<u64>, ConfigError> {
-    match env::var(variable) {
-        Ok(value) if !value.is_empty() => {
-            value.trim().parse().map(Some).map_err(|_| ConfigError::NotANumber { variable, value })
-        }
-        _ => Ok(None),
-    }
-}
-
-fn amount(variable: &'static str) -> Result<Option<f64>, ConfigError> {
-    match env::var(variable) {
-        Ok(value) if !value.is_empty() => {
-            let amount = value.trim().parse().ok().filter(|amount: &f64| amount.is_finite() && *amount >= 0.0);
-            amount.map(Some).ok_or(ConfigError::NotAnAmount { variable, value })
-        }
-        _ => Ok(None),
-    }
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@
 //! | settled | has an outcome; in texts for people: finished |
 //! | notification | the report of a settlement to its boss: pending, in flight, unconfirmed, acknowledged |
 //! | user event | what the user's `notify_command` receives: finished, failed, needs_answer, all_done |
+//! | question | a request of a CLI that waits for a decision of the boss, the user or a time limit |
 //! | lease | which server looks after an open worker |
 //! | claim | the file by which one supervisor owns one attempt |
 //! | journal, segment, snapshot | the append-only log; one file of it; the state at its beginning |

@@ -133,9 +133,11 @@ enum Claim {
 }
 
 /// An event of an attempt. One process claims it and notifies the user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttemptEvent {
     Stalled,
+    /// A question, by its id.
+    Asked(String),
     Ended,
     /// The end of the last open worker of its boss.
     AllDone,
@@ -308,11 +310,12 @@ impl AttemptDir {
 
     /// Claims an event for this process, which then notifies the user. Returns `false` if another process has claimed
     /// it.
-    pub fn claim_event(&self, event: AttemptEvent) -> Result<bool, FileError> {
+    pub fn claim_event(&self, event: &AttemptEvent) -> Result<bool, FileError> {
         let name = match event {
-            AttemptEvent::Stalled => "stall-sent",
-            AttemptEvent::Ended => "event-sent",
-            AttemptEvent::AllDone => "all-done-sent",
+            AttemptEvent::Stalled => "stall-sent".to_owned(),
+            AttemptEvent::Asked(question) => format!("question-sent-{question}"),
+            AttemptEvent::Ended => "event-sent".to_owned(),
+            AttemptEvent::AllDone => "all-done-sent".to_owned(),
         };
         match files::create_once(&self.root.join(name), b"") {
             Ok(()) => Ok(true),

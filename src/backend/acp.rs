@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Only an answer with the id of an open request of ours counts. Every request of the agent is answered at once: one
-//! for a permission by the mission's permissions (`acp/permission.rs`), one for waiting messages with them
+//! for a permission by the mission's permissions, unless it becomes a question (`acp/permission.rs`), one for waiting
+//! messages with them
 //! (`acp/live.rs`), any other one with "method not found", since this client offers neither files nor terminals. No
 //! server of the client is passed on.
 //!
@@ -32,6 +33,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use self::message::{Message, RequestHead, answer, method_not_found, notification, request};
+use self::permission::OpenPermission;
 use self::speech::Speech;
 use self::tools::ToolCalls;
 use self::usage::UsageCounter;
@@ -39,6 +41,7 @@ use super::failure::without_result;
 use super::lines::{Noise, objects, one_line};
 use super::{AgentEvent, Decoder, Session, StopAction, StopSignal, StopStep, Turn, TurnReport};
 use crate::mission::outcome::{Exit, Failure};
+use crate::mission::question::{QuestionPolicy, Verdict};
 use crate::mission::spec::Permissions;
 
 pub use traits::{LiveMessages, SessionSetting, SettingKind, Traits};
@@ -74,6 +77,12 @@ pub struct AcpStream {
     /// The folder in which edits are allowed, if it is not `directory`.
     worktree: Option<String>,
     permissions: Permissions,
+    policy: QuestionPolicy,
+    question_prefix: String,
+    /// Number of questions so far.
+    asked: u32,
+    /// Requests for a permission that wait for a decision.
+    open_permissions: Vec<OpenPermission>,
     /// The text of the first turn.
     prompt: String,
     /// The text of the first turn if the session could not be resumed.
@@ -172,6 +181,10 @@ impl AcpStream {
             directory: turn.dir.to_string_lossy().into_owned(),
             worktree: turn.around().map(|top| top.to_string_lossy().into_owned()),
             permissions: turn.mission.permissions,
+            policy: turn.questions.policy,
+            question_prefix: turn.questions.prefix.to_owned(),
+            asked: 0,
+            open_permissions: Vec::new(),
             prompt: turn.prompt.to_owned(),
             prompt_anew: turn.prompt_anew.to_owned(),
             state: State::Initializing,
@@ -215,8 +228,9 @@ impl AcpStream {
             }
             Message::Notification { method: "session/update", params } => self.update(&params["update"]),
             Message::Notification { method: "_session/retrying", params } => self.retrying(params),
+            Message::Notification { method: "$/cancel_request", params } => self.request_cancelled(params),
             Message::Notification { .. } => Vec::new(),
-            Message::Answer { id, result } => self.answer(id, result),
+            Message::Answer { id, result } => self.take_answer(id, result),
             Message::Unknown => self.noise.event(&object.to_string()).into_iter().collect(),
         }
     }
@@ -232,7 +246,7 @@ impl AcpStream {
         Some(self.denied("an action whose request could not be read".to_owned()))
     }
 
-    fn answer(&mut self, id: &Value, result: Result<&Value, &Value>) -> Vec<AgentEvent> {
+    fn take_answer(&mut self, id: &Value, result: Result<&Value, &Value>) -> Vec<AgentEvent> {
         let open = self.open_requests.iter().position(|request| id.as_u64() == Some(request.id));
         let Some(open) = open else {
             let stray = format!("an answer to no request of ours (id {id})");
@@ -305,12 +319,18 @@ impl Decoder for AcpStream {
         true
     }
 
+    fn answer(&mut self, question: &str, verdict: &Verdict) -> Option<Vec<AgentEvent>> {
+        self.decide(question, verdict)
+    }
+
     fn cancel(&mut self) -> bool {
         if self.state != State::Turn {
             return false;
         }
         if !std::mem::replace(&mut self.is_cancelled, true) {
             self.replies.push(notification("session/cancel", json!({"sessionId": self.session_id})));
+            // The caller ends its questions itself.
+            self.withdraw_all();
         }
         true
     }

@@ -192,6 +192,10 @@ impl Backend for AcpAgent {
         self.preset.usage.is_in_time()
     }
 
+    fn asks(&self) -> bool {
+        true
+    }
+
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
         let mut env_set = environment::set(turn.dir, []);
         env_set.extend(self.variables(turn));

@@ -269,6 +269,10 @@ impl Backend for CustomBackend {
         self.output == CustomOutput::Jsonl
     }
 
+    fn asks(&self) -> bool {
+        self.output == CustomOutput::Acp
+    }
+
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
         let mut env_set = environment::set(turn.dir, []);
         env_set.extend(self.env.clone());

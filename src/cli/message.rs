@@ -100,6 +100,7 @@ pub(super) fn line(worker: &WorkerId, delivered: MessageDelivery) -> String {
     match delivered {
         MessageDelivery::Live => format!("{worker} receives it now"),
         MessageDelivery::Queued => format!("{worker} receives it at the next opportunity"),
+        MessageDelivery::Answered => format!("{worker} has the answer"),
         MessageDelivery::NextAttempt => format!("{worker} resumes with it: its next attempt"),
     }
 }

@@ -197,7 +197,7 @@ pub fn run() -> ExitCode {
 }
 
 fn supervise(folder: &Path) -> ExitCode {
-    let code = supervisor::run(folder, user_events::on_stall);
+    let code = supervisor::run(folder, user_events::on_alert);
     if code == ExitCode::SUCCESS {
         user_events::after_attempt(folder);
     }

@@ -41,6 +41,7 @@ pub(super) fn tone(status: WorkerStatus) -> Tone {
     match status {
         WorkerStatus::Queued => Tone::Quiet,
         WorkerStatus::Starting | WorkerStatus::Running | WorkerStatus::Verifying => Tone::Busy,
+        WorkerStatus::NeedsAnswer => Tone::Waiting,
         WorkerStatus::Settled(Ending::Completed) => Tone::Good,
         WorkerStatus::Settled(Ending::Failed | Ending::TimedOut | Ending::Lost) => Tone::Bad,
         WorkerStatus::Settled(Ending::Cancelled | Ending::Interrupted) => Tone::Waiting,

@@ -1,5 +1,5 @@
-//! Notifies the user of attempts that stall or end while no server runs. A supervisor process does this: at a stall,
-//! and after its attempt has settled. It changes no state, except that it claims the events that it sends.
+//! Notifies the user of attempts that stall, ask or end while no server runs. A supervisor process does this: at a
+//! stall, at a question, and after its attempt has settled. It changes no state, except that it claims the events that it sends.
 
 use std::fs;
 use std::io;
@@ -20,6 +20,7 @@ use crate::mission::registry::Worker;
 use crate::mission::user_event::{self, NotifyEvent, UserEvent};
 use crate::orchestrator::{EVENT_WAVE, OrchestratorError, send_user_events};
 use crate::store::reader::Reader;
+use crate::supervisor::Alert;
 
 /// Notifies the user of the end of this attempt, unless a server runs: then that server or its successor does it.
 pub(super) fn after_attempt(root: &Path) {
@@ -28,10 +29,10 @@ pub(super) fn after_attempt(root: &Path) {
     }
 }
 
-/// Notifies the user that this attempt has stalled, unless a server runs and does so.
-pub(super) fn on_stall(root: &Path, evidence: &str) {
-    if let Err(error) = notify_of_stall(&AttemptDir::at(root.to_owned()), evidence) {
-        tracing::warn!(%error, "cannot notify the user of a stall");
+/// Notifies the user that this attempt needs a person, unless a server runs and does so.
+pub(super) fn on_alert(root: &Path, alert: &Alert) {
+    if let Err(error) = notify_of(&AttemptDir::at(root.to_owned()), alert) {
+        tracing::warn!(%error, "cannot notify the user that a worker needs them");
     }
 }
 
@@ -50,15 +51,22 @@ fn notify(attempt: &AttemptDir) -> Result<(), OrchestratorError> {
     sender.send(|reader, settings, repository| claim_all(reader, settings, repository))
 }
 
-fn notify_of_stall(attempt: &AttemptDir, evidence: &str) -> Result<(), OrchestratorError> {
+fn notify_of(attempt: &AttemptDir, alert: &Alert) -> Result<(), OrchestratorError> {
     let Some(sender) = Sender::of(attempt)? else { return Ok(()) };
     let worker = sender.assignment.worker_id.clone();
     sender.send(|reader, settings, repository| {
         let Some(worker) = reader.registry().get(&worker) else { return Ok(Vec::new()) };
-        let (_, event) = user_event::progress(reader.registry(), worker, Some(evidence));
+        let (event, claim) = match alert {
+            Alert::Stalled(evidence) => {
+                (user_event::progress(reader.registry(), worker, Some(evidence)).1, AttemptEvent::Stalled)
+            }
+            Alert::Asked(question) => (Some(user_event::asked(question)), AttemptEvent::Asked(question.id.clone())),
+        };
         let Some(event) = event.filter(|(event, _)| settings.notify.contains(event)) else { return Ok(Vec::new()) };
-        let event = UserEvent::of_worker(worker, event, repository, Timestamp::now());
-        Ok(if attempt.claim_event(AttemptEvent::Stalled)? { vec![event] } else { Vec::new() })
+        let mut worker = Worker::clone(worker);
+        worker.status = worker.status.asking(matches!(alert, Alert::Asked(_)));
+        let event = UserEvent::of_worker(&worker, event, repository, Timestamp::now());
+        Ok(if attempt.claim_event(&claim)? { vec![event] } else { Vec::new() })
     })
 }
 
@@ -118,14 +126,14 @@ fn claim_all(
         }
         bosses.push(&worker.boss);
         let Some(event) = user_event::end(worker).filter(|(event, _)| is_wanted(*event)) else { continue };
-        if attempt.claim_event(AttemptEvent::Ended)? {
+        if attempt.claim_event(&AttemptEvent::Ended)? {
             events.push(UserEvent::of_worker(worker, event, repository.clone(), Timestamp::now()));
         }
     }
     let all = || workers.iter().map(|worker| &**worker);
     if let Some(last) = bosses.into_iter().find_map(|boss| user_event::last_of_all(all(), boss))
         && is_wanted(NotifyEvent::AllDone)
-        && newest_attempt(reader.dir(), last).claim_event(AttemptEvent::AllDone)?
+        && newest_attempt(reader.dir(), last).claim_event(&AttemptEvent::AllDone)?
     {
         events.push(UserEvent::all_done(repository, Timestamp::now()));
     }

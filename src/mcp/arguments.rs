@@ -35,6 +35,8 @@ pub(super) enum ArgumentError {
     Profile(UnknownProfile),
     #[error("backend is missing: give one of {backends}{profiles}")]
     NoBackend { backends: String, profiles: String },
+    #[error("the argument decision is missing: give allow, deny or the id of a choice")]
+    NoDecision,
     #[error("the argument {field} is missing: give the {field} as a text")]
     Missing { field: &'static str },
     #[error("cursor {0:?} is not from this tool: leave it out to start at the beginning")]

@@ -10,6 +10,7 @@ use crate::mission::budget::Spent;
 mod conflicts;
 mod next_step;
 mod outcome;
+mod question;
 mod race;
 #[cfg(test)]
 pub(super) mod testing;
@@ -17,6 +18,7 @@ mod worker;
 
 pub(super) use next_step::{hint_at_others, perhaps_missing};
 pub(super) use outcome::{AttemptReport, NotOnBranchReport, VerificationReport};
+pub(super) use question::QuestionReport;
 pub use worker::worker_json;
 pub(super) use worker::{WorkerReport, WorkerSummary};
 

@@ -1,4 +1,7 @@
 //! The legal changes of a worker's status. Pure.
+//!
+//! The records never hold [`WorkerStatus::NeedsAnswer`]: a question lives and dies with its supervisor, whose status
+//! shows it. Views add it to the recorded status, by [`WorkerStatus::asking`].
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -9,6 +12,8 @@ pub enum WorkerStatus {
     Queued,
     Starting,
     Running,
+    /// Its CLI waits for the answer to a question.
+    NeedsAnswer,
     Verifying,
     #[serde(untagged)]
     Settled(Ending),
@@ -55,11 +60,11 @@ pub fn next(from: WorkerStatus, event: Event) -> Result<WorkerStatus, IllegalTra
     use WorkerStatus as S;
     match (from, event) {
         (S::Queued, Admitted) => Ok(S::Starting),
-        (S::Starting | S::Running | S::Verifying, TurnStarted) => Ok(S::Running),
-        (S::Running | S::Verifying, VerificationStarted) => Ok(S::Verifying),
+        (S::Starting | S::Running | S::NeedsAnswer | S::Verifying, TurnStarted) => Ok(S::Running),
+        (S::Running | S::NeedsAnswer | S::Verifying, VerificationStarted) => Ok(S::Verifying),
         // Nothing ran yet, so it was cancelled or could not start.
         (S::Queued, Settled(Ending::Cancelled | Ending::Failed)) => Ok(to_settled(event)),
-        (S::Starting | S::Running | S::Verifying, Settled(_)) => Ok(to_settled(event)),
+        (S::Starting | S::Running | S::NeedsAnswer | S::Verifying, Settled(_)) => Ok(to_settled(event)),
         (S::Settled(_), Requeued) | (S::Starting, StartAbandoned) => Ok(S::Queued),
         (from, event) => Err(IllegalTransition { from, event }),
     }
@@ -79,7 +84,13 @@ impl WorkerStatus {
 
     /// Returns whether it is admitted and not settled: it holds a slot and may have processes.
     pub fn is_live(self) -> bool {
-        matches!(self, WorkerStatus::Starting | WorkerStatus::Running | WorkerStatus::Verifying)
+        use WorkerStatus::{NeedsAnswer, Running, Starting, Verifying};
+        matches!(self, Starting | Running | NeedsAnswer | Verifying)
+    }
+
+    /// Returns the status to show for a recorded one, given whether the worker waits for an answer.
+    pub fn asking(self, needs_answer: bool) -> Self {
+        if needs_answer && self.is_live() { WorkerStatus::NeedsAnswer } else { self }
     }
 
     pub fn as_str(self) -> &'static str {
@@ -87,6 +98,7 @@ impl WorkerStatus {
             WorkerStatus::Queued => "queued",
             WorkerStatus::Starting => "starting",
             WorkerStatus::Running => "running",
+            WorkerStatus::NeedsAnswer => "needs_answer",
             WorkerStatus::Verifying => "verifying",
             WorkerStatus::Settled(ending) => ending.as_str(),
         }
@@ -136,7 +148,13 @@ mod tests {
         fn only_requeueing_leaves_a_settled_status(events in prop::collection::vec(any_event(), 0..40)) {
             let mut status = WorkerStatus::Queued;
             for event in events {
+                // A question changes what is shown, and never what may happen.
+                let asks = status.asking(true);
+                prop_assert_eq!(asks.is_live(), status.is_live());
                 let was = status;
+                if was != WorkerStatus::Starting {
+                    prop_assert_eq!(next(asks, event).ok(), next(was, event).ok());
+                }
                 let Ok(now) = next(status, event) else { continue };
                 if was.is_settled() {
                     prop_assert_eq!((event, now), (Event::Requeued, WorkerStatus::Queued));
@@ -147,6 +165,7 @@ mod tests {
                 if let Event::Settled(ending) = event {
                     prop_assert_eq!(now, WorkerStatus::Settled(ending));
                 }
+                prop_assert_ne!(now, WorkerStatus::NeedsAnswer);
                 status = now;
             }
         }
@@ -160,6 +179,8 @@ mod tests {
             assert_eq!(json, format!("\"{status}\""));
             assert_eq!(serde_json::from_str::<WorkerStatus>(&json).unwrap(), status);
         }
+        let needs_answer = serde_json::to_string(&WorkerStatus::NeedsAnswer).unwrap();
+        assert_eq!(needs_answer, format!("\"{}\"", WorkerStatus::NeedsAnswer));
         assert_eq!(serde_json::from_str::<WorkerStatus>("\"verifying\"").unwrap(), WorkerStatus::Verifying);
     }
 }

@@ -13,6 +13,7 @@ use super::graph;
 use super::id::{BossId, WorkerId};
 use super::lifecycle::{Ending, WorkerStatus};
 use super::outcome::blocked_by;
+use super::question::Question;
 use super::registry::{Registry, Worker};
 
 /// An event that the user may want to know about.
@@ -83,6 +84,11 @@ pub fn progress(registry: &Registry, worker: &Worker, stalled: Option<&str>) -> 
         Some(why) => (Progress::NeedsPerson, Some((NotifyEvent::NeedsAnswer, Some(why)))),
         None => (Progress::Open, None),
     }
+}
+
+/// Returns the event of a question of a running worker.
+pub fn asked(question: &Question) -> WorkerEvent {
+    (NotifyEvent::NeedsAnswer, Some(format!("asks: {}", question.text)))
 }
 
 /// Returns the event of a settled worker that is not tried again. `None` for a cancelled worker, since the user or

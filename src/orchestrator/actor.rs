@@ -182,6 +182,7 @@ impl Actor {
             Ask::Get { name, reply } => drop(reply.send(self.views().named(&name))),
             Ask::Counts { reply } => drop(reply.send(self.views().counts())),
             Ask::Message { boss, name, message, reply } => self.message(&boss, &name, message, reply),
+            Ask::Answer { boss, name, request, reply } => drop(reply.send(self.answer_question(&boss, &name, request))),
             Ask::Cancel { boss, name, reason, reply } => self.cancel(&boss, &name, &reason, reply),
             Ask::CancelAll { boss, scope, reason, reply } => drop(reply.send(self.cancel_all(&boss, scope, &reason))),
             Ask::Retry { boss, name, request, reply } => drop(reply.send(self.retry(&boss, &name, request))),
@@ -476,6 +477,7 @@ impl Actor {
 
     /// Marks an answer as written. The boss's next request then acknowledges it.
     fn note_sent(&mut self, ticket: u64) {
+        self.waits.sent(ticket);
         if self.deliveries.mark_sent(ticket, std::time::Instant::now()) {
             crash_point::at(Point::AnswerSent);
         }
@@ -484,7 +486,7 @@ impl Actor {
 
     /// Forgets a wait whose client has gone or has cancelled it.
     fn forget_wait(&mut self, ticket: u64) {
-        self.waits.take(ticket);
+        self.waits.forget(ticket);
         if let Some(withdrawn) = self.deliveries.withdraw(ticket) {
             self.apply(vec![Effect::note("save the withdrawal of an answer", withdrawn)]);
         }

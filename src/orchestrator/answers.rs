@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::budget::so_far;
 use super::error::OrchestratorError;
 use super::message_views::MessageView;
-use crate::attempt::status::LiveStatus;
+use crate::attempt::status::{LiveStatus, OpenQuestion};
 use crate::attempt::worker_dir::Delivery;
 use crate::backend::{AgentEvent, Enforcement};
 pub use crate::git::{DiffPage, PushResult, Pushed, Strategy};
@@ -21,6 +21,7 @@ use crate::mission::hint::Advice;
 use crate::mission::id::{BackendName, RaceId, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::outcome::{Changes, Containment, LikelyCause, NotOnBranch, Outcome, Usage, Verification};
+use crate::mission::question::Decision;
 use crate::mission::race;
 use crate::mission::registry::Worker;
 use crate::process;
@@ -61,6 +62,7 @@ pub struct WorkerView {
 impl WorkerView {
     /// Describes a worker by its record and its last status alone.
     pub fn of(worker: Arc<Worker>, live: Option<LiveStatus>) -> Self {
+        let worker = asking(worker, live.as_ref());
         let since = |then: Duration| process::monotonic().saturating_sub(then).as_secs();
         Self {
             worker,
@@ -100,6 +102,30 @@ impl WorkerView {
             sum.add(so_far(&self.worker, live));
         }
         sum
+    }
+}
+
+/// Returns the worker with the status to show: `needs_answer` while it has an open question.
+pub(super) fn asking(mut worker: Arc<Worker>, live: Option<&LiveStatus>) -> Arc<Worker> {
+    let shown = worker.status.asking(live.is_some_and(LiveStatus::needs_answer));
+    if shown != worker.status {
+        Arc::make_mut(&mut worker).status = shown;
+    }
+    worker
+}
+
+/// A question of a worker that waits for a decision.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuestionView {
+    pub worker_id: WorkerId,
+    pub open: OpenQuestion,
+}
+
+impl QuestionView {
+    /// Returns the open questions of a worker, oldest first.
+    pub fn of(view: &WorkerView) -> impl Iterator<Item = Self> {
+        let questions = view.live.iter().flat_map(|live| &live.questions);
+        questions.map(|open| Self { worker_id: view.worker.id.clone(), open: open.clone() })
     }
 }
 
@@ -187,6 +213,8 @@ pub enum WaitStatus {
     Settled,
     Attention,
     Blocked,
+    /// A worker asks something that no earlier answer has reported.
+    Question,
     StillRunning,
     Idle,
 }
@@ -198,6 +226,8 @@ pub struct WaitAnswer {
     /// Running workers that show no sign of life; queued ones, when nothing runs and the machine is full.
     pub attention: Vec<WorkerView>,
     pub blocked: Vec<(TaskId, Advice)>,
+    /// Open questions, those first that no earlier answer has reported.
+    pub questions: Vec<QuestionView>,
     pub already_reported: Vec<WorkerView>,
     pub still_running: Vec<WorkerView>,
     pub queued: usize,
@@ -237,6 +267,8 @@ pub struct PageRequest {
 /// The facts by which a page selects workers. They are cheap to determine.
 pub struct Summary<'a> {
     pub worker: &'a Worker,
+    /// The status to show.
+    pub status: WorkerStatus,
     /// True if its task waits for the boss.
     pub blocked: bool,
     pub stalled: bool,
@@ -307,6 +339,28 @@ pub enum MessageDelivery {
     Queued,
     /// Part of the next attempt, which it has queued.
     NextAttempt,
+    /// The decision on a question, which its CLI has received.
+    Answered,
+}
+
+/// A decision on a question of a worker.
+#[derive(Debug, Clone)]
+pub struct AnswerRequest {
+    /// The id of the question. `None` means the only one that is open.
+    pub question: Option<String>,
+    pub decision: Decision,
+    /// A message beside the decision: the reason of a denial if its CLI takes one, or else a message of its own.
+    pub message: Option<NewMessage>,
+}
+
+/// A decision that counts.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    pub worker_id: WorkerId,
+    pub question: String,
+    /// The id of the decision, and of the message that carries it.
+    pub message_id: Uuid,
+    pub status: WorkerStatus,
 }
 
 #[derive(Debug, Clone)]
@@ -540,6 +594,8 @@ pub struct BackendView {
     /// Time before which no new worker of it starts, unless it recovers earlier. Its login was lost, or it accepts no
     /// work now.
     pub held_until: Option<Timestamp>,
+    /// True if its CLI asks before some actions, so that a boss or the user can decide.
+    pub asks: bool,
 }
 
 /// The workers of a backend.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::questions::QuestionError;
 use crate::backend::{Refusal, UnknownBackend};
 use crate::files::FileError;
 use crate::git::{
@@ -140,6 +141,8 @@ pub enum OrchestratorError {
     #[error(transparent)]
     Rejected(#[from] Rejection),
     #[error(transparent)]
+    Question(#[from] QuestionError),
+    #[error(transparent)]
     Git(#[from] CommandError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -219,6 +222,7 @@ impl OrchestratorError {
         Some(match self {
             Self::Shared(error) => &**error,
             Self::Rejected(error) => error,
+            Self::Question(error) => error,
             Self::Git(error) => error,
             Self::Repository(error) => error,
             Self::Worktree(error) => error,

@@ -16,7 +16,7 @@ use super::builds::{BuildsStay, WorktreeBuilds};
 use super::context::{Context, Startup};
 use super::error::OrchestratorError;
 use super::mailbox::Ask;
-use super::{integrate, old_logs, probe, prune, worktrees};
+use super::{integrate, old_logs, probe, prune, questions, worktrees};
 use crate::attempt::state_dir;
 use crate::attempt::worker_dir::WorkerDir;
 use crate::backend::Backends;
@@ -220,6 +220,11 @@ impl Orchestrator {
     pub async fn send_message(&self, boss: &BossId, name: &str, message: NewMessage) -> Result<MessageAnswer> {
         let (boss, name) = (boss.clone(), name.to_owned());
         self.actor.ask(|reply| Ask::Message { boss, name, message, reply }).await?
+    }
+
+    /// Answers a question of a worker. Returns when its CLI has the answer, or an error that names the answer that counts.
+    pub async fn answer(&self, boss: &BossId, name: &str, request: AnswerRequest) -> Result<Answered> {
+        questions::answer(&self.actor, boss, name, request).await
     }
 
     /// Ends the worker and proves that nothing of it is left; returns when that is done.

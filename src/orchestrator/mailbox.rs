@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::answers::*;
 use super::collisions::{Collisions, ScanCache};
 use super::error::OrchestratorError;
+use super::questions::Posted;
 use crate::attempt::state_dir::StateDir;
 use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::InboxEntry;
@@ -84,6 +85,12 @@ pub enum Ask {
         name: String,
         message: NewMessage,
         reply: Reply<Result<MessageAnswer>>,
+    },
+    Answer {
+        boss: BossId,
+        name: String,
+        request: AnswerRequest,
+        reply: Reply<Result<Posted>>,
     },
     Cancel {
         boss: BossId,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::answers::{RaceView, WorkerView};
+use super::answers::{RaceView, WorkerView, asking};
 use super::budget::so_far;
 use super::error::OrchestratorError;
 use super::integration_branch;
@@ -179,7 +179,7 @@ impl Observer {
             Arc::clone(worker)
         };
         let live = worker.status.is_live().then(|| self.live(&worker)).flatten();
-        let task = task.filter(|task| task.status == worker.status.as_str());
+        let task = task.filter(|task| task.is_of(worker.status));
         // Without its server, a queued worker starts for no other reason, and the saved one is out of date.
         let task_of_server = task.filter(|_| alive.contains(&worker.lease));
         let waits = task_of_server.and_then(|task| task.reason.as_deref()?.strip_prefix("waits for "));
@@ -201,8 +201,8 @@ impl Observer {
     fn race(&self, worker: &Worker) -> Option<RaceView> {
         RaceView::of(worker, |id| {
             let racer = self.reader.find(id.as_str())?;
-            let live = if racer.status.is_live() { self.live(&racer).map(|live| live.usage) } else { None };
-            Some((racer, live))
+            let live = if racer.status.is_live() { self.live(&racer) } else { None };
+            Some((asking(racer, live.as_ref()), live.map(|live| live.usage)))
         })
     }
 }

@@ -192,6 +192,7 @@ async fn check(
         limit: super::context::limits(settings).of(name),
         waits_for: None,
         held_until: None,
+        asks: backend.asks(),
     };
     let trouble = trouble.or(found.err().map(|missing| missing.why));
     BackendCheck { view, answered, trouble, doubt }

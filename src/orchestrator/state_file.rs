@@ -54,14 +54,18 @@ impl StateFileTimer {
         let written = if context.is_one_shot { SavedState::read(&dir.state_file()) } else { SavedState::default() };
         let written = written.by_worker();
         let collides = |worker: &Worker| match written.get(&worker.id) {
-            Some(written) if written.status == worker.status.as_str() && worker.integrated.is_none() => {
+            Some(written) if written.is_of(worker.status) && worker.integrated.is_none() => {
                 (written.conflicts_with.clone(), written.conflicts_unchecked)
             }
             _ => (views.collisions.of(&worker.id).to_vec(), views.collisions.unchecked(&worker.id)),
         };
         let branch = integration_branch::checked_out_at_a_glance(context);
         let about = state_file::RepositoryInfo { repository, integration_branch: branch.as_deref() };
-        let content = state_file::project(views.registry, about, Timestamp::now(), waits_for, collides);
+        let asks = |worker: &Worker| {
+            let live = views.live.get(&worker.id).filter(|_| worker.status.is_live());
+            live.map(|live| live.questions.clone()).unwrap_or_default()
+        };
+        let content = state_file::project(views.registry, about, Timestamp::now(), waits_for, collides, asks);
         if let Err(error) = state_file::write(&dir.state_file(), &content) {
             tracing::warn!(%error, "cannot write the state file");
             self.due = Some(Instant::now() + RETRY_AFTER);

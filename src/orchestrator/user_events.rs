@@ -5,8 +5,9 @@
 //! owns its lease. An event of a stall or an end is claimed before it is sent, so that the server and the supervisor do
 //! not both send it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::answers::asking;
 use super::context::Context;
 use super::records::Records;
 use crate::attempt::notify_failure::NotifyFailure;
@@ -22,8 +24,9 @@ use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::{AttemptDir, AttemptEvent};
 use crate::mission::causes::with_causes;
 use crate::mission::id::{BossId, WorkerId};
+use crate::mission::question::Question;
 use crate::mission::registry::{Registry, Worker};
-use crate::mission::user_event::{NotifyEvent, Progress, UserEvent, Wave, last_of_all, progress};
+use crate::mission::user_event::{self, NotifyEvent, Progress, UserEvent, Wave, last_of_all, progress};
 use crate::process::{UserCommand, run_user_command};
 
 /// Time for which events are collected after the first one.
@@ -45,6 +48,8 @@ pub(super) struct UserEvents {
     runner: Option<Runner>,
     /// The newest attempt of each worker, and its progress.
     noted: HashMap<WorkerId, (u32, Progress)>,
+    /// The open questions that were passed on.
+    questions: HashSet<(WorkerId, String)>,
 }
 
 struct Runner {
@@ -66,7 +71,7 @@ impl UserEvents {
             let (progress, _) = progress(registry, worker, None);
             (worker.id.clone(), (worker.attempt, progress))
         });
-        Self { runner: Some(Runner { events, task }), noted: noted.collect() }
+        Self { runner: Some(Runner { events, task }), noted: noted.collect(), questions: HashSet::new() }
     }
 
     /// Passes on the new events of the workers of this server.
@@ -80,6 +85,13 @@ impl UserEvents {
         let send = |event, claim| drop(runner.events.send(Queued { event, claim }));
         let now = Timestamp::now();
         let mut ended: BTreeSet<&BossId> = BTreeSet::new();
+        for (worker, question) in new_questions(&mut self.questions, context, registry, live) {
+            if is_wanted(&NotifyEvent::NeedsAnswer) {
+                let worker = asking(Arc::clone(worker), live.get(&worker.id));
+                let event = UserEvent::of_worker(&worker, user_event::asked(question), repository(), now);
+                send(event, folder(&worker).zip(Some(AttemptEvent::Asked(question.id.clone()))));
+            }
+        }
         for worker in registry.workers().filter(|worker| worker.lease == context.server) {
             let stalled = live.get(&worker.id).and_then(|live| live.stalled.as_deref());
             let (progress, event) = progress(registry, worker, stalled);
@@ -114,6 +126,22 @@ impl UserEvents {
         drop(events);
         let _ = timeout(FLUSH_LIMIT, task).await;
     }
+}
+
+/// Returns the open questions of the workers of this server that were not passed on, and notes them.
+fn new_questions<'a>(
+    noted: &mut HashSet<(WorkerId, String)>,
+    context: &Context,
+    registry: &'a Registry,
+    live: &'a HashMap<WorkerId, LiveStatus>,
+) -> Vec<(&'a Arc<Worker>, &'a Question)> {
+    let own = registry.workers().filter(|worker| worker.lease == context.server && worker.status.is_live());
+    let asking = own.filter_map(|worker| Some((worker, live.get(&worker.id)?)));
+    let open = asking.flat_map(|(worker, live)| live.questions.iter().map(move |open| (worker, &open.question)));
+    let open: Vec<(&Arc<Worker>, &Question)> = open.collect();
+    let key = |worker: &Worker, question: &Question| (worker.id.clone(), question.id.clone());
+    let known = std::mem::replace(noted, open.iter().map(|(worker, question)| key(worker, question)).collect());
+    open.into_iter().filter(|(worker, question)| !known.contains(&key(worker, question))).collect()
 }
 
 /// Runs the command for each wave of events, one after the other, until the server ends.
@@ -152,7 +180,7 @@ pub async fn send(command: &str, directory: &Path, state_root: &Path, events: &[
 /// Claims an event. If that fails, for example on a full disk, the event is sent: a duplicate is better than a loss.
 fn is_claimed(queued: &Queued) -> bool {
     let Some((attempt, event)) = &queued.claim else { return true };
-    attempt.claim_event(*event).unwrap_or(true)
+    attempt.claim_event(event).unwrap_or(true)
 }
 
 #[cfg(test)]
@@ -201,7 +229,7 @@ mod tests {
         for claimed in [true, false] {
             let attempt = AttemptDir::at(folder.path().join(claimed.to_string()));
             attempt.make().unwrap();
-            assert!(!claimed || attempt.claim_event(AttemptEvent::Ended).unwrap());
+            assert!(!claimed || attempt.claim_event(&AttemptEvent::Ended).unwrap());
             let reason = Some(claimed.to_string());
             let event =
                 UserEvent { event: NotifyEvent::Failed, reason, ..UserEvent::all_done(None, Timestamp::UNIX_EPOCH) };

@@ -156,8 +156,8 @@ impl<'a> Views<'a> {
     fn race_view(&self, worker: &Worker) -> Option<RaceView> {
         RaceView::of(worker, |id| {
             let racer = self.find(id.as_str()).ok()?;
-            let live = self.live.get(id).filter(|_| racer.status.is_live()).map(|live| live.usage);
-            Some((racer, live))
+            let live = self.live.get(id).filter(|_| racer.status.is_live());
+            Some((asking(racer, live), live.map(|live| live.usage)))
         })
     }
 
@@ -199,8 +199,9 @@ impl<'a> Views<'a> {
             let blocked = graph::block(self.registry, worker).is_some();
             let live = self.live.get(&worker.id).filter(|_| worker.status.is_live());
             let stalled = live.is_some_and(|live| live.stalled.is_some());
-            statuses.push((worker.status, blocked));
-            if (request.shows)(&Summary { worker, blocked, stalled }) {
+            let status = worker.status.asking(live.is_some_and(LiveStatus::needs_answer));
+            statuses.push((status, blocked));
+            if (request.shows)(&Summary { worker, status, blocked, stalled }) {
                 matching += 1;
                 shown.extend((matching <= request.limit).then_some(worker));
             }

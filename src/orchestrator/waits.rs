@@ -3,7 +3,7 @@
 //! A wait that begins after the end of a worker is answered at once. A wait whose client has gone is forgotten and
 //! consumes nothing. This module saves and sends nothing: the actor records an answer as in flight before it sends it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -22,8 +22,13 @@ use crate::process;
 const REASONS: usize = 3;
 /// Maximum number of queued workers that are shown when the machine is full.
 const HELD_SHOWN: usize = 3;
+/// Maximum number of questions in one answer.
+const QUESTIONS_SHOWN: usize = 3;
 /// Maximum number of running workers in a line of progress.
 const RUNNING_SHOWN: usize = 3;
+
+/// A question: its worker, and its id.
+type QuestionKey = (WorkerId, String);
 
 #[derive(Default)]
 pub(super) struct Waits {
@@ -31,6 +36,10 @@ pub(super) struct Waits {
     open: Vec<Wait>,
     /// Workers whose stall was reported; each is reported once.
     reported_stalls: HashSet<WorkerId>,
+    /// Questions that were reported; each is reported once, until it is answered.
+    reported_questions: HashSet<QuestionKey>,
+    /// The questions in answers that may still be withdrawn, by ticket.
+    unsent_questions: HashMap<u64, Vec<QuestionKey>>,
     /// Bosses that were notified that none of their workers can start. Forgotten when one can again.
     reported_full: HashSet<BossId>,
 }
@@ -50,6 +59,7 @@ pub(super) struct Ready {
     pub selection: Selection,
     pub answer: WaitAnswer,
     stalled: Vec<WorkerId>,
+    asked: Vec<QuestionKey>,
     is_full: bool,
 }
 
@@ -86,6 +96,19 @@ impl Waits {
         Some(self.open.remove(at))
     }
 
+    /// Notes that the answer of a wait was written.
+    pub fn sent(&mut self, ticket: u64) {
+        self.unsent_questions.remove(&ticket);
+    }
+
+    /// Forgets a wait whose client has gone. The questions in an answer that it did not receive are reported again.
+    pub fn forget(&mut self, ticket: u64) {
+        self.take(ticket);
+        for key in self.unsent_questions.remove(&ticket).into_iter().flatten() {
+            self.reported_questions.remove(&key);
+        }
+    }
+
     /// Returns the tickets of the waits whose clients still listen, and forgets the others.
     pub fn tickets(&mut self) -> Vec<u64> {
         self.open.retain(|wait| !wait.reply.is_closed());
@@ -97,18 +120,20 @@ impl Waits {
         let wait = self.open.iter().find(|wait| wait.ticket == ticket)?;
         let (boss, selection, most) = (wait.boss.clone(), wait.selection.clone(), wait.most);
         let stalled = self.new_stalls(views, &selection, &boss);
+        let asks = self.has_new_questions(views, &selection, &boss);
         let is_full = self.is_newly_full(views, &selection, &boss);
         let due = delivery::due(views.registry, &boss, &selection, &views.context.server);
-        if !due.is_pressing() && stalled.is_empty() && !is_full {
+        if !due.is_pressing() && stalled.is_empty() && !asks && !is_full {
             return None;
         }
         // The content of an answer that may still be withdrawn becomes due again for this wait.
-        let has_content = !due.settled.is_empty() || !due.blocked.is_empty() || !stalled.is_empty();
+        let has_content = !due.settled.is_empty() || !due.blocked.is_empty() || !stalled.is_empty() || asks;
         if !has_content && deliveries.has_unsent(&boss) {
             return None;
         }
         let answer = self.answer(views, &due, &selection, &boss, most);
-        Some(Ready { ticket, boss, selection, answer, stalled, is_full })
+        let asked = answer.questions.iter().map(key_of).collect();
+        Some(Ready { ticket, boss, selection, answer, stalled, asked, is_full })
     }
 
     /// Removes a wait whose answer is recorded, with what the answer has reported.
@@ -117,6 +142,11 @@ impl Waits {
             self.reported_full.insert(ready.boss);
         }
         self.reported_stalls.extend(ready.stalled);
+        let new = ready.asked.into_iter().filter(|key| self.reported_questions.insert(key.clone()));
+        let new: Vec<QuestionKey> = new.collect();
+        if !new.is_empty() {
+            self.unsent_questions.insert(ready.ticket, new);
+        }
         Some((self.take(ready.ticket)?.reply, ready.answer))
     }
 
@@ -134,6 +164,27 @@ impl Waits {
         let workers = selection.workers(views.registry, boss);
         let stalled = workers.into_iter().map(|worker| &worker.id).filter(|id| is_stalled(id));
         stalled.filter(|id| !self.reported_stalls.contains(*id)).cloned().collect()
+    }
+
+    fn has_new_questions(&mut self, views: &Views<'_>, selection: &Selection, boss: &BossId) -> bool {
+        let is_open = |(id, question): &QuestionKey| {
+            views.live.get(id).is_some_and(|status| status.questions.iter().any(|it| it.question.id == *question))
+        };
+        self.reported_questions.retain(|key| is_open(key));
+        let workers = selection.workers(views.registry, boss);
+        workers.into_iter().any(|worker| {
+            let live = views.live.get(&worker.id).filter(|_| worker.status.is_live());
+            let keys = live.into_iter().flat_map(|live| &live.questions).map(|it| it.question.id.clone());
+            keys.into_iter().any(|question| !self.reported_questions.contains(&(worker.id.clone(), question)))
+        })
+    }
+
+    /// Returns the open questions of these workers, the new ones first.
+    fn questions(&self, running: &[WorkerView]) -> Vec<QuestionView> {
+        let mut questions: Vec<QuestionView> = running.iter().flat_map(QuestionView::of).collect();
+        questions.sort_by_key(|view| (self.reported_questions.contains(&key_of(view)), view.open.asked_at));
+        questions.truncate(QUESTIONS_SHOWN);
+        questions
     }
 
     /// Returns whether nothing runs and nothing can start for long, if that was not reported yet. Without a report, the
@@ -173,12 +224,15 @@ impl Waits {
             attention.extend(held.map(|worker| views.view_in(&load, worker)));
         }
         let already_reported = already_reported(views, due, selection, most);
+        let questions = self.questions(&running);
         let status = if !settled.is_empty() || !already_reported.is_empty() {
             WaitStatus::Settled
         } else if !due.blocked.is_empty() {
             WaitStatus::Blocked
         } else if due.open == 0 {
             WaitStatus::Idle
+        } else if questions.iter().any(|view| !self.reported_questions.contains(&key_of(view))) {
+            WaitStatus::Question
         } else if attention.iter().any(|view| !self.reported_stalls.contains(&view.worker.id)) {
             WaitStatus::Attention
         } else {
@@ -190,6 +244,7 @@ impl Waits {
             settled,
             attention,
             blocked: blocked_tasks(due),
+            questions,
             already_reported,
             still_running: running,
             queued: due.queued,
@@ -284,6 +339,10 @@ fn archived<'a>(selection: &'a Selection, registry: &'a Registry) -> impl Iterat
         Selection::Mine => &[],
     };
     named.iter().filter(|id| registry.get(id).is_none())
+}
+
+fn key_of(view: &QuestionView) -> QuestionKey {
+    (view.worker_id.clone(), view.open.question.id.clone())
 }
 
 fn is_stalled(view: &WorkerView) -> bool {

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::attempt::status::OpenQuestion;
 use crate::files::{self, FileError};
 use crate::mission::entry::FORMAT;
 use crate::mission::hint::{Hint, Hinted};
@@ -94,6 +95,8 @@ struct Task<'a> {
     conflicts_with: Vec<Collision>,
     #[serde(skip_serializing_if = "Option::is_none")]
     conflicts_unchecked: Option<Unchecked>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    questions: Vec<TaskQuestion>,
     #[serde(skip_serializing_if = "Option::is_none")]
     race: Option<TaskRace<'a>>,
 }
@@ -103,6 +106,22 @@ struct TaskRace<'a> {
     race_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     winner: Option<&'a str>,
+}
+
+/// A question that a worker waits for the answer to, and the decisions that it accepts.
+#[derive(Debug, Serialize)]
+struct TaskQuestion {
+    question_id: String,
+    text: String,
+    accepts: Vec<String>,
+    asked_at: Timestamp,
+}
+
+impl TaskQuestion {
+    fn of(open: &OpenQuestion) -> Self {
+        let OpenQuestion { question, asked_at, .. } = open.clone();
+        Self { accepts: question.accepted(), question_id: question.id, text: question.text, asked_at }
+    }
 }
 
 /// A worker or branch that a branch does not merge cleanly with, and the conflicting files.
@@ -167,6 +186,14 @@ pub struct SavedTask {
     pub conflicts_unchecked: Option<Unchecked>,
 }
 
+impl SavedTask {
+    /// Returns whether it was written while the worker had this status.
+    pub fn is_of(&self, status: WorkerStatus) -> bool {
+        // A question comes and goes without a change of the record.
+        self.status == status.as_str() || self.status == status.asking(true).as_str()
+    }
+}
+
 impl SavedState {
     /// Reads the state file. Empty if it cannot be read. Anything but a regular file, such as a pipe, is not opened.
     pub fn read(path: &Path) -> Self {
@@ -189,13 +216,15 @@ pub struct RepositoryInfo<'a> {
 }
 
 /// Returns the file's content for a registry. `waits_for` returns why a queued worker does not start. `collides`
-/// returns the conflicts of a worker's branch, and the part of the check that was skipped.
+/// returns the conflicts of a worker's branch, and the part of the check that was skipped. `asks` returns the open
+/// questions of a running worker.
 pub fn project<'a>(
     registry: &'a Registry,
     about: RepositoryInfo<'a>,
     now: Timestamp,
     waits_for: impl Fn(&Worker) -> Option<String>,
     collides: impl Fn(&Worker) -> (Vec<Collision>, Option<Unchecked>),
+    asks: impl Fn(&Worker) -> Vec<OpenQuestion>,
 ) -> StateFile<'a> {
     let mut file = StateFile {
         version: FORMAT,
@@ -221,6 +250,10 @@ pub fn project<'a>(
             task.reason = waits_for(worker).map(|what| format!("waits for {what}"));
         }
         (task.conflicts_with, task.conflicts_unchecked) = collides(worker);
+        task.questions = asks(worker).iter().map(TaskQuestion::of).collect();
+        if !task.questions.is_empty() {
+            task.status = worker.status.asking(true).as_str();
+        }
         list.push(task);
     }
     file
@@ -254,6 +287,7 @@ fn task(worker: &Worker, block: Option<String>) -> Task<'_> {
         salvage_ref: worker.salvage_ref.as_deref(),
         conflicts_with: Vec::new(),
         conflicts_unchecked: None,
+        questions: Vec::new(),
         race: worker
             .race
             .as_ref()
@@ -322,6 +356,7 @@ mod tests {
                 Timestamp::UNIX_EPOCH,
                 |_| None,
                 |_| (vec![], None),
+                |_| vec![],
             ),
         )
         .unwrap();

@@ -31,5 +31,5 @@ mod uncommitted;
 mod verification_run;
 mod verify;
 
-pub use run::run;
+pub use run::{Alert, run};
 pub use verification_run::run as run_verification;

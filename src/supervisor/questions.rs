@@ -34,8 +34,7 @@ impl Questions {
         Self { open: Vec::new(), closed: VecDeque::new(), limit, waits_since: None }
     }
 
-    pub fn ask(&mut self, question: Question) {
-        let now = Instant::now();
+    pub fn ask(&mut self, question: Question, now: Instant) {
         let denied_at = self.limit.and_then(|limit| process::monotonic().checked_add(limit));
         let question = OpenQuestion { question, asked_at: Timestamp::now(), denied_at };
         self.open.push(Waiting { question, deadline: self.limit.and_then(|limit| now.checked_add(limit)) });
@@ -62,15 +61,14 @@ impl Questions {
     }
 
     /// Closes a question. Returns the time that the worker has waited, if it waits for no other answer.
-    pub fn close(&mut self, id: &str, decided: Option<Decided>) -> Option<Duration> {
+    pub fn close(&mut self, id: &str, decided: Option<Decided>, now: Instant) -> Option<Duration> {
         self.open.retain(|it| it.question.question.id != id);
         if self.closed.len() == CLOSED_KEPT {
             self.closed.pop_front();
         }
         self.closed.push_back(ClosedQuestion { question: id.to_owned(), decided });
-        let waited = self.waits_since.filter(|_| self.open.is_empty())?.elapsed();
-        self.waits_since = None;
-        Some(waited)
+        let since = self.waits_since.take_if(|_| self.open.is_empty())?;
+        Some(now.saturating_duration_since(since))
     }
 
     /// Returns the ids of the open questions.
@@ -93,29 +91,31 @@ mod tests {
         Question::new(id.to_owned(), "may I?", "edit: x", [])
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn time_of_overlapping_questions_counts_once() {
+    #[test]
+    fn time_of_overlapping_questions_counts_once() {
+        let began = Instant::now();
+        let after = |seconds| began + Duration::from_secs(seconds);
         let mut questions = Questions::new(Some(Duration::from_secs(60)));
-        questions.ask(question("a"));
-        tokio::time::advance(Duration::from_secs(20)).await;
-        questions.ask(question("b"));
-        assert_eq!(questions.overdue(Instant::now()), Vec::<String>::new());
-        tokio::time::advance(Duration::from_secs(40)).await;
-        assert_eq!(questions.overdue(Instant::now()), ["a"]);
+        questions.ask(question("a"), began);
+        questions.ask(question("b"), after(20));
+        assert_eq!(questions.overdue(after(59)), Vec::<String>::new());
+        assert_eq!(questions.overdue(after(60)), ["a"]);
         let decided = Decided { decision: Decision::Deny, by: Decider::TimeLimit, entry: None };
-        assert_eq!(questions.close("a", Some(decided.clone())), None);
-        assert_eq!(questions.close("b", None), Some(Duration::from_secs(60)));
+        assert_eq!(questions.close("a", Some(decided.clone()), after(60)), None);
+        assert_eq!(questions.due(), Some(after(80)));
+        assert_eq!(questions.close("b", None, after(70)), Some(Duration::from_secs(70)));
         assert!(!questions.is_any_open() && questions.due().is_none());
         let (open, closed) = questions.listed();
         assert!(open.is_empty());
         assert_eq!(closed.iter().map(|it| it.decided.clone()).collect::<Vec<_>>(), [Some(decided), None]);
+        questions.ask(question("c"), after(100));
+        assert_eq!(questions.close("c", None, after(101)), Some(Duration::from_secs(1)));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn question_without_limit_is_never_due() {
+    #[test]
+    fn question_without_limit_is_never_due() {
         let mut questions = Questions::new(None);
-        questions.ask(question("a"));
-        tokio::time::advance(Duration::from_secs(1_000_000)).await;
+        questions.ask(question("a"), Instant::now());
         assert_eq!((questions.due(), questions.overdue(Instant::now()).len()), (None, 0));
     }
 
@@ -123,8 +123,8 @@ mod tests {
     fn closed_questions_are_limited() {
         let mut questions = Questions::new(None);
         for number in 0..100 {
-            questions.ask(question(&number.to_string()));
-            questions.close(&number.to_string(), None);
+            questions.ask(question(&number.to_string()), Instant::now());
+            questions.close(&number.to_string(), None, Instant::now());
         }
         assert_eq!(questions.listed().1.len(), CLOSED_KEPT);
     }

@@ -26,18 +26,26 @@ use crate::backend::Backends;
 use crate::crash_point::{self, Point};
 use crate::files;
 use crate::mission::outcome::Outcome;
+use crate::mission::question::Question;
 
 /// Time for which writing an outcome is retried.
 const SETTLE_CEILING: Duration = Duration::from_secs(3_600);
 
-/// Runs the process of an attempt's supervisor. `on_stall` is called at the first stall, with the attempt's folder and
-/// the evidence.
-pub fn run(root: &Path, on_stall: fn(&Path, &str)) -> ExitCode {
-    run_process(supervise(root, on_stall))
+/// A reason to notify the user while no server runs.
+#[derive(Debug, Clone)]
+pub enum Alert {
+    /// The first stall, with its evidence.
+    Stalled(String),
+    Asked(Question),
+}
+
+/// Runs the process of an attempt's supervisor. `on_alert` is called with the attempt's folder.
+pub fn run(root: &Path, on_alert: fn(&Path, &Alert)) -> ExitCode {
+    run_process(supervise(root, on_alert))
 }
 
 /// Runs the attempt in this folder until its outcome. Reports that it is ready when it has claimed the attempt.
-async fn supervise(root: &Path, on_stall: fn(&Path, &str)) -> Result<(), SupervisorError> {
+async fn supervise(root: &Path, on_alert: fn(&Path, &Alert)) -> Result<(), SupervisorError> {
     separate_from_server()?;
     let dir = AttemptDir::at(root.to_owned());
     let mut assignment: Assignment = files::read_json(&dir.assignment())?
@@ -63,14 +71,14 @@ async fn supervise(root: &Path, on_stall: fn(&Path, &str)) -> Result<(), Supervi
     if let Err(error) = &socket {
         tracing::warn!(%error, "cannot open the socket: servers poll the files");
     }
-    let stall = tokio::spawn(report_stall(attempt.status.subscribe(), root.to_owned(), on_stall));
+    let alerts = tokio::spawn(report_alerts(attempt.status.subscribe(), root.to_owned(), on_alert));
     let process_record = process_record::keep(attempt.dir.processes());
     report_ready();
     crash_point::at(Point::SaidReady);
 
     let outcome = run_turns(&mut attempt).await;
     process_record.abort();
-    stall.abort();
+    alerts.abort();
     let dir = settle(&attempt, outcome).await?;
     crash_point::at(Point::Settled);
     // A closed connection tells the server of the end. What can take long comes after it.
@@ -80,12 +88,27 @@ async fn supervise(root: &Path, on_stall: fn(&Path, &str)) -> Result<(), Supervi
     Ok(())
 }
 
-/// Waits for the first stall, and reports it in a thread of its own, so that the event loop goes on.
-async fn report_stall(mut status: watch::Receiver<LiveStatus>, root: PathBuf, on_stall: fn(&Path, &str)) {
-    let stalled = status.wait_for(|status| status.stalled.is_some()).await;
-    let evidence = stalled.ok().and_then(|status| status.stalled.clone());
-    if let Some(evidence) = evidence {
-        blocking(move || on_stall(&root, &evidence)).await;
+/// Reports the first stall and each question, in threads of their own, so that the event loop goes on.
+async fn report_alerts(mut status: watch::Receiver<LiveStatus>, root: PathBuf, on_alert: fn(&Path, &Alert)) {
+    let (mut has_stalled, mut asked) = (false, Vec::new());
+    loop {
+        let mut alerts = Vec::new();
+        {
+            let status = status.borrow_and_update();
+            let evidence = status.stalled.clone().filter(|_| !has_stalled);
+            has_stalled |= evidence.is_some();
+            alerts.extend(evidence.map(Alert::Stalled));
+            let open = status.questions.iter().map(|open| &open.question);
+            alerts.extend(open.filter(|question| !asked.contains(&question.id)).cloned().map(Alert::Asked));
+            asked = status.questions.iter().map(|open| open.question.id.clone()).collect();
+        }
+        for alert in alerts {
+            let root = root.clone();
+            blocking(move || on_alert(&root, &alert)).await;
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
     }
 }
 

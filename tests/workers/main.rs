@@ -24,6 +24,7 @@ mod own_work;
 mod places;
 mod projects;
 mod prune;
+mod questions;
 mod race;
 mod radar;
 mod repair;

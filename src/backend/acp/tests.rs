@@ -16,6 +16,15 @@ fn stream(session: Session<'_>, permissions: Permissions) -> AcpStream {
 }
 
 pub(super) fn stream_with(traits: Traits, session: Session<'_>, permissions: Permissions) -> AcpStream {
+    stream_by(QuestionPolicy::AllowInWorktree, traits, session, permissions)
+}
+
+pub(super) fn stream_by(
+    policy: QuestionPolicy,
+    traits: Traits,
+    session: Session<'_>,
+    permissions: Permissions,
+) -> AcpStream {
     let mission = Mission {
         title: "t".into(),
         prompt: "do it".into(),
@@ -49,7 +58,7 @@ pub(super) fn stream_with(traits: Traits, session: Session<'_>, permissions: Per
         scratch: Path::new("/srv/scratch"),
         own_registrations: &[],
         root: false,
-        questions: QuestionRules::default(),
+        questions: QuestionRules { policy, prefix: "q1.1" },
     };
     AcpStream::new("mine".into(), traits, &turn)
 }
@@ -77,7 +86,11 @@ fn in_turn(permissions: Permissions) -> AcpStream {
 }
 
 pub(super) fn in_turn_with(traits: Traits, permissions: Permissions) -> AcpStream {
-    let mut stream = stream_with(traits, Session::New(Uuid::nil()), permissions);
+    in_turn_by(QuestionPolicy::AllowInWorktree, traits, permissions)
+}
+
+pub(super) fn in_turn_by(policy: QuestionPolicy, traits: Traits, permissions: Permissions) -> AcpStream {
+    let mut stream = stream_by(policy, traits, Session::New(Uuid::nil()), permissions);
     answer_with(&mut stream, json!({"protocolVersion": 1, "_meta": {"steering": {"supported": true}}}));
     let (prompt, _) = answer_with(&mut stream, json!({"sessionId": "s"}));
     assert_eq!(prompt[0]["params"]["prompt"][0]["text"], "go on");

@@ -39,6 +39,7 @@ struct ToolCall {
 /// A call for which a permission is requested.
 pub struct AskedCall {
     pub kind: String,
+    pub tool: String,
     pub is_edit: bool,
     pub paths: Vec<String>,
     /// True if it names more than these paths.
@@ -107,6 +108,7 @@ impl ToolCall {
     fn describe(&self) -> AskedCall {
         AskedCall {
             kind: self.kind.clone(),
+            tool: self.tool().to_owned(),
             is_edit: self.is_edit(),
             paths: self.paths.clone(),
             has_more_paths: self.has_more_paths,

@@ -126,7 +126,8 @@ impl AcpStream {
         self.state = State::Idle;
         self.keep_final_message();
         self.end = Some(end);
-        vec![AgentEvent::Idle]
+        let withdrawn = self.withdraw_all();
+        withdrawn.into_iter().chain([AgentEvent::Idle]).collect()
     }
 
     fn keep_final_message(&mut self) {

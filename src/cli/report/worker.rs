@@ -41,6 +41,7 @@ fn sign(status: WorkerStatus) -> &'static str {
     match status {
         WorkerStatus::Queued => "○",
         WorkerStatus::Starting | WorkerStatus::Running | WorkerStatus::Verifying => "▸",
+        WorkerStatus::NeedsAnswer => "?",
         WorkerStatus::Settled(Ending::Completed) => "✓",
         WorkerStatus::Settled(Ending::Failed) => "✗",
         WorkerStatus::Settled(Ending::Cancelled) => "–",

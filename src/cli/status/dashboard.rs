@@ -63,6 +63,7 @@ impl DashboardWorker {
         match view.worker.status {
             WorkerStatus::Settled(_) => view.worker.needs_you(),
             WorkerStatus::Queued => view.block.is_some(),
+            WorkerStatus::NeedsAnswer => true,
             live => live.is_live() && is_stalled,
         }
     }

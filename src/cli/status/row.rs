@@ -56,7 +56,7 @@ pub(super) struct DisplayState {
     pub tone: Tone,
 }
 
-/// The state of a worker that completed but reports that it is blocked, so that it needs an answer.
+/// The state of a worker that needs an answer: it asks something, or it completed but reports that it is blocked.
 pub(super) const NEEDS_YOU: &str = "needs you";
 
 /// All states, in the order in which they are counted.
@@ -86,6 +86,7 @@ impl DisplayState {
         let (word, tone) = match status {
             _ if sets_up => ("setting up", terminal::tone(status)),
             _ if stalled => ("stalled", Tone::Bad),
+            WorkerStatus::NeedsAnswer => (NEEDS_YOU, Tone::Waiting),
             _ if view.worker.needs_you() => (NEEDS_YOU, Tone::Waiting),
             WorkerStatus::Queued if view.block.is_some() => ("blocked", Tone::Bad),
             status => (status.as_str(), terminal::tone(status)),

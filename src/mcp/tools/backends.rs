@@ -71,6 +71,9 @@ pub(super) struct BackendReport {
     /// Its login is invalid or its limit is reached; queued workers wait until then at the latest.
     #[serde(skip_serializing_if = "Option::is_none")]
     held_until: Option<String>,
+    /// Whether its workers can ask.
+    #[schemars(with = "String")]
+    asks: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -152,6 +155,7 @@ impl BackendReport {
             limit: view.limit,
             waits_for: view.waits_for.as_deref().map(|what| size::line(what, 160)),
             held_until: view.held_until.map(|until| until.to_string()),
+            asks: if view.asks { "yes" } else { "no" },
         }
     }
 }
@@ -178,13 +182,14 @@ mod tests {
             limit: 4,
             waits_for: Some("a free slot".into()),
             held_until: None,
+            asks: false,
         };
         let report = serde_json::to_value(BackendsReport::new(&[view], &BTreeMap::new())).unwrap();
         let expected = serde_json::json!({
             "backends": [{
                 "backend": "codex", "installed": true, "version": "0.9.0", "authenticated": "no",
                 "how_to_fix": "codex login", "running": 0, "queued": 2, "limit": 4,
-                "waits_for": "a free slot"
+                "waits_for": "a free slot", "asks": "no"
             }],
             "next_step": "give the user how_to_fix; no worker can run until then"
         });

@@ -39,6 +39,7 @@ enum StatusFilter {
     Queued,
     Starting,
     Running,
+    NeedsAnswer,
     Verifying,
     Completed,
     Failed,
@@ -75,6 +76,8 @@ struct StatusCounts {
     starting: usize,
     #[serde(skip_serializing_if = "wire::is_zero")]
     running: usize,
+    #[serde(skip_serializing_if = "wire::is_zero")]
+    needs_answer: usize,
     #[serde(skip_serializing_if = "wire::is_zero")]
     verifying: usize,
     #[serde(skip_serializing_if = "wire::is_zero")]
@@ -136,7 +139,7 @@ impl StatusFilter {
             StatusFilter::Blocked => summary.blocked,
             StatusFilter::Stalled => summary.stalled,
             // Both enums serialize to the same words.
-            status => serde_json::to_value(status).ok() == serde_json::to_value(summary.worker.status).ok(),
+            status => serde_json::to_value(status).ok() == serde_json::to_value(summary.status).ok(),
         }
     }
 }
@@ -152,7 +155,8 @@ impl ListReport {
         let last = workers.len().checked_sub(1).filter(|_| workers.len() < list.matching);
         let next_cursor = last.map(|last| format!("w-{}", number(&list.workers[last].worker.id)));
         let counts = StatusCounts::of(&list.statuses);
-        let open = counts.queued + counts.blocked + counts.starting + counts.running + counts.verifying;
+        let open =
+            counts.queued + counts.blocked + counts.starting + counts.running + counts.needs_answer + counts.verifying;
         let next_step = match (&next_cursor, open) {
             (Some(cursor), _) => format!("list_worker_missions with cursor {cursor:?} for older workers"),
             (None, 0) if list.statuses.is_empty() && list.others > 0 => wire::hint_at_others(list.others),
@@ -196,6 +200,7 @@ impl StatusCounts {
                 WorkerStatus::Queued => &mut counts.queued,
                 WorkerStatus::Starting => &mut counts.starting,
                 WorkerStatus::Running => &mut counts.running,
+                WorkerStatus::NeedsAnswer => &mut counts.needs_answer,
                 WorkerStatus::Verifying => &mut counts.verifying,
                 WorkerStatus::Settled(Ending::Completed) => &mut counts.completed,
                 WorkerStatus::Settled(Ending::Failed) => &mut counts.failed,
@@ -219,7 +224,8 @@ mod tests {
     fn page(all: &[WorkerView], statuses: Vec<StatusFilter>, before: Option<u64>) -> ListPage {
         let filter = PageFilter { statuses, before };
         let shows = |view: &&WorkerView| {
-            filter.admits(&Summary { worker: &view.worker, blocked: view.block.is_some(), stalled: false })
+            let (worker, status) = (&*view.worker, view.worker.status);
+            filter.admits(&Summary { worker, status, blocked: view.block.is_some(), stalled: false })
         };
         let matching: Vec<_> = all.iter().rev().filter(shows).cloned().collect();
         ListPage {

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Tool, ToolCall, ToolKind};
 use crate::attempt::worker_dir::Delivery;
-use crate::mcp::arguments::{self, NAME, PROMPT};
+use crate::mcp::arguments::{self, ArgumentError, NAME, PROMPT};
 use crate::mcp::error::ToolError;
-use crate::orchestrator::{MessageDelivery, NewMessage};
+use crate::mission::question::Decision;
+use crate::orchestrator::{AnswerRequest, MessageDelivery, NewMessage};
 
 pub(super) struct SendMessageToWorker;
 
@@ -17,18 +18,22 @@ pub(super) struct MessageArguments {
     /// Worker id, such as w-3 or w-3-fix-parser.
     worker_id: String,
     /// At most 1 MiB.
-    message: String,
+    message: Option<String>,
     /// when_ready (default: as soon as it accepts input) or interrupt (stops its turn first).
     #[schemars(with = "Option<String>", extend("enum" = ["when_ready", "interrupt"]))]
     delivery: Option<Delivery>,
+    /// Id of a question.
+    answers: Option<String>,
+    /// allow, deny or a choice's id.
+    decision: Option<String>,
 }
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct MessageReport {
     message_id: String,
     /// live (passed to the running agent), queued (delivered after its turn or when it starts), next_attempt (it had
-    /// settled; the message started another attempt).
-    #[schemars(with = "String", extend("enum" = ["live", "queued", "next_attempt"]))]
+    /// settled; the message started another attempt), answered.
+    #[schemars(with = "String", extend("enum" = ["live", "queued", "next_attempt", "answered"]))]
     delivered: MessageDelivery,
     status: &'static str,
     next_step: String,
@@ -37,7 +42,7 @@ pub(super) struct MessageReport {
 impl Tool for SendMessageToWorker {
     const NAME: &'static str = "send_message_to_worker";
     const DESCRIPTION: &'static str = "\
-Send a message to a worker agent: steer it, answer its question, give feedback, add work. A running worker gets it at \
+Send a message to a worker agent: steer it, answer its question (answers, decision), give feedback, add work. A running worker gets it at \
 once (Claude Code, some ACP agents) or after its turn (others); delivery interrupt stops the turn and continues in the \
 same session. A message to a settled worker starts its next attempt, in the same worktree and, if its CLI supports it, \
 the same session. get_worker_status with include [\"messages\"] shows whether it arrived.";
@@ -47,13 +52,30 @@ the same session. get_worker_status with include [\"messages\"] shows whether it
 
     async fn run(call: ToolCall, arguments: MessageArguments) -> Result<MessageReport, ToolError> {
         let name = arguments::line("worker_id", arguments.worker_id, NAME)?;
-        let text = arguments::text("message", arguments.message, PROMPT)?;
         let delivery = arguments.delivery.unwrap_or_default();
-        let answer = call.orchestrator.send_message(&call.boss, &name, NewMessage { text, delivery }).await?;
+        let decision = arguments::optional(arguments.decision, |it| arguments::line("decision", it, NAME))?;
+        let question = arguments::optional(arguments.answers, |it| arguments::line("answers", it, NAME))?;
+        let text = match arguments.message {
+            None if decision.is_some() => None,
+            message => Some(arguments::text("message", message.unwrap_or_default(), PROMPT)?),
+        };
+        let message = text.map(|text| NewMessage { text, delivery });
+        let (message_id, delivered, status) = match (decision, question, message) {
+            (Some(decision), question, message) => {
+                let request = AnswerRequest { question, decision: Decision::from(decision), message };
+                let answered = call.orchestrator.answer(&call.boss, &name, request).await?;
+                (answered.message_id, MessageDelivery::Answered, answered.status)
+            }
+            (None, None, Some(message)) => {
+                let answer = call.orchestrator.send_message(&call.boss, &name, message).await?;
+                (answer.message_id, answer.delivered, answer.status)
+            }
+            (None, ..) => return Err(ArgumentError::NoDecision.into()),
+        };
         Ok(MessageReport {
-            message_id: answer.message_id.to_string(),
-            delivered: answer.delivered,
-            status: answer.status.as_str(),
+            message_id: message_id.to_string(),
+            delivered,
+            status: status.as_str(),
             next_step: "wait_for_any_worker".to_owned(),
         })
     }

@@ -21,6 +21,8 @@ const ENVELOPE: usize = 660;
 /// Bytes of the envelope for the next step of a single settlement.
 const NEXT_STEP: usize = 240;
 const WAITS_FOR: usize = 320;
+/// Bytes of a question.
+const QUESTION: usize = 900;
 /// Bytes kept for the receipts, and for the lists beside the settled workers.
 const FOR_OTHERS: usize = 900;
 
@@ -54,9 +56,9 @@ pub(super) struct OneArguments {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct WaitReport {
-    /// settled, attention (a worker has stalled, or nothing can start: see waits_for), blocked (a task needs you),
+    /// settled, attention (a worker has stalled, or nothing can start: see waits_for), blocked (a task needs you), question,
     /// still_running (time is up; not an error), idle (nothing is running or queued).
-    #[schemars(with = "String", extend("enum" = ["settled", "attention", "blocked", "still_running", "idle"]))]
+    #[schemars(with = "String", extend("enum" = ["settled", "attention", "blocked", "question", "still_running", "idle"]))]
     status: WaitStatus,
     next_step: String,
     settled: Vec<wire::WorkerReport>,
@@ -65,6 +67,8 @@ pub(super) struct WaitReport {
     attention: Vec<wire::WorkerReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     blocked: Vec<BlockedTask>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    questions: Vec<wire::QuestionReport>,
     still_running: Vec<wire::WorkerSummary>,
     queued: usize,
     /// Why queued workers have not started: dependencies, a worker limit, or machine load.
@@ -160,6 +164,10 @@ impl WaitReport {
         let envelope = if is_single { ENVELOPE } else { ENVELOPE - NEXT_STEP };
         let mut space =
             AnswerSpace { left: size::ANSWER - envelope - waits_for.as_ref().map_or(0, size::of), not_shown: 0 };
+        // Their number is limited, so all of them fit.
+        let questions = answer.questions.iter().map(|question| wire::QuestionReport::new(question, QUESTION));
+        let (questions, rest) = size::fit(questions, space.left);
+        space.spend(&questions, rest);
         // Settlements are reported once and come first; the other lists can be read at any time.
         let reported = answer.already_reported.iter().map(|view| (view, true));
         let settled = workers(answer.settled.iter().map(|view| (view, false)).chain(reported), &mut space);
@@ -171,12 +179,14 @@ impl WaitReport {
         space.spend(&still_running, rest);
 
         let status = answer.status;
-        let next_step = next_step(status, &settled, answer.more, answer.blocked.first().map(|(task, _)| task.as_str()));
+        let blocked_task = answer.blocked.first().map(|(task, _)| task.as_str());
+        let next_step = next_step(status, &settled, answer.more, blocked_task, !questions.is_empty());
         Self {
             status,
             settled,
             attention,
             blocked,
+            questions,
             still_running,
             queued: answer.queued,
             waits_for,
@@ -227,7 +237,13 @@ impl BlockedTask {
     }
 }
 
-fn next_step(status: WaitStatus, settled: &[wire::WorkerReport], more: usize, blocked: Option<&str>) -> String {
+fn next_step(
+    status: WaitStatus,
+    settled: &[wire::WorkerReport],
+    more: usize,
+    blocked: Option<&str>,
+    asks: bool,
+) -> String {
     match (status, settled) {
         (WaitStatus::Settled, [one]) if more == 0 => format!("{}; then wait_for_any_worker", one.next_step()),
         (WaitStatus::Settled, several) => match train(several) {
@@ -241,6 +257,13 @@ fn next_step(status: WaitStatus, settled: &[wire::WorkerReport], more: usize, bl
             }
             None => "list_worker_missions with status [\"blocked\"]".to_owned(),
         },
+        (WaitStatus::Question, _) => {
+            "send_message_to_worker with answers and decision (message is optional), then wait_for_any_worker"
+                .to_owned()
+        }
+        (WaitStatus::StillRunning, _) if asks => {
+            "answer the questions with send_message_to_worker, then wait_for_any_worker".to_owned()
+        }
         (WaitStatus::StillRunning, _) => "wait_for_any_worker again; queued workers start by themselves".to_owned(),
         (WaitStatus::Idle, _) => {
             "nothing is running or queued: batch_create_workers for the next missions, or finish".to_owned()
@@ -270,6 +293,7 @@ mod tests {
             settled: Vec::new(),
             attention: Vec::new(),
             blocked: Vec::new(),
+            questions: Vec::new(),
             already_reported: Vec::new(),
             still_running: Vec::new(),
             queued: 0,

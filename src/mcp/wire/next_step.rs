@@ -58,6 +58,8 @@ fn before_settlement(view: &WorkerView) -> String {
         format!("fix or retry what blocks it, or cancel_worker {id}")
     } else if is_queued && view.waits_for.is_some() {
         "wait_for_any_worker; it starts by itself".to_owned()
+    } else if view.worker.status == WorkerStatus::NeedsAnswer {
+        format!("send_message_to_worker {id} with answers and decision")
     } else if view.live.as_ref().is_some_and(|live| live.stalled.is_some()) {
         format!(
             "get_worker_status {id} with include [\"log\"]; then send_message_to_worker with delivery interrupt, or cancel_worker"

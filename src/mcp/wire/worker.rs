@@ -9,13 +9,14 @@ use super::outcome::{
     DENIED, FINAL_MESSAGE, NOT_ON_BRANCH, NOTE, NOTES, OutcomeReport, denied, not_on_branch, notes, size_of_list,
     tokens,
 };
+use super::question::QuestionReport;
 use super::race::RaceReport;
 use super::{ObjectPlaceholder, is_zero};
 use crate::backend::Enforcement;
 use crate::mcp::{hint, size};
 use crate::mission::spec::Place;
 use crate::mission::{delivery, registry};
-use crate::orchestrator::WorkerView;
+use crate::orchestrator::{QuestionView, WorkerView};
 
 /// Maximum size in bytes of the conflicts of a worker in a list.
 const CONFLICTS: usize = 400;
@@ -35,7 +36,7 @@ pub(in crate::mcp) struct WorkerSummary {
 struct WorkerIdentity {
     /// `w-3` is enough for other tools.
     worker_id: String,
-    /// queued, starting, running, verifying; settled: completed, failed, cancelled, timed_out, interrupted, lost.
+    /// queued, starting, running, needs_answer, verifying; settled: completed, failed, cancelled, timed_out, interrupted, lost.
     status: &'static str,
 }
 
@@ -101,6 +102,10 @@ pub(in crate::mcp) struct WorkerReport {
     /// Processes still running.
     #[serde(skip_serializing_if = "is_zero")]
     survivors: u32,
+    /// Answer with send_message_to_worker.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<ObjectPlaceholder>")]
+    questions: Vec<QuestionReport>,
     /// Evidence of a stall.
     #[serde(skip_serializing_if = "Option::is_none")]
     stall: Option<String>,
@@ -233,6 +238,7 @@ impl WorkerReport {
             redelivered: view.redelivered,
             already_reported: false,
             receipt: None,
+            questions: Vec::new(),
             stall: None,
             race: view.race.as_ref().map(RaceReport::new),
             final_message: String::new(),
@@ -281,6 +287,10 @@ impl WorkerReport {
         (description.conflicts_with, description.more_conflicts) =
             conflicts(&view.collisions, CONFLICTS.max((before + left / 3).min(ALL_CONFLICTS)));
         left = left.saturating_sub(size::of(&description.conflicts_with).saturating_sub(before));
+        let questions =
+            QuestionView::of(view).map(|question| QuestionReport::new(&question, left / 3).of_known_worker());
+        self.questions = size::fit(questions, left / 2).0;
+        left = left.saturating_sub(size_of_list(&self.questions));
         let mut share = |text: &str, most: usize| {
             let cut = size::ends(text, most.min(left));
             left = left.saturating_sub(size::of(&cut));

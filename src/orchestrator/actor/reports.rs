@@ -34,14 +34,24 @@ impl Actor {
 
     fn note_status(&mut self, worker: &Worker, status: LiveStatus) {
         self.apply(settle::phase_changed(worker, status.phase).into_iter().collect());
+        let known = self.state.live.get(&worker.id);
+        // An answer to a question reads the status file, and may so overtake a report.
+        if known.is_some_and(|known| known.supervisor == status.supervisor && known.last_event > status.last_event) {
+            return;
+        }
         let (is_stalled, has_answered) = (status.stalled.is_some(), status.answered);
+        let has_asked = status.needs_answer();
+        let is_changed = known.map_or(has_asked, |known| known.questions != status.questions);
         self.state.live.insert(worker.id.clone(), status);
         if has_answered && let Some(worker) = self.registry().get(&worker.id).cloned() {
             let effects = logins::note_answer(self.registry(), &worker);
             self.apply(effects);
         }
         self.stop_over_budget();
-        if is_stalled {
+        if is_changed {
+            self.state_file.request();
+        }
+        if is_stalled || (is_changed && has_asked) {
             self.answer_waits();
             self.note_user_events();
         }

@@ -18,11 +18,13 @@ use crate::mission::entry::{Entry, NextAttempt, Start};
 use crate::mission::id::{BackendName, BossId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::message::{Author, Message};
+use crate::mission::question::Decision;
 use crate::mission::registry::Worker;
 use crate::mission::{graph, retry};
 use crate::orchestrator::answers::*;
 use crate::orchestrator::error::OrchestratorError;
 use crate::orchestrator::mailbox::{Ask, CheckedBatch};
+use crate::orchestrator::questions::{self, Posted, QuestionError};
 use crate::orchestrator::{cancellations, checks, follow, settle};
 use crate::store::journal::Needed;
 
@@ -175,6 +177,33 @@ impl Actor {
             delivered: if live { MessageDelivery::Live } else { MessageDelivery::Queued },
             status: worker.status,
         }))
+    }
+
+    /// Posts the answer to a question of a running attempt, and the message beside it.
+    pub(super) fn answer_question(&mut self, boss: &BossId, name: &str, request: AnswerRequest) -> Result<Posted> {
+        let worker = self.views().one_of_mine(boss, name, "answer")?;
+        let not_running = || QuestionError::NotRunning { worker: worker.id.to_string(), status: worker.status };
+        let dir = self.attempt_dir(&worker).filter(|_| worker.status.is_live()).ok_or_else(not_running)?;
+        let status: LiveStatus = files::read_json(&dir.status())?.ok_or_else(not_running)?;
+        let question = questions::meant(&worker.id, &status, &request)?.id.clone();
+        let takes_reasons =
+            self.state.context.backends.get(worker.next.backend.as_str()).is_ok_and(|it| it.takes_reasons());
+        let is_reason = takes_reasons && request.decision == Decision::Deny;
+        let (reason, message) = match request.message {
+            Some(message) if is_reason => (Some(message.text), None),
+            message => (None, message),
+        };
+        let answer = Instruction::Answer { question: question.clone(), decision: request.decision, reason };
+        let entry = self.post(&worker, Some(self.author()), answer)?;
+        let Some(entry) = entry else {
+            return Err(QuestionError::Withdrawn { worker: worker.id.to_string(), question }.into());
+        };
+        let message = message.map(|message| {
+            let (reply, sent) = oneshot::channel();
+            self.message(boss, worker.id.as_str(), message, reply);
+            sent
+        });
+        Ok(Posted { worker: worker.id.clone(), attempt: worker.attempt, dir, question, entry, message })
     }
 
     /// Returns the phase of a running attempt. A one-shot client follows no attempt, so it reads the file.

@@ -12,7 +12,7 @@ use crate::supervisor::attempt::LiveAttempt;
 impl Running {
     /// Opens a question. One that cannot be answered any more is closed at once.
     pub(super) fn take_question(&mut self, attempt: &mut LiveAttempt, question: &Question) {
-        attempt.questions.ask(question.clone());
+        attempt.questions.ask(question.clone(), Instant::now());
         if self.stop.is_some() || !self.input.is_open() {
             return self.withdraw(attempt, &question.id);
         }
@@ -70,7 +70,7 @@ impl Running {
 
     /// Closes a question. The time for which the worker has waited counts against no limit.
     pub(super) fn close(&mut self, attempt: &mut LiveAttempt, id: &str, decided: Option<Decided>) {
-        if let Some(waited) = attempt.questions.close(id, decided) {
+        if let Some(waited) = attempt.questions.close(id, decided, Instant::now()) {
             attempt.limits.extend(waited);
             self.printed_at = Instant::now();
         }

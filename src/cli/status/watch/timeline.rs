@@ -94,7 +94,7 @@ fn segments(view: &WorkerView, now: Timestamp) -> Vec<BarSegment> {
     match worker.status {
         WorkerStatus::Settled(_) => {}
         WorkerStatus::Queued => add(queued, 0, '░', Tone::Quiet, None),
-        WorkerStatus::Starting | WorkerStatus::Running => {
+        WorkerStatus::Starting | WorkerStatus::Running | WorkerStatus::NeedsAnswer => {
             add(queued, begin, '░', Tone::Quiet, None);
             add(begin, 0, '█', Tone::Busy, None);
         }

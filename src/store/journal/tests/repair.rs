@@ -53,6 +53,7 @@ fn write_state_file(folder: &Path, journal: &Journal) {
             Timestamp::UNIX_EPOCH,
             |_| None,
             |_| (vec![], None),
+            |_| vec![],
         ),
     )
     .unwrap();

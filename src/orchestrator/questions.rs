@@ -1,0 +1,165 @@
+//! Answers of bosses and the user to the questions of workers.
+//!
+//! The supervisor decides which answer counts, in the order of its inbox. This module checks an answer against the
+//! worker's status file, posts it, and waits until the supervisor has taken it. So servers and one-shot clients need no
+//! agreement among themselves.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::actor_handle::ActorHandle;
+use super::answers::{AnswerRequest, Answered, MessageAnswer};
+use super::error::OrchestratorError;
+use super::mailbox::{Ask, Report};
+use crate::attempt::status::{ClosedQuestion, LiveStatus};
+use crate::attempt::worker_dir::AttemptDir;
+use crate::files;
+use crate::mission::hint::{Hint, Hinted};
+use crate::mission::id::{BossId, WorkerId};
+use crate::mission::lifecycle::WorkerStatus;
+use crate::mission::question::{Decision, InvalidDecision, Question};
+
+/// Time in which a supervisor takes an answer. It polls its inbox every second.
+const TAKEN_LIMIT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum QuestionError {
+    #[error("cannot answer {worker}: it has no open question{}", named(question.as_deref()))]
+    NotOpen { worker: String, question: Option<String>, open: Vec<String> },
+    #[error("cannot answer {worker}: {} questions are open", open.len())]
+    Several { worker: String, open: Vec<String> },
+    #[error("cannot answer {question} of {worker}: it was already answered by the {by}: {decision}")]
+    AlreadyAnswered { worker: String, question: String, by: &'static str, decision: Decision },
+    #[error("cannot answer {question} of {worker}: its turn ended before anyone answered")]
+    Withdrawn { worker: String, question: String },
+    #[error("cannot answer {worker}: it is {status}, so it waits for no answer")]
+    NotRunning { worker: String, status: WorkerStatus },
+    #[error("cannot confirm the answer to {question} of {worker}: it has not taken it yet, and takes it when it can")]
+    Unconfirmed { worker: String, question: String },
+    #[error(transparent)]
+    Invalid(#[from] InvalidDecision),
+}
+
+fn named(question: Option<&str>) -> String {
+    question.map(|question| format!(" {question:?}")).unwrap_or_default()
+}
+
+impl Hinted for QuestionError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::NotOpen { open, .. } | Self::Several { open, .. } if !open.is_empty() => {
+                vec![Hint::to(format!("name one of {}", open.join(", ")))]
+            }
+            Self::Invalid(error) => error.hints(),
+            Self::NotOpen { worker, .. }
+            | Self::Several { worker, .. }
+            | Self::AlreadyAnswered { worker, .. }
+            | Self::Withdrawn { worker, .. }
+            | Self::NotRunning { worker, .. }
+            | Self::Unconfirmed { worker, .. } => vec![Hint::WaitFor(worker.clone())],
+        }
+    }
+}
+
+/// An answer in the inbox of a supervisor.
+pub(super) struct Posted {
+    pub worker: WorkerId,
+    pub attempt: u32,
+    pub dir: AttemptDir,
+    pub question: String,
+    pub entry: Uuid,
+    /// The message that goes beside it, if there is one.
+    pub message: Option<oneshot::Receiver<Result<MessageAnswer, OrchestratorError>>>,
+}
+
+/// Returns the question that an answer is meant for, if the decision fits it.
+pub(super) fn meant<'a>(
+    worker: &WorkerId,
+    status: &'a LiveStatus,
+    request: &AnswerRequest,
+) -> Result<&'a Question, QuestionError> {
+    let open = || status.questions.iter().map(|open| &open.question);
+    let ids = || open().map(|question| question.id.clone()).collect::<Vec<_>>();
+    let worker = || worker.to_string();
+    let found = match &request.question {
+        Some(id) => open().find(|question| question.id == *id),
+        None if status.questions.len() > 1 => return Err(QuestionError::Several { worker: worker(), open: ids() }),
+        None => open().next(),
+    };
+    let Some(question) = found else {
+        let closed = request.question.as_ref().and_then(|id| closed(status, id));
+        return Err(match closed {
+            Some(closed) => how_closed(worker(), closed),
+            None => QuestionError::NotOpen { worker: worker(), question: request.question.clone(), open: ids() },
+        });
+    };
+    question.verdict(&request.decision, None)?;
+    Ok(question)
+}
+
+fn closed<'a>(status: &'a LiveStatus, id: &str) -> Option<&'a ClosedQuestion> {
+    status.closed_questions.iter().rev().find(|closed| closed.question == id)
+}
+
+fn how_closed(worker: String, closed: &ClosedQuestion) -> QuestionError {
+    let question = closed.question.clone();
+    match &closed.decided {
+        Some(decided) => {
+            let (by, decision) = (decided.by.as_str(), decided.decision.clone());
+            QuestionError::AlreadyAnswered { worker, question, by, decision }
+        }
+        None => QuestionError::Withdrawn { worker, question },
+    }
+}
+
+/// Answers a question, and returns once the worker's CLI has the answer.
+pub(super) async fn answer(
+    actor: &ActorHandle,
+    boss: &BossId,
+    name: &str,
+    request: AnswerRequest,
+) -> Result<Answered, OrchestratorError> {
+    let (boss, name) = (boss.clone(), name.to_owned());
+    let posted = actor.ask(|reply| Ask::Answer { boss, name, request, reply }).await??;
+    let taken = until_taken(actor, &posted).await;
+    // The message stands by itself, whichever answer counts.
+    if let Some(message) = posted.message {
+        message.await.map_err(|_| OrchestratorError::ShuttingDown)??;
+    }
+    taken?;
+    let status = actor.get(posted.worker.as_str()).await?.worker.status;
+    Ok(Answered { worker_id: posted.worker, question: posted.question, message_id: posted.entry, status })
+}
+
+/// Waits until the supervisor has closed the question, by this answer or otherwise.
+async fn until_taken(actor: &ActorHandle, posted: &Posted) -> Result<(), QuestionError> {
+    let (worker, question) = (posted.worker.to_string(), posted.question.clone());
+    let limit = Instant::now() + TAKEN_LIMIT;
+    loop {
+        let has_ended = posted.dir.outcome_path().exists();
+        // After the end, the file says what happened last.
+        let status: Option<LiveStatus> = files::read_json(&posted.dir.status()).ok().flatten();
+        if let Some(closed) = status.as_ref().and_then(|status| closed(status, &posted.question)) {
+            let is_ours = closed.decided.as_ref().is_some_and(|decided| decided.entry == Some(posted.entry));
+            let error = (!is_ours).then(|| how_closed(worker, closed));
+            if let Some(status) = status {
+                // What this server shows next must not be older than this answer.
+                let report = Report::Status(Box::new(status));
+                actor.send(Ask::Reported { worker: posted.worker.clone(), attempt: posted.attempt, report });
+            }
+            return error.map_or(Ok(()), Err);
+        }
+        if has_ended {
+            return Err(QuestionError::Withdrawn { worker, question });
+        }
+        if Instant::now() > limit {
+            return Err(QuestionError::Unconfirmed { worker, question });
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
