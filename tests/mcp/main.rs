@@ -9,6 +9,7 @@ mod logins;
 mod places;
 mod profiles;
 mod prompts;
+mod questions;
 mod receipts;
 mod resources;
 mod search;

@@ -31,6 +31,7 @@ mod cancel;
 mod custom;
 mod failures;
 mod permissions;
+mod questions;
 mod registrations;
 mod resume;
 mod work;
