@@ -10,7 +10,7 @@ use orchestrator_boss::backend::{
 };
 use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::mission::id::{BackendName, TaskId};
-use orchestrator_boss::mission::question::QuestionRules;
+use orchestrator_boss::mission::question::{QuestionPolicy, QuestionRules};
 use orchestrator_boss::mission::spec::{Mission, Permissions, Place};
 use uuid::Uuid;
 
@@ -33,6 +33,32 @@ fn backends_have_the_recommended_command_lines() {
         }
     }
     insta::assert_snapshot!(text);
+}
+
+/// The other backends that ask do so by their protocol, with any command line.
+#[test]
+fn only_claude_code_is_started_to_ask() {
+    let backends = Backends::with_custom(vec![custom(), agent()]);
+    for name in backends.names() {
+        for permissions in [Permissions::ReadOnly, Permissions::Edit, Permissions::Full] {
+            let mission = mission(name, permissions);
+            let plan = |policy| {
+                let questions = QuestionRules { policy, prefix: "q1.1" };
+                backends.get(name).unwrap().plan(&Turn { questions, ..turn(&mission, Session::New(SESSION)) })
+            };
+            let default = plan(QuestionPolicy::AllowInWorktree);
+            assert_eq!(plan(QuestionPolicy::Deny), default, "{name}");
+            let mut asks = plan(QuestionPolicy::Ask);
+            if name == "claudecode" {
+                let added = ["--permission-prompt-tool=stdio", "--disallowedTools=EnterPlanMode,ExitPlanMode"];
+                asks.args.retain(|arg| !added.contains(&arg.as_str()));
+                let plans = ",EnterPlanMode,ExitPlanMode";
+                asks.args.iter_mut().for_each(|arg| *arg = arg.replace(plans, ""));
+                assert!(plan(QuestionPolicy::Ask).args.contains(&added[0].to_owned()));
+            }
+            assert_eq!(asks, default, "{name}");
+        }
+    }
 }
 
 /// The package `acp_schema` checks this line.

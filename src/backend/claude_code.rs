@@ -2,6 +2,7 @@
 //! running turn. The command lines are here; `claude_code/stream.rs` decodes the output.
 
 mod failures;
+mod permission;
 mod stream;
 
 use std::path::Path;
@@ -11,6 +12,7 @@ use super::{
     AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
     Turn, environment, probe,
 };
+use crate::mission::question::QuestionPolicy;
 use crate::mission::spec::{Mission, Permissions};
 
 pub struct ClaudeCode;
@@ -62,8 +64,16 @@ impl Backend for ClaudeCode {
         }
     }
 
-    fn decoder(&self, _turn: &Turn<'_>) -> Box<dyn Decoder> {
-        Box::new(stream::ClaudeStream::default())
+    fn decoder(&self, turn: &Turn<'_>) -> Box<dyn Decoder> {
+        Box::new(stream::ClaudeStream::new(&turn.questions))
+    }
+
+    fn asks(&self) -> bool {
+        true
+    }
+
+    fn takes_reasons(&self) -> bool {
+        true
     }
 
     fn accepts_live_messages(&self) -> bool {
@@ -96,7 +106,10 @@ fn args(turn: &Turn<'_>) -> Vec<String> {
         Session::Resume(id) => format!("--resume={id}"),
     });
     args.extend(turn.around().map(|top| format!("--add-dir={}", top.display())));
+    let asks = turn.questions.policy == QuestionPolicy::Ask;
     args.extend(permissions(mission.permissions).iter().map(|arg| (*arg).to_owned()));
+    args.extend(disallowed(mission.permissions, asks));
+    args.extend(asks.then(|| "--permission-prompt-tool=stdio".to_owned()));
     args.extend(mission.model.as_ref().map(|model| format!("--model={model}")));
     args.extend(mission.effort.as_ref().map(|effort| format!("--effort={effort}")));
     args.extend(mission.max_cost_usd.map(|cost| format!("--max-budget-usd={cost}")));
@@ -107,13 +120,17 @@ fn args(turn: &Turn<'_>) -> Vec<String> {
 /// approval.
 fn permissions(permissions: Permissions) -> &'static [&'static str] {
     match permissions {
-        Permissions::ReadOnly => &[
-            "--permission-mode=manual",
-            "--allowedTools=WebFetch,WebSearch",
-            // Rules in the user's own settings could allow these; a refusal is stronger.
-            "--disallowedTools=Edit,Write,NotebookEdit",
-        ],
+        Permissions::ReadOnly => &["--permission-mode=manual", "--allowedTools=WebFetch,WebSearch"],
         Permissions::Edit => &["--permission-mode=acceptEdits", "--allowedTools=Bash,Skill,WebFetch,WebSearch"],
         Permissions::Full => &["--dangerously-skip-permissions"],
     }
+}
+
+/// Returns the tools that it may not use. Rules in the user's own settings could allow the first ones to a read-only
+/// worker, and a refusal is stronger. Only a CLI that asks offers the mode for plans, in which it does not work.
+fn disallowed(permissions: Permissions, asks: bool) -> Option<String> {
+    let edits = ["Edit", "Write", "NotebookEdit"].iter().filter(|_| permissions == Permissions::ReadOnly);
+    let plans = ["EnterPlanMode", "ExitPlanMode"].iter().filter(|_| asks);
+    let tools: Vec<&str> = edits.chain(plans).copied().collect();
+    (!tools.is_empty()).then(|| format!("--disallowedTools={}", tools.join(",")))
 }

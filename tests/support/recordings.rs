@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use orchestrator_boss::backend::{Backend, Backends, Codex, CustomBackend, Session, Turn};
+use orchestrator_boss::backend::{AgentEvent, Backend, Backends, Codex, CustomBackend, Decoder, Session, Turn};
 use orchestrator_boss::mission::id::{BackendName, TaskId};
 use orchestrator_boss::mission::outcome::Exit;
-use orchestrator_boss::mission::question::QuestionRules;
+use orchestrator_boss::mission::question::{Decision, Question, QuestionPolicy, QuestionRules};
 use orchestrator_boss::mission::spec::{Mission, Permissions, Place};
 use serde::Deserialize;
 use serde_json::Value;
@@ -31,6 +31,8 @@ pub struct Case {
     pub preset: Option<String>,
     #[serde(default = "edit")]
     pub permissions: Permissions,
+    #[serde(default)]
+    pub questions: QuestionPolicy,
     /// The session that is resumed.
     pub resumes: Option<String>,
     /// The script with which `real/drift.rs` makes the CLI print this output again.
@@ -55,8 +57,10 @@ pub fn decode(backend: &str, case: &Case, stream: &[u8]) -> Decoded {
     let session = case.resumes.as_deref().map_or(Session::New(Uuid::nil()), Session::Resume);
     // The recordings name files in the folder in which they were made.
     let dir = Path::new(if backend == "acp" { "/repo" } else { "/home/dev/project" });
-    let turn = Turn { session, dir, ..turn(&mission) };
+    let questions = QuestionRules { policy: case.questions, prefix: "q" };
+    let turn = Turn { session, dir, questions, ..turn(&mission) };
     let mut decoder = adapter.decoder(&turn);
+    let mut asked: Vec<Question> = Vec::new();
     let mut sent = String::new();
     let mut events = String::new();
     for line in stream.split(|byte| *byte == b'\n') {
@@ -66,17 +70,28 @@ pub fn decode(backend: &str, case: &Case, stream: &[u8]) -> Decoded {
                 assert!(decoder.cancel(), "a turn runs");
                 Vec::new()
             }
-            Some(words) => {
-                match words.split_once(' ').expect("a kind and a text") {
-                    ("prompt", text) => assert!(decoder.prompt(&[Uuid::nil()], text), "the turn is over"),
-                    ("message", text) => assert!(decoder.message(Uuid::nil(), text), "the turn takes messages"),
-                    (other, _) => panic!("{other} is no kind of line"),
+            Some(words) => match words.split_once(' ').expect("a kind and a text") {
+                ("prompt", text) => {
+                    assert!(decoder.prompt(&[Uuid::nil()], text), "the turn is over");
+                    Vec::new()
                 }
-                Vec::new()
-            }
+                ("message", text) => {
+                    assert!(decoder.message(Uuid::nil(), text), "the turn takes messages");
+                    Vec::new()
+                }
+                ("answer", text) => answer(&mut *decoder, &asked, text).expect("an open question"),
+                ("late-answer", text) => {
+                    assert_eq!(answer(&mut *decoder, &asked, text), None);
+                    Vec::new()
+                }
+                (other, _) => panic!("{other} is no kind of line"),
+            },
             None => decoder.line(&line),
         };
         for event in decoded {
+            if let AgentEvent::Asked { question } = &event {
+                asked.push(question.clone());
+            }
             events += &(serde_json::to_string(&event).unwrap() + "\n");
         }
         sent += &decoder.replies().concat();
@@ -84,6 +99,15 @@ pub fn decode(backend: &str, case: &Case, stream: &[u8]) -> Decoded {
     let report = decoder.end(case.exit, &case.stderr);
     let report = serde_json::to_string_pretty(&report).unwrap() + "\n";
     Decoded { events, report, sent }
+}
+
+/// Answers a question: its id, the decision, and the reason if there is one.
+fn answer(decoder: &mut dyn Decoder, asked: &[Question], text: &str) -> Option<Vec<AgentEvent>> {
+    let (id, decision) = text.split_once(' ').expect("a question and a decision");
+    let (decision, reason) = decision.split_once(' ').map_or((decision, None), |(it, why)| (it, Some(why.to_owned())));
+    let question = asked.iter().find(|question| question.id == id).expect("an asked question");
+    let verdict = question.verdict(&Decision::from(decision.to_owned()), reason).expect("an accepted decision");
+    decoder.answer(id, &verdict)
 }
 
 fn adapter(name: &str, custom: Option<CustomBackend>) -> Arc<dyn Backend> {

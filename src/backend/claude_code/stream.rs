@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::failures::{api_kind, of_result};
+use super::permission::{FORM, Prompts, Reaction, summary};
 use crate::backend::failure::{failure, without_result};
 use crate::backend::lines::{
     FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, add, count, denied, dollars, gist, items, said, tail, text, thought, warning,
 };
 use crate::backend::{AgentEvent, Decoder, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
+use crate::mission::question::{QuestionRules, Verdict};
 
 /// Maximum number of items that are tracked because the stream opened them and may never close them.
 const FOLLOWED: usize = 10_000;
@@ -31,6 +33,7 @@ pub fn user_frame(id: Uuid, text: &str) -> String {
 pub struct ClaudeStream {
     lines: JsonLines,
     replies: Vec<String>,
+    prompts: Prompts,
     session_id: Option<String>,
     model: String,
     /// True between an `init` and its `result`.
@@ -61,6 +64,10 @@ struct ClaudeToolCall {
 }
 
 impl ClaudeStream {
+    pub fn new(rules: &QuestionRules<'_>) -> Self {
+        Self { prompts: Prompts::new(rules), ..Self::default() }
+    }
+
     fn read(&mut self, event: &Value) -> Vec<AgentEvent> {
         match text(event, "/type") {
             "system" => self.system(event),
@@ -68,6 +75,15 @@ impl ClaudeStream {
             "user" => self.user(event),
             "result" => self.result(event),
             "command_lifecycle" => self.lifecycle(event),
+            "control_request" => {
+                let reaction = self.prompts.request(event);
+                self.react(reaction)
+            }
+            "control_cancel_request" => {
+                let withdrawn = self.prompts.withdraw(event).into_iter();
+                let withdrawn = withdrawn.map(|question| AgentEvent::Withdrawn { question });
+                withdrawn.chain(self.idle_if_done()).collect()
+            }
             "rate_limit_event" => self.rate_limit(&event["rate_limit_info"]),
             _ => Vec::new(),
         }
@@ -77,7 +93,7 @@ impl ClaudeStream {
         match text(event, "/subtype") {
             "init" => self.turn_started(event),
             "api_retry" => self.retry(event),
-            "permission_denied" => self.denial(text(event, "/tool_use_id"), text(event, "/tool_name"), None),
+            "permission_denied" => self.denial(text(event, "/tool_use_id"), text(event, "/tool_name"), String::new()),
             "background_tasks_changed" => {
                 self.background_tasks = items(event, "/tasks").count();
                 self.idle_if_done()
@@ -115,15 +131,20 @@ impl ClaudeStream {
         vec![AgentEvent::Retrying { failure, fatal }]
     }
 
-    fn denial(&mut self, id: &str, tool: &str, input: Option<&Value>) -> Vec<AgentEvent> {
-        if self.denied.len() >= FOLLOWED || !self.denied.insert(id.to_owned()) {
-            return Vec::new(); // Both the event and the result report it.
+    /// Sends what answers a prompt. Returns its questions, or the action that it refuses.
+    fn react(&mut self, reaction: Reaction) -> Vec<AgentEvent> {
+        self.replies.extend(reaction.reply);
+        let refused = reaction.refused.map(|call| self.denial(&call.id, &call.tool, call.what));
+        let asked = reaction.questions.into_iter().map(|question| AgentEvent::Asked { question });
+        asked.chain(refused.into_iter().flatten()).collect()
+    }
+
+    /// Reports a refused call once: an event, our answer and the result may name it. `what` describes an unknown call.
+    fn denial(&mut self, id: &str, tool: &str, what: String) -> Vec<AgentEvent> {
+        if tool == FORM || self.denied.len() >= FOLLOWED || !self.denied.insert(id.to_owned()) {
+            return Vec::new();
         }
-        let what = match (self.calls.get(id), input) {
-            (Some(call), _) => call.what.clone(),
-            (None, input) => input.map(gist).unwrap_or_default(),
-        };
-        vec![denied(tool, &what)]
+        vec![denied(tool, self.calls.get(id).map_or(&what, |call| &call.what))]
     }
 
     fn assistant(&mut self, event: &Value) -> Vec<AgentEvent> {
@@ -164,7 +185,7 @@ impl ClaudeStream {
 
     fn tool_started(&mut self, part: &Value) -> AgentEvent {
         let (id, tool) = (text(part, "/id"), text(part, "/name"));
-        let what = gist(&part["input"]);
+        let what = summary(tool, &part["input"]);
         if self.calls.len() < FOLLOWED {
             let path = ["/input/file_path", "/input/notebook_path"].map(|key| text(part, key));
             let edits = matches!(tool, "Edit" | "MultiEdit" | "Write" | "NotebookEdit")
@@ -256,7 +277,7 @@ impl ClaudeStream {
         let mut events = Vec::new();
         for denial in items(event, "/permission_denials") {
             let (id, tool) = (text(denial, "/tool_use_id"), text(denial, "/tool_name"));
-            events.extend(self.denial(id, tool, denial.get("tool_input")));
+            events.extend(self.denial(id, tool, denial.get("tool_input").map(gist).unwrap_or_default()));
         }
         // A Stop hook runs after the agent's final message, so a turn that it ends was already complete.
         let is_over = ["completed", "stop_hook_prevented"].contains(&text(event, "/terminal_reason"));
@@ -301,7 +322,7 @@ impl ClaudeStream {
 
     fn idle_if_done(&mut self) -> Vec<AgentEvent> {
         let done = self.end.is_some() && !self.running && self.background_tasks == 0 && self.queued.is_empty();
-        if !done || self.idle {
+        if !done || self.idle || self.prompts.is_any_open() {
             return Vec::new();
         }
         self.idle = true;
@@ -322,6 +343,12 @@ impl Decoder for ClaudeStream {
     fn message(&mut self, id: Uuid, text: &str) -> bool {
         self.replies.push(user_frame(id, text));
         true
+    }
+
+    fn answer(&mut self, question: &str, verdict: &Verdict) -> Option<Vec<AgentEvent>> {
+        let reaction = self.prompts.answer(question, verdict)?;
+        let answered = self.react(reaction);
+        Some(answered.into_iter().chain(self.idle_if_done()).collect())
     }
 
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {
