@@ -200,6 +200,7 @@ fn named(words: &[OsString], option: &str) -> Option<PathBuf> {
 enum WorkerFilter {
     All,
     Open,
+    Running,
     Settled,
     /// Settled, with a session.
     WithSession,
@@ -215,6 +216,7 @@ impl WorkerFilter {
         match self {
             WorkerFilter::All => true,
             WorkerFilter::Open => !worker.status.is_settled(),
+            WorkerFilter::Running => worker.status.is_live(),
             WorkerFilter::Settled => worker.status.is_settled(),
             WorkerFilter::WithWorktree => is_there,
             WorkerFilter::WithSession => {
@@ -228,7 +230,7 @@ impl WorkerFilter {
 }
 
 /// The commands with an argument for workers, the name of that argument, and the workers that make sense for it.
-const WORKERS: [(&str, &str, WorkerFilter); 11] = [
+const WORKERS: [(&str, &str, WorkerFilter); 12] = [
     ("status", "worker", WorkerFilter::All),
     ("logs", "worker", WorkerFilter::All),
     ("diff", "worker", WorkerFilter::All),
@@ -236,6 +238,7 @@ const WORKERS: [(&str, &str, WorkerFilter); 11] = [
     ("open", "worker", WorkerFilter::WithWorktree),
     ("attach", "worker", WorkerFilter::WithSession),
     ("message", "worker", WorkerFilter::All),
+    ("answer", "worker", WorkerFilter::Running),
     ("wait", "workers", WorkerFilter::Open),
     ("cancel", "workers", WorkerFilter::Open),
     ("retry", "worker", WorkerFilter::Settled),
@@ -251,7 +254,10 @@ fn command(places: &Places) -> Command {
     let command = WORKERS.into_iter().fold(help::command(), of_workers);
     let places = places.clone();
     let candidates = ArgValueCandidates::new(move || backends(&places).unwrap_or_default());
-    command.mut_subcommand("retry", |sub| sub.mut_arg("backend", |arg| arg.add(candidates)))
+    let decisions = ArgValueCandidates::new(|| ["allow", "deny"].map(CompletionCandidate::new).into());
+    command
+        .mut_subcommand("retry", |sub| sub.mut_arg("backend", |arg| arg.add(candidates)))
+        .mut_subcommand("answer", |sub| sub.mut_arg("decision", |arg| arg.add(decisions)))
 }
 
 /// Returns the workers as candidates, the newest first.
@@ -301,6 +307,7 @@ mod tests {
         assert_eq!(candidates_for(&[boss, "integrate", "--strategy", "sq"]), ["squash"]);
         assert_eq!(candidates_for(&[boss, "integrate", "--strategy=sq"]), ["--strategy=squash"]);
         assert_eq!(candidates_for(&[boss, "setup", "--sco"]), ["--scope"]);
+        assert_eq!(candidates_for(&[boss, "answer", "w-3", ""]), ["allow", "deny"]);
         assert!(candidates_for(&[boss, "doctor", ""]).contains(&"--json".to_owned()));
         // Free text: names of files would be wrong.
         assert_eq!(candidates_for(&[boss, "retry", "--feedback", ""]), [""; 0]);

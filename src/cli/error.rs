@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::hint;
-use crate::orchestrator::OrchestratorError;
+use crate::orchestrator::{OrchestratorError, QuestionError};
 
 /// The reason why a command ends early.
 #[derive(Debug)]
@@ -38,7 +38,10 @@ impl From<OrchestratorError> for CliError {
         match error {
             OrchestratorError::UnknownWorker { .. }
             | OrchestratorError::NoWorkers { .. }
-            | OrchestratorError::AmbiguousWorker { .. } => CliError::Usage(text),
+            | OrchestratorError::AmbiguousWorker { .. }
+            | OrchestratorError::Question(QuestionError::Several { .. } | QuestionError::Invalid(_)) => {
+                CliError::Usage(text)
+            }
             _ => CliError::Failed(text),
         }
     }

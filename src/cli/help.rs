@@ -14,7 +14,7 @@ use super::output;
 /// Groups of commands in the top-level help. The test below checks that every command is in one.
 const GROUPS: [(&str, &[&str]); 3] = [
     ("Show", &["status", "logs", "diff", "path", "open", "wait", "report"]),
-    ("Manage workers", &["message", "attach", "cancel", "retry", "integrate", "clean"]),
+    ("Manage workers", &["message", "answer", "attach", "cancel", "retry", "integrate", "clean"]),
     ("Set up", &["demo", "setup", "config", "doctor", "serve", "completions", "man"]),
 ];
 

@@ -2,6 +2,7 @@
 //! not print, since stdout is the protocol there.
 #![allow(clippy::print_stdout)]
 
+mod answer;
 mod attach;
 mod cancel;
 mod clean;
@@ -26,6 +27,7 @@ mod open;
 mod output;
 mod path;
 mod places;
+mod question;
 mod recorded_settings;
 mod report;
 mod retry;
@@ -83,6 +85,8 @@ enum Command {
     Attach(attach::AttachArgs),
     /// Send a message to a worker
     Message(message::MessageArgs),
+    /// Answer the question of a worker
+    Answer(answer::AnswerArgs),
     /// Wait until workers have finished
     Wait(wait::WaitArgs),
     /// Merge the branches of workers into another branch
@@ -175,6 +179,7 @@ pub fn run() -> ExitCode {
         Command::Open(args) => open::run(&args, &arguments.places),
         Command::Attach(args) => attach::run(&args, &arguments.places),
         Command::Message(args) => message::run(&args, &arguments.places),
+        Command::Answer(args) => answer::run(&args, &arguments.places),
         Command::Wait(args) => wait::run(&args, &arguments.places),
         Command::Integrate(args) => integrate::run(&args, &arguments.places),
         Command::Clean(args) => clean::run(&args, &arguments.places),

@@ -16,7 +16,8 @@ use crate::attempt::worker_dir::Delivery;
 use crate::backend::Backends;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::orchestrator::{
-    CancelAnswer, MessageAnswer, MessageDelivery, NewMessage, Orchestrator, RetryRequest, Startup, WorkerView,
+    AnswerRequest, Answered, CancelAnswer, MessageAnswer, MessageDelivery, NewMessage, Orchestrator, RetryRequest,
+    Startup, WorkerView,
 };
 use crate::process;
 
@@ -96,6 +97,12 @@ impl OneShotClient {
             self.wait_for_start(worker.id.as_str()).await?;
         }
         Ok(answer)
+    }
+
+    /// Answers a question of a running worker.
+    pub async fn answer(&self, name: &str, request: AnswerRequest) -> Result<Answered, CliError> {
+        let worker = self.find(name).await?.worker;
+        self.orchestrator.answer(&worker.boss, name, request).await.map_err(CliError::from)
     }
 
     /// Cancels a worker and returns when its processes have ended. Dropping the future does not revoke the

@@ -83,6 +83,12 @@ impl WorkerView {
         }
     }
 
+    /// Returns the questions that wait for an answer, the oldest first.
+    pub fn open_questions(&self) -> impl Iterator<Item = &OpenQuestion> {
+        let live = self.live.iter().filter(|_| self.worker.status.is_live());
+        live.flat_map(|live| &live.questions)
+    }
+
     /// Returns how long it ran, over all attempts and including verification. All screens, answers and reports show
     /// this number. It never decreases. `None` before the first attempt began.
     pub fn ran_seconds(&self) -> Option<u64> {

@@ -1,6 +1,7 @@
 //! The commands for people and scripts: the real program, with and without real servers, on workers of the fake CLI.
 //! Each test has its own repository and home.
 
+mod answer;
 mod attach;
 mod builds;
 mod cancel;

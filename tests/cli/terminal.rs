@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
+use crate::answer::{asking_world, start_asking};
 use crate::support::wait::CEILING;
 use crate::world::*;
 
@@ -173,4 +174,25 @@ fn wait_notifies_through_the_terminal() {
         assert_eq!(seen.contains(&sequence), expected, "{seen:?}");
         assert!(!world.run(&["wait", &worker]).ended(0).contains('\x07'));
     }
+}
+
+#[test]
+fn answer_asks_for_the_decision() {
+    let world = asking_world();
+    let mut boss = world.boss();
+    let worker = start_asking(&mut boss, &["/etc/hosts", "/etc/passwd"]);
+    let mut terminal = Terminal::start(world.program(&["answer", "w-1"]));
+    terminal.until("q1.1.1: permission for edit: /etc/hosts");
+    terminal.until("Answer to q1.1.1 (deny REASON gives a reason; enter: none): ");
+    terminal.press("deny not yours\n");
+    terminal.until(&format!("q1.1.1 of {worker} is denied"));
+    assert_eq!(terminal.end().0, Some(0));
+    until("the next question", || status(&mut boss, &worker)["questions"][0]["question_id"] == "q1.1.2");
+    let mut terminal = Terminal::start(world.program(&["answer", "w-1"]));
+    terminal.until("enter: none): ");
+    terminal.press("\n");
+    terminal.until("not answered");
+    assert_eq!(terminal.end().0, Some(2));
+    world.run(&["answer", "w-1", "allow"]).ended(0);
+    until_status(&mut boss, &worker, "completed");
 }
