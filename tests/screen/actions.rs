@@ -171,3 +171,32 @@ fn retry_and_answer_start_the_next_attempt() {
     terminal.press(&["q"]);
     terminal.until("ended with 0");
 }
+
+#[test]
+fn questions_are_answered_on_the_screen() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    let mut boss = world.boss("6f1c2f3a-1111");
+    let mut asks = mission("Asks", "ask edit /etc/hosts\nask edit /etc/passwd");
+    asks["backend"] = json!("agent");
+    create(&mut boss, json!([asks]));
+    let terminal = Terminal::start(&world, (120, 30), WATCH, &[]);
+    terminal.until("needs an answer: permission for edit: /etc/hosts");
+    terminal.until("a allow  d deny");
+    terminal.press(&["a"]);
+    terminal.until("w-1 asks q1.1.1: permission for edit: /etc/hosts (outside its worktree) Allow it once? y/n");
+    terminal.press(&["y"]);
+    terminal.until("q1.1.1 of w-1-asks is allowed");
+    terminal.until("needs an answer: permission for edit: /etc/passwd");
+    terminal.press(&["d"]);
+    terminal.type_text("not yours");
+    terminal.press(&["Enter"]);
+    terminal.until("q1.1.2 of w-1-asks is denied");
+    terminal.until("1 completed");
+    terminal.press(&["q"]);
+    terminal.until("ended with 0");
+    let log = world.says(&["logs", "w-1"]);
+    assert!(log.contains("ask: once") && log.contains("ask: no"), "{log}");
+}

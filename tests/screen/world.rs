@@ -33,7 +33,8 @@ impl World {
              resume_args = [\"--resume\", \"{{session_id}}\"]\n\
              attach_args = [\"--resume\", \"{{session_id}}\"]\n"
         );
-        sandbox.write_settings(&format!("max_workers = 8\n{backend}"), &[]);
+        let agent = format!("[[custom]]\nname = \"agent\"\nprogram = {fake:?}\nargs = [\"--acp\"]\noutput = \"acp\"\n");
+        sandbox.write_settings(&format!("max_workers = 8\nquestions = \"ask\"\n{backend}{agent}"), &[]);
         Self { sandbox }
     }
 

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use jiff::Zoned;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 
 use super::dashboard::{DashboardWorker, shorten, spent_in_all};
 use super::row;
 use crate::cli::hint;
+use crate::cli::question;
 use crate::cli::terminal::Tone;
 use crate::cli::text;
 use crate::mission::entry::{AttemptSummary, Start};
@@ -94,6 +95,14 @@ fn add_present(shown: &DashboardWorker, facts: &mut Facts) {
         facts.toned("message", &message_text(message), message_tone(message));
     }
     if let Some(live) = view.live.as_ref().filter(|_| worker.status.is_live()) {
+        for open in view.open_questions() {
+            facts.toned(
+                "question",
+                &format!("{} {}", time_of(open.asked_at), question::line(&open.question)),
+                Tone::Waiting,
+            );
+            facts.toned("choices", &question::choices(&open.question), Tone::Waiting);
+        }
         facts.toned("stalled", live.stalled.as_deref().unwrap_or_default(), Tone::Bad);
         facts.add("now", &live.activity);
     }
@@ -154,10 +163,14 @@ fn settled(worker: &Worker) -> Option<&AttemptSummary> {
 
 /// Formats a message as `12:03:04 user, waiting: look at b`.
 fn message_text(message: &MessageView) -> String {
-    let at = Zoned::new(message.at, TimeZone::system()).strftime("%H:%M:%S").to_string();
+    let at = time_of(message.at);
     let by = message.by.map_or("unknown", Author::as_str);
     let text = &message.text[..message.text.floor_char_boundary(TEXT)];
     format!("{at} {by}, {}: {text}", message.state.as_str())
+}
+
+fn time_of(at: Timestamp) -> String {
+    Zoned::new(at, TimeZone::system()).strftime("%H:%M:%S").to_string()
 }
 
 fn message_tone(message: &MessageView) -> Tone {

@@ -60,7 +60,8 @@ pub(super) struct DisplayState {
 pub(super) const NEEDS_YOU: &str = "needs you";
 
 /// All states, in the order in which they are counted.
-const WORDS: [(&str, &str); 14] = [
+const WORDS: [(&str, &str); 15] = [
+    ("needs_answer", "◆"),
     (NEEDS_YOU, "◆"),
     ("running", "●"),
     ("verifying", "◐"),
@@ -86,7 +87,6 @@ impl DisplayState {
         let (word, tone) = match status {
             _ if sets_up => ("setting up", terminal::tone(status)),
             _ if stalled => ("stalled", Tone::Bad),
-            WorkerStatus::NeedsAnswer => (NEEDS_YOU, Tone::Waiting),
             _ if view.worker.needs_you() => (NEEDS_YOU, Tone::Waiting),
             WorkerStatus::Queued if view.block.is_some() => ("blocked", Tone::Bad),
             status => (status.as_str(), terminal::tone(status)),
@@ -183,7 +183,11 @@ fn notes(view: &WorkerView, is_led: bool) -> Vec<String> {
     }
     if let Some(live) = view.live.as_ref().filter(|_| worker.status.is_live()) {
         notes.extend(live.stalled.as_deref().map(text::clean));
-        notes.push(text::clean(&live.activity));
+        let asked = view.open_questions().next().map(|open| open.question.text.lines().next().unwrap_or_default());
+        notes.push(match asked {
+            Some(asked) => text::clean(&format!("needs an answer: {asked}")),
+            None => text::clean(&live.activity),
+        });
     }
     if let Some(last) = worker.last().filter(|_| worker.status.is_settled()) {
         notes.extend(results(view, last));

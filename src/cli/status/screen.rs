@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use super::builds;
-use super::dashboard::{Dashboard, spent_in_all};
+use super::dashboard::{Dashboard, DashboardWorker, spent_in_all};
 use super::row::{self, DisplayState};
 use super::table::{Span, Table};
 use crate::cli::terminal::Tone;
 use crate::cli::text;
+use crate::mission::lifecycle::WorkerStatus;
 
 /// Maximum number of settled workers without `--all`.
 const SETTLED: usize = 20;
@@ -92,11 +93,15 @@ fn place(dashboard: &Dashboard, home: Option<&Path>) -> Vec<Span> {
 }
 
 fn footer(hidden: usize, dashboard: &Dashboard) -> Vec<String> {
-    let asking = dashboard.workers().filter(|it| it.view.worker.needs_you());
-    let mut notes: Vec<String> = asking
-        .take(ANSWERS)
-        .map(|it| format!("answer {0}: orchestrator-boss message {0} TEXT", it.row.short))
-        .collect();
+    let answer = |it: &DashboardWorker| {
+        let short = &it.row.short;
+        if it.view.worker.status == WorkerStatus::NeedsAnswer {
+            Some(format!("answer {short}: orchestrator-boss answer {short}"))
+        } else {
+            it.view.worker.needs_you().then(|| format!("answer {short}: orchestrator-boss message {short} TEXT"))
+        }
+    };
+    let mut notes: Vec<String> = dashboard.workers().filter_map(answer).take(ANSWERS).collect();
     if hidden > 0 {
         notes.push(format!("{hidden} more finished earlier: see status --all"));
     }

@@ -6,12 +6,13 @@ use super::dashboard::{Dashboard, DashboardWorker, Group};
 use super::detail;
 use super::row::WorkerRow;
 use super::screen::{self, ScreenLine};
-use crate::attempt::status::{LiveStatus, Phase};
+use crate::attempt::status::{LiveStatus, OpenQuestion, Phase};
 use crate::cli::text;
 use crate::mission::budget::Spent;
 use crate::mission::entry::{AttemptSummary, Entry, FailureSummary};
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Exit, FailureKind, Usage, Verification};
+use crate::mission::question::{Choice, ChoiceKind, Question};
 use crate::mission::registry::Registry;
 use crate::mission::testing;
 use crate::orchestrator::{Collision, With, WorkerView};
@@ -107,6 +108,27 @@ pub fn mixed() -> Vec<WorkerView> {
     views[0].collisions = vec![with("w-2"), with("main")];
     views
 }
+
+/// Returns the workers of [`mixed`], of which w-1 asks this question.
+pub fn questioned(choices: &[(&str, &str, ChoiceKind)]) -> Vec<WorkerView> {
+    let choice = |(id, name, kind): &(&str, &str, ChoiceKind)| Choice {
+        id: (*id).to_owned(),
+        name: (*name).to_owned(),
+        kind: *kind,
+    };
+    let text = "permission for Write: /etc/x (outside its worktree)";
+    let question = Question::new("q1.1.1".to_owned(), text, "Write: /etc/x", choices.iter().map(choice));
+    let mut views = mixed();
+    let mut live = live("asks: permission");
+    live.questions = vec![OpenQuestion { question, asked_at: ago(60), denied_at: None }];
+    views[0] = WorkerView::of(views[0].worker.clone(), Some(live));
+    views
+}
+
+/// The choices of a permission, and those of another question.
+pub const PERMISSION: &[(&str, &str, ChoiceKind)] =
+    &[("yes", "allow it once", ChoiceKind::AllowOnce), ("no", "deny it", ChoiceKind::RejectOnce)];
+pub const COLOURS: &[(&str, &str, ChoiceKind)] = &[("1", "Red", ChoiceKind::Other), ("2", "Blue", ChoiceKind::Other)];
 
 pub fn dashboard(views: Vec<WorkerView>) -> Dashboard {
     let shown = |view: WorkerView| DashboardWorker {
@@ -284,6 +306,20 @@ fn detail_shows_the_verification_output() {
     ] {
         assert!(text.contains(says), "{says:?} is missing in\n{text}");
     }
+}
+
+#[test]
+fn question_stands_out() {
+    let dashboard = dashboard(questioned(COLOURS));
+    let shown = dashboard.workers().next().unwrap();
+    assert!(shown.waits_for_user());
+    assert_eq!((shown.row.state.sign, shown.row.state.word), ("◆", "needs_answer"));
+    assert_eq!(shown.row.notes, ["needs an answer: permission for Write: /etc/x (outside its worktree)"]);
+    let detail = plain(&detail::lines(shown, 120, None));
+    let says = |words: &str| detail.iter().any(|line| line.contains(words));
+    assert!(says("q1.1.1: permission for Write: /etc/x (outside its worktree)"), "{detail:#?}");
+    assert!(says("choices    deny, 1 (Red), 2 (Blue)"), "{detail:#?}");
+    assert_eq!(plain(&screen::lines(&dashboard, 80, false, None))[0].split(" · ").next(), Some("1 needs answer"));
 }
 
 #[test]

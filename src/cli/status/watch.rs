@@ -4,8 +4,10 @@
 //! with the terminal and with signals.
 
 mod actions;
+mod answer;
 mod applies;
 mod draw;
+mod edit;
 mod footer;
 mod keys;
 mod log;
@@ -186,6 +188,7 @@ impl Watch {
             Action::Quit => {}
             Action::Cancel(worker) => self.actions.cancel(worker),
             Action::Send(worker, text) => self.actions.send(worker, text),
+            Action::Answer(answer) => self.actions.answer(answer),
             Action::Retry(worker, feedback) => self.actions.retry(worker, feedback),
             Action::Merge(worker) => self.actions.merge(worker),
             Action::Open(worker) => self.actions.open(worker),

@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::answer::Answer;
 use super::programs::Program;
 use super::state::{Label, ScreenEvent};
 use crate::attempt::worker_dir::Delivery;
@@ -18,7 +19,7 @@ use crate::cli::error::{self, CliError};
 use crate::cli::integrate::{self, IntegrationSummary};
 use crate::cli::open::Editor;
 use crate::cli::places::Places;
-use crate::cli::{cancel, message, one_shot, output, retry, sanitize};
+use crate::cli::{answer, cancel, message, one_shot, output, retry, sanitize};
 use crate::mission::id::WorkerId;
 use crate::orchestrator::RetryRequest;
 
@@ -63,6 +64,14 @@ impl ActionRunner {
         self.act(Label::Message(worker.clone()), async move {
             let (worker, answer) = message::send(&places, worker.as_str(), text, Delivery::WhenReady).await?;
             Ok(message::line(&worker, answer.delivered))
+        });
+    }
+
+    pub fn answer(&mut self, answer: Answer) {
+        let places = self.places.clone();
+        let Answer { worker, question, decision, reason } = answer;
+        self.act(Label::Answer(worker.clone()), async move {
+            answer::answer(&places, worker.as_str(), question, decision, reason).await
         });
     }
 

@@ -2,7 +2,9 @@
 //! Pure: the commands behind the keys check again, with git and the files.
 
 use super::super::dashboard::DashboardWorker;
+use super::answer::open_question;
 use crate::cli::attach;
+use crate::cli::question;
 use crate::cli::text;
 use crate::mission::delivery;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
@@ -11,6 +13,9 @@ use crate::mission::spec::Place;
 /// An action on the selected worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WorkerKey {
+    /// The positive answer to its question.
+    Answer,
+    Deny,
     Message,
     Merge,
     Retry,
@@ -21,15 +26,27 @@ pub(super) enum WorkerKey {
 
 impl WorkerKey {
     /// All keys, the most important ones first.
-    pub const ALL: [WorkerKey; 6] =
-        [WorkerKey::Message, WorkerKey::Merge, WorkerKey::Retry, WorkerKey::Cancel, WorkerKey::Open, WorkerKey::Attach];
+    pub const ALL: [WorkerKey; 8] = [
+        WorkerKey::Answer,
+        WorkerKey::Deny,
+        WorkerKey::Message,
+        WorkerKey::Merge,
+        WorkerKey::Retry,
+        WorkerKey::Cancel,
+        WorkerKey::Open,
+        WorkerKey::Attach,
+    ];
 
-    pub fn of(key: char) -> Option<Self> {
-        Self::ALL.into_iter().find(|it| it.key() == key)
+    /// Returns the action of a key. `a` answers a worker that asks, and attaches to one that has finished.
+    pub fn of(key: char, shown: Option<&DashboardWorker>) -> Option<Self> {
+        let asks = shown.is_some_and(|shown| open_question(shown).is_some());
+        Self::ALL.into_iter().find(|it| it.key() == key && (*it != WorkerKey::Answer || asks))
     }
 
     pub fn key(self) -> char {
         match self {
+            WorkerKey::Answer => 'a',
+            WorkerKey::Deny => 'd',
             WorkerKey::Message => 'm',
             WorkerKey::Merge => 'i',
             WorkerKey::Retry => 'r',
@@ -42,6 +59,9 @@ impl WorkerKey {
     /// Returns its name for this worker. A message to a worker that reports that it is blocked is called the answer.
     pub fn name(self, shown: &DashboardWorker) -> &'static str {
         match self {
+            WorkerKey::Answer if open_question(shown).is_some_and(question::is_permission) => "allow",
+            WorkerKey::Answer => "answer",
+            WorkerKey::Deny => "deny",
             WorkerKey::Message if shown.view.worker.needs_you() => "answer",
             WorkerKey::Message => "message",
             WorkerKey::Merge => "merge",
@@ -58,7 +78,10 @@ impl WorkerKey {
         let (id, state) = (&shown.row.short, shown.row.state.word.replace('_', " "));
         let is_settled = worker.status.is_settled();
         match self {
-            WorkerKey::Message => None,
+            WorkerKey::Answer | WorkerKey::Deny if open_question(shown).is_none() => {
+                Some(format!("{id} asks nothing ({state}); m sends it a message"))
+            }
+            WorkerKey::Answer | WorkerKey::Deny | WorkerKey::Message => None,
             WorkerKey::Merge if !is_settled => Some(format!("cannot merge {id}: it has not finished ({state})")),
             WorkerKey::Merge if worker.status != WorkerStatus::Settled(Ending::Completed) => Some(format!(
                 "cannot merge {id}: its status is {state}, and only completed work can be merged; r retries it"
@@ -119,12 +142,12 @@ mod tests {
         let (running, queued, completed, failed) = (0, 2, 3, 4);
         let with_session = |worker: &mut Worker| worker.settled[0].session_id = Some("ses-1".to_owned());
         for (at, change, refused) in [
-            (running, (|_| {}) as fn(&mut Worker), "ira"),
-            (queued, |_| {}, "iroa"),
-            (completed, with_session, "c"),
-            (completed, |_| {}, "ca"),
-            (completed, |worker| worker.worktree_removed = true, "coa"),
-            (failed, with_session, "ic"),
+            (running, (|_| {}) as fn(&mut Worker), "adira"),
+            (queued, |_| {}, "adiroa"),
+            (completed, with_session, "adc"),
+            (completed, |_| {}, "adca"),
+            (completed, |worker| worker.worktree_removed = true, "adcoa"),
+            (failed, with_session, "adic"),
         ] {
             let found: String = obstacles(at, change).iter().map(|(key, _)| *key).collect();
             assert_eq!(found, refused, "{:?}", obstacles(at, change));
@@ -135,7 +158,8 @@ mod tests {
     fn obstacle_names_worker_state_and_alternative() {
         let said = |at: usize, key: char| {
             let found = obstacles(at, |_| {});
-            found.into_iter().find(|(it, _)| *it == key).map(|(_, why)| why).unwrap_or_default()
+            // The last one, since `a` has two meanings.
+            found.into_iter().rfind(|(it, _)| *it == key).map(|(_, why)| why).unwrap_or_default()
         };
         assert_eq!(said(0, 'i'), "cannot merge w-1: it has not finished (running)");
         assert_eq!(said(0, 'r'), "cannot retry w-1: it has not finished (running); m sends it a message, c cancels it");

@@ -21,7 +21,7 @@ const MIN_BOTH: u16 = 12;
 const MIN_NOTES: usize = 100;
 /// Minimum number of columns for bars.
 const MIN_BARS: usize = 60;
-const HELP: [(&str, &str); 17] = [
+const HELP: [(&str, &str); 18] = [
     ("↑ ↓ j k", "select a worker (home, end: the first, the last)"),
     ("/ n N", "search in ids, titles, branches, states, last lines"),
     ("tab enter ← →", "log, diff, detail"),
@@ -32,12 +32,13 @@ const HELP: [(&str, &str); 17] = [
     ("r", "retry it, with your feedback or without"),
     ("c", "cancel the worker, after a confirmation"),
     ("o", "open its worktree in your editor"),
+    ("a d", "allow or deny what it asks for, or answer its question"),
     ("a", "attach: continue its session here once it has finished"),
     ("y", "copy the path of its directory"),
     ("q ctrl-c", "quit; the workers keep running"),
     ("", ""),
     ("bars", "░ queued  █ running  ▓ verifying"),
-    ("", "◆ needs you  ■ blocked  ! stalled"),
+    ("", "◆ needs you or an answer  ■ blocked  ! stalled"),
     ("", "✓ completed  ✗ failed  – cancelled  ? lost"),
 ];
 

@@ -3,8 +3,10 @@
 
 use super::super::dashboard::DashboardWorker;
 use super::super::screen::ScreenLine;
+use super::answer::{AnswerDraft, AnswerKind};
 use super::applies::WorkerKey;
 use super::state::{App, Mode};
+use crate::cli::question;
 use crate::cli::terminal::Tone;
 use crate::cli::text;
 use crate::mission::id::WorkerId;
@@ -24,6 +26,7 @@ pub(super) fn lines(app: &App, width: usize, height: usize) -> Vec<ScreenLine> {
         }
         Mode::Merge(worker) => confirmation(&merge_question(app, worker), Tone::Strong, width, most),
         Mode::Message(worker, line) => message(app, worker, line, width, most),
+        Mode::Answer(draft) => answer(app, draft, width, most),
         Mode::Retry(worker, line) => {
             let short = short(app, worker);
             let long = format!("retry {short} (enter: start, esc: discard), with feedback: ");
@@ -97,6 +100,29 @@ fn message(app: &App, worker: &WorkerId, line: &str, width: usize, most: usize) 
     let mut lines = wrapped(&question, Tone::Waiting, width, most - 1);
     let long = format!("answer {short} (enter: send and start its next attempt, esc: discard): ");
     lines.push(input(&[&long, &format!("answer {short} (enter: send): "), "answer: "], line, width));
+    lines
+}
+
+/// Returns the question that is being answered, and the prompt below it.
+fn answer(app: &App, draft: &AnswerDraft, width: usize, most: usize) -> Vec<ScreenLine> {
+    let short = short(app, &draft.worker);
+    let asked = question::line(&draft.question);
+    let (above, prompts, line) = match &draft.kind {
+        AnswerKind::Allow => {
+            return confirmation(&format!("{short} asks {asked} Allow it once?"), Tone::Waiting, width, most);
+        }
+        AnswerKind::Deny(line) => {
+            let long = format!("deny {short} (enter: deny, esc: discard), with a reason: ");
+            (format!("{short} asks {asked}"), [long, format!("deny {short}, reason: "), "deny: ".to_owned()], line)
+        }
+        AnswerKind::Choose(line) => {
+            let long = format!("answer {short} with a choice or in your words (enter: send, esc: discard): ");
+            let above = format!("{short} asks {asked} Choices: {}", question::choices(&draft.question));
+            (above, [long, format!("answer {short} (enter: send): "), "answer: ".to_owned()], line)
+        }
+    };
+    let mut lines = wrapped(&above, Tone::Waiting, width, most - 1);
+    lines.push(input(&prompts.each_ref().map(String::as_str), line, width));
     lines
 }
 

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::super::dashboard::{Dashboard, DashboardWorker};
+use super::answer::{Answer, AnswerDraft, AnswerStep};
 use super::applies::WorkerKey;
+use super::edit::edit;
 use super::log::PaneLine;
 use super::programs::Program;
 use super::search::{self, Search};
@@ -16,6 +18,7 @@ use crate::cli::hint;
 use crate::cli::terminal::Tone;
 use crate::mission::delivery;
 use crate::mission::id::WorkerId;
+use crate::mission::lifecycle::WorkerStatus;
 use crate::orchestrator::OrchestratorError;
 
 /// Maximum number of log lines that are kept.
@@ -61,6 +64,7 @@ pub(in crate::cli::status) enum Action {
     Quit,
     Cancel(WorkerId),
     Send(WorkerId, String),
+    Answer(Answer),
     /// Retry it, with this feedback.
     Retry(WorkerId, Option<String>),
     Merge(WorkerId),
@@ -87,6 +91,7 @@ pub(in crate::cli::status) enum Mode {
     Cancel(WorkerId),
     Merge(WorkerId),
     Message(WorkerId, String),
+    Answer(AnswerDraft),
     /// The confirmation of a retry, with the feedback typed so far.
     Retry(WorkerId, String),
     Search(Search),
@@ -99,6 +104,7 @@ pub(in crate::cli::status) enum Mode {
 pub(in crate::cli::status) enum Label {
     Cancel(WorkerId),
     Message(WorkerId),
+    Answer(WorkerId),
     Retry(WorkerId),
     Merge(WorkerId),
     Open(WorkerId),
@@ -110,6 +116,7 @@ impl fmt::Display for Label {
         match self {
             Label::Cancel(worker) => write!(f, "cancelling {worker}"),
             Label::Message(worker) => write!(f, "sending a message to {worker}"),
+            Label::Answer(worker) => write!(f, "answering {worker}"),
             Label::Retry(worker) => write!(f, "retrying {worker}"),
             Label::Merge(worker) => write!(f, "merging {worker}"),
             Label::Open(worker) => write!(f, "opening {worker}"),
@@ -207,7 +214,7 @@ impl App {
     /// Shows new data. Returns a notification if workers have finished since the last data.
     fn see(&mut self, seen: Result<Option<Box<Dashboard>>, OrchestratorError>) -> Option<Action> {
         self.is_loaded = true;
-        let open = self.open();
+        let (open, asking) = (self.open(), self.asking());
         match seen {
             Ok(dashboard) => {
                 let before = self.position();
@@ -224,7 +231,7 @@ impl App {
                     self.anchor = at;
                 }
                 self.anchor = self.anchor.min(self.workers().count().saturating_sub(1));
-                self.announcement(&open)
+                self.announcement(&open, &asking)
             }
             Err(error) => {
                 self.error = Some(crate::cli::text::clean(&hint::of(&error)));
@@ -239,12 +246,23 @@ impl App {
         open.map(|it| it.view.worker.id.clone()).collect()
     }
 
-    /// Names the workers that were open before and have finished now.
-    fn announcement(&self, open: &HashSet<WorkerId>) -> Option<Action> {
-        let workers = self.workers().map(|it| &it.view.worker);
-        let ended = workers.filter(|worker| open.contains(&worker.id) && delivery::is_final(worker));
-        let names: Vec<String> =
-            ended.map(|worker| format!("{} {}: {}", worker.id, worker.status, worker.mission.title)).collect();
+    /// Returns the workers that wait for the answer to a question.
+    fn asking(&self) -> HashSet<WorkerId> {
+        let asking = self.workers().filter(|it| it.view.worker.status == WorkerStatus::NeedsAnswer);
+        asking.map(|it| it.view.worker.id.clone()).collect()
+    }
+
+    /// Names the workers that were open before and have finished now, and those that began to ask.
+    fn announcement(&self, open: &HashSet<WorkerId>, asking: &HashSet<WorkerId>) -> Option<Action> {
+        let name = |shown: &DashboardWorker| {
+            let worker = &shown.view.worker;
+            let has_ended = open.contains(&worker.id) && delivery::is_final(worker);
+            let asks = worker.status == WorkerStatus::NeedsAnswer && !asking.contains(&worker.id);
+            // What asks already when the screen begins is shown, and not announced.
+            let is_news = has_ended || (asks && open.contains(&worker.id));
+            is_news.then(|| format!("{} {}: {}", worker.id, worker.status, worker.mission.title))
+        };
+        let names: Vec<String> = self.workers().filter_map(name).collect();
         (self.notifies && !names.is_empty()).then(|| Action::Announce(names.join(", ")))
     }
 
@@ -318,6 +336,7 @@ impl App {
             Mode::Cancel(worker) => self.confirm(key, Label::Cancel(worker.clone()), Action::Cancel(worker)),
             Mode::Merge(worker) => self.confirm(key, Label::Merge(worker.clone()), Action::Merge(worker)),
             Mode::Message(worker, line) => self.write(worker, line, key),
+            Mode::Answer(draft) => self.answer(draft, key),
             Mode::Retry(worker, line) => self.retry(worker, line, key),
             Mode::Search(search) => {
                 self.edit_search(search, key);
@@ -334,6 +353,7 @@ impl App {
     fn paste(&mut self, text: &str) {
         let line = match &mut self.mode {
             Mode::Message(_, line) | Mode::Retry(_, line) => Some(line),
+            Mode::Answer(draft) => draft.line(),
             Mode::Search(search) => Some(&mut search.text),
             Mode::Browse | Mode::Help | Mode::Cancel(_) | Mode::Merge(_) | Mode::Suspended(_) => None,
         };
@@ -370,7 +390,7 @@ impl App {
             KeyCode::Char('y') => return self.copy(),
             // A key with Alt may be the rest of an escape sequence that arrived in parts.
             KeyCode::Char(character) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
-                return WorkerKey::of(character).and_then(|it| self.begin(it));
+                return WorkerKey::of(character, self.current()).and_then(|it| self.begin(it));
             }
             _ => {}
         }
@@ -390,6 +410,10 @@ impl App {
         }
         match key {
             WorkerKey::Message => self.mode = Mode::Message(worker, String::new()),
+            WorkerKey::Answer | WorkerKey::Deny => {
+                let draft = AnswerDraft::begin(shown, key == WorkerKey::Deny);
+                self.mode = draft.map(Mode::Answer).unwrap_or_default();
+            }
             WorkerKey::Retry => self.mode = Mode::Retry(worker, String::new()),
             WorkerKey::Cancel => self.mode = Mode::Cancel(worker),
             WorkerKey::Merge => self.mode = Mode::Merge(worker),
@@ -488,8 +512,8 @@ impl App {
 
     /// Starts an action, unless it is in progress.
     fn start(&mut self, what: Label, action: Action) -> Option<Action> {
-        // Several messages to one worker are separate actions.
-        if !matches!(what, Label::Message(_)) && self.doing.iter().any(|it| it.what == what) {
+        // Several messages or answers to one worker are separate actions.
+        if !matches!(what, Label::Message(_) | Label::Answer(_)) && self.doing.iter().any(|it| it.what == what) {
             self.show_message(Tone::Waiting, &format!("already {what}"));
             return None;
         }
@@ -505,6 +529,17 @@ impl App {
             _ => edit(&mut line, key),
         };
         self.mode = Mode::Message(worker, line);
+        None
+    }
+
+    fn answer(&mut self, draft: AnswerDraft, key: KeyEvent) -> Option<Action> {
+        match draft.press(key) {
+            AnswerStep::Open(draft) => self.mode = Mode::Answer(draft),
+            AnswerStep::Discard => self.show_message(Tone::Quiet, "not answered"),
+            AnswerStep::Send(answer) => {
+                return self.start(Label::Answer(answer.worker.clone()), Action::Answer(answer));
+            }
+        }
         None
     }
 
@@ -561,17 +596,4 @@ impl Pane {
             Pane::Detail => Pane::Log,
         }
     }
-}
-
-/// Applies a key to a line of input. Returns false if the key does not edit.
-fn edit(line: &mut String, key: KeyEvent) -> bool {
-    match key.code {
-        KeyCode::Backspace => drop(line.pop()),
-        KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => line.clear(),
-        KeyCode::Char(character) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
-            line.push(character)
-        }
-        _ => return false,
-    }
-    true
 }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::super::super::tests::{many, mixed, settled};
+use super::super::super::tests::{COLOURS, PERMISSION, many, mixed, questioned, settled};
+use super::super::answer::Answer;
 use super::super::search::Search;
 use super::super::state::{Action, App, Label, Mode, ScreenEvent};
 use super::{app, drawn, press, see, type_text};
 use crate::cli::error::CliError;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::question::Decision;
 use crate::orchestrator::WorkerView;
 
 /// Returns workers of which w-4 has a session and reports that it is blocked.
@@ -163,6 +165,75 @@ fn answer_to_a_blocked_worker_is_called_answer() {
     select(&mut app, "w-1");
     app.doing.clear();
     assert!(bottom(&app, 100).contains("m message"));
+}
+
+fn answer(worker: &WorkerId, decision: &str, reason: Option<&str>) -> Option<Action> {
+    let (question, decision) = ("q1.1.1".to_owned(), Decision::from(decision.to_owned()));
+    Some(Action::Answer(Answer { worker: worker.clone(), question, decision, reason: reason.map(str::to_owned) }))
+}
+
+#[test]
+fn permission_is_allowed_or_denied_after_confirmation() {
+    let mut app = app(questioned(PERMISSION));
+    let id = select(&mut app, "w-1");
+    assert!(bottom(&app, 100).contains("a allow  d deny  m message"), "{}", bottom(&app, 100));
+    press(&mut app, KeyCode::Char('a'));
+    let asked = "w-1 asks q1.1.1: permission for Write: /etc/x (outside its worktree) Allow it once? y/n";
+    assert!(bottom(&app, 100).ends_with(asked), "{}", bottom(&app, 100));
+    assert_eq!(press(&mut app, KeyCode::Enter), None, "only y confirms");
+    assert!(bottom(&app, 100).ends_with("not answered"));
+    press(&mut app, KeyCode::Char('a'));
+    assert_eq!(press(&mut app, KeyCode::Char('y')), answer(&id, "allow", None));
+    assert!(bottom(&app, 100).ends_with("answering w-1-fix-the-parser …"));
+
+    press(&mut app, KeyCode::Char('d'));
+    app.handle(ScreenEvent::Pasted("stay\ninside".to_owned()));
+    assert!(bottom(&app, 120).ends_with("with a reason: stay inside▏"), "{}", bottom(&app, 120));
+    assert_eq!(press(&mut app, KeyCode::Enter), answer(&id, "deny", Some("stay inside")));
+    press(&mut app, KeyCode::Char('d'));
+    assert_eq!(press(&mut app, KeyCode::Esc), None);
+    press(&mut app, KeyCode::Char('d'));
+    // The worker settles meanwhile: the command behind the key refuses the answer.
+    see(&mut app, mixed());
+    assert_eq!(press(&mut app, KeyCode::Enter), answer(&id, "deny", None));
+    app.doing.clear();
+    assert_eq!(press(&mut app, KeyCode::Char('d')), None);
+    assert!(bottom(&app, 100).ends_with("w-1 asks nothing (running); m sends it a message"));
+}
+
+#[test]
+fn form_is_answered_with_a_choice_or_in_words() {
+    let mut app = app(questioned(COLOURS));
+    let id = select(&mut app, "w-1");
+    assert!(bottom(&app, 100).contains("a answer  d deny"), "{}", bottom(&app, 100));
+    press(&mut app, KeyCode::Char('a'));
+    assert!(bottom(&app, 120).contains("Choices: deny, 1 (Red), 2 (Blue)\nanswer w-1 with"), "{}", bottom(&app, 120));
+    type_text(&mut app, "2");
+    assert_eq!(press(&mut app, KeyCode::Enter), answer(&id, "2", None));
+    press(&mut app, KeyCode::Char('a'));
+    type_text(&mut app, "green ");
+    assert_eq!(press(&mut app, KeyCode::Enter), answer(&id, "deny", Some("green")));
+    press(&mut app, KeyCode::Char('a'));
+    assert_eq!(press(&mut app, KeyCode::Enter), None, "nothing was typed");
+    for columns in [20, 40, 80] {
+        press(&mut app, KeyCode::Char('a'));
+        assert!(bottom(&app, columns).ends_with('▏'), "{}", bottom(&app, columns));
+        press(&mut app, KeyCode::Esc);
+    }
+}
+
+#[test]
+fn new_question_is_announced_once() {
+    let mut app = app(mixed());
+    app.notifies = true;
+    let mut announced = |views| {
+        let dashboard = super::super::super::tests::dashboard(views);
+        app.handle(ScreenEvent::Seen(Ok(Some(Box::new(dashboard)))))
+    };
+    let text = "w-1-fix-the-parser needs_answer: Fix the parser".to_owned();
+    assert_eq!(announced(questioned(PERMISSION)), Some(Action::Announce(text)));
+    assert_eq!(announced(questioned(PERMISSION)), None);
+    assert_eq!(announced(mixed()), None);
 }
 
 #[test]
