@@ -39,6 +39,7 @@ mod model_server;
 mod npm;
 mod permissions;
 mod plugin;
+mod questions;
 mod race;
 #[path = "../support/real_cli.rs"]
 mod real_cli;
