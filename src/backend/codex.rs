@@ -32,6 +32,27 @@ impl Default for Codex {
     }
 }
 
+/// Returns the arguments with which Codex hands a message to a thread, where it becomes a turn of its own. Its exit
+/// status 0 means that the message is stored. Only the daemon delivers it to an open terminal.
+pub fn queue_arguments(thread: &str, message: &str) -> Vec<String> {
+    ["queue", "--thread", thread, "--message", message].map(str::to_owned).to_vec()
+}
+
+/// Returns whether a process with these ancestors was started by Codex's daemon, which owns the threads of terminals. A
+/// launcher such as `npx` may be between them, but no other Codex: that one owns its threads itself.
+pub fn is_below_daemon(ancestors: &[Vec<String>]) -> bool {
+    let is_codex = |arguments: &&Vec<String>| {
+        let program = |word: &String| Path::new(word).file_name().is_some_and(|name| name == "codex");
+        // A script is listed with its interpreter first.
+        arguments.iter().take(2).any(program) || is_daemon(arguments)
+    };
+    ancestors.iter().find(is_codex).is_some_and(|arguments| is_daemon(arguments))
+}
+
+fn is_daemon(arguments: &[String]) -> bool {
+    ["app-server", "--managed-daemon"].iter().all(|word| arguments.iter().any(|argument| argument == word))
+}
+
 impl Backend for Codex {
     fn name(&self) -> &str {
         CODEX
@@ -126,4 +147,29 @@ fn git_dirs(turn: &Turn<'_>) -> Vec<String> {
     let mut dirs = vec![git.common, git.own];
     dirs.dedup();
     dirs.into_iter().map(|dir| format!("--add-dir={}", dir.display())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_codex_decides_about_the_daemon() {
+        let daemon = "/home/u/.codex/packages/codex app-server --listen unix:// --managed-daemon";
+        let cases = [
+            (vec![daemon], true),
+            (vec!["sh -c exec", "node /usr/bin/npx orchestrator-boss", daemon], true),
+            (vec!["sh /home/u/bin/codex app-server --managed-daemon"], true),
+            // A terminal without the daemon, in a shell that the daemon has started.
+            (vec!["/usr/bin/codex", "bash", daemon], false),
+            (vec!["node /usr/bin/codex"], false),
+            (vec!["codex app-server --listen unix://"], false),
+            (vec!["bash", "sshd"], false),
+            (vec![], false),
+        ];
+        for (ancestors, is_below) in cases {
+            let words = |line: &&str| line.split(' ').map(str::to_owned).collect();
+            assert_eq!(is_below_daemon(&ancestors.iter().map(words).collect::<Vec<_>>()), is_below, "{ancestors:?}");
+        }
+    }
 }

@@ -39,7 +39,7 @@ pub use acp::UsageMeaning;
 pub use agents::{AcpAgent, AgentFacts, Evidence};
 pub use catalog::{efforts_of, example_model, owner_of};
 pub use claude_code::ClaudeCode;
-pub use codex::Codex;
+pub use codex::{Codex, is_below_daemon, queue_arguments};
 pub use custom::{CustomBackend, CustomError, CustomOutput};
 pub use environment::is_boss_variable;
 pub use gemini::Gemini;

@@ -59,6 +59,13 @@ impl Identity {
     }
 }
 
+/// Returns the arguments of this process's ancestors, the parent first, and at most so many.
+pub fn ancestors(most: usize) -> Vec<Vec<String>> {
+    let parent = Identity::own().ok().and_then(|own| own.parent());
+    let parents = std::iter::successors(parent, Identity::parent);
+    parents.take(most).map(|process| platform::arguments(process.pid)).collect()
+}
+
 /// The processes that existed at one moment. A later scan skips them, since reading each process is expensive and
 /// listing them is not. None of them can descend from a process that was started later.
 #[derive(Clone, Debug, Default)]
@@ -137,6 +144,7 @@ mod tests {
         let identity = Identity::of(child.0.id()).unwrap();
 
         assert!(own.is_alive());
+        assert_eq!(ancestors(1), [platform::arguments(own.parent().unwrap().pid)]);
         assert_eq!(identity.parent(), Some(own));
         // An environment reads as empty until the exec is complete.
         eventually("its environment", || identity.environment_has("MARK", "here") == Some(true));

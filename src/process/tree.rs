@@ -33,16 +33,22 @@ impl ProcessTree {
 
 /// Returns this process and its descendants. Reads no other processes, so it is cheap on a busy machine.
 pub fn tree() -> ProcessTree {
-    let mut tree = ProcessTree { host: platform::host(), processes: BTreeSet::new() };
-    let mut queue: Vec<Identity> = Identity::own().into_iter().collect();
+    let processes = Identity::own().map(below).unwrap_or_default();
+    ProcessTree { host: platform::host(), processes }
+}
+
+/// Returns a process and its descendants.
+pub(super) fn below(root: Identity) -> BTreeSet<Identity> {
+    let mut found = BTreeSet::new();
+    let mut queue = vec![root];
     while let Some(process) = queue.pop() {
         queue.extend(children(&process));
-        tree.processes.insert(process);
-        if tree.processes.len() >= SIZE_LIMIT {
+        found.insert(process);
+        if found.len() >= SIZE_LIMIT {
             break;
         }
     }
-    tree
+    found
 }
 
 fn children(parent: &Identity) -> Vec<Identity> {

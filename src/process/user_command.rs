@@ -1,5 +1,6 @@
-//! A command of the user that gets input and has a time limit, such as the `notify_command`. It runs with `sh -c` in a
-//! process group of its own. It must come from the user's settings, never from a worker or a boss.
+//! Commands with a time limit, each in a process group of its own: a command of the user that gets input, such as the
+//! `notify_command`, with `sh -c`; and a program with arguments. The command must come from the user's settings or from
+//! this program, never from a worker or a boss.
 
 use std::io;
 use std::path::Path;
@@ -8,9 +9,12 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::time::timeout;
+
+use super::record::Identity;
+use super::{signal, tree};
 
 /// Maximum number of bytes that an error quotes of the command's error output.
 const STDERR_SHOWN: usize = 500;
@@ -61,9 +65,56 @@ pub async fn run_user_command(run: &UserCommand<'_>, input: &[u8]) -> Result<(),
     if status.success() {
         return Ok(());
     }
-    let printed = std::fs::read(stderr.path()).unwrap_or_default();
+    Err(failed(status, &std::fs::read(stderr.path()).unwrap_or_default()))
+}
+
+fn failed(status: ExitStatus, printed: &[u8]) -> UserCommandError {
     let stderr = String::from_utf8_lossy(&printed[..printed.len().min(STDERR_SHOWN)]).trim().to_owned();
-    Err(UserCommandError::Failed { status, stderr })
+    UserCommandError::Failed { status, stderr }
+}
+
+/// Runs a program once, without input and with this process's environment. Ends it with all its descendants if it takes
+/// longer than the limit. Its output goes nowhere, but for the beginning of the error output in an error.
+pub async fn run_program(
+    program: &Path,
+    arguments: &[String],
+    directory: &Path,
+    limit: Duration,
+) -> Result<(), UserCommandError> {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(directory).process_group(0).kill_on_drop(true);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let root = child.id().and_then(Identity::of);
+    let stderr = child.stderr.take();
+    let mut printed = Vec::new();
+    let ended = timeout(limit, async {
+        if let Some(stderr) = stderr {
+            read_beginning(stderr, &mut printed).await;
+        }
+        child.wait().await
+    });
+    let Ok(status) = ended.await else {
+        // The program is not reaped yet, so its process id cannot be reused. A descendant may have left its group.
+        let descendants = root.map(tree::below).unwrap_or_default();
+        for process in &descendants {
+            signal::send(process, signal::Signal::Kill);
+        }
+        let group = root.and_then(|root| Pid::from_raw(i32::try_from(root.pid).ok()?));
+        // A child that a descendant has started meanwhile is in the group, unless it left that too.
+        group.map(|group| kill_process_group(group, Signal::KILL));
+        return Err(UserCommandError::TimedOut { seconds: limit.as_secs() });
+    };
+    let status = status?;
+    if status.success() { Ok(()) } else { Err(failed(status, &printed)) }
+}
+
+/// Reads a stream to its end, and keeps its beginning. The rest is read too, since the program would hang otherwise.
+async fn read_beginning(mut stream: impl AsyncRead + Unpin, kept: &mut Vec<u8>) {
+    let mut buffer = vec![0; 4_096];
+    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        let room = STDERR_SHOWN.saturating_sub(kept.len());
+        kept.extend_from_slice(&buffer[..read.min(room)]);
+    }
 }
 
 #[cfg(test)]
@@ -88,6 +139,32 @@ mod tests {
             assert!(began.elapsed() < Duration::from_secs(60), "{child} still runs");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn hanging_program_is_ended_with_its_descendants() {
+        let folder = tempfile::tempdir().unwrap();
+        // The sleep leaves the process group.
+        let script = "setsid sleep 600 & echo $! > child.new; mv child.new child; yes >&2";
+        let arguments = ["-c".to_owned(), script.to_owned()];
+        let limit = Duration::from_secs(5);
+        let why = run_program(Path::new("/bin/sh"), &arguments, folder.path(), limit).await.unwrap_err();
+        assert_eq!(why.to_string(), "cannot complete the command: it was ended after 5 s");
+        let child: u32 = std::fs::read_to_string(folder.path().join("child")).unwrap().trim().parse().unwrap();
+        let began = Instant::now();
+        while Identity::of(child).is_some_and(|child| child.is_alive()) {
+            assert!(began.elapsed() < Duration::from_secs(60), "{child} still runs");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn failure_of_a_program_quotes_its_error_output() {
+        let arguments = ["-c", "echo broken >&2; exit 3"].map(str::to_owned);
+        let run = run_program(Path::new("/bin/sh"), &arguments, Path::new("/"), Duration::from_secs(60));
+        assert_eq!(run.await.unwrap_err().to_string(), "cannot complete the command: exit status: 3: broken");
+        let missing = run_program(Path::new("/nowhere"), &[], Path::new("/"), Duration::from_secs(60));
+        assert_eq!(missing.await.unwrap_err().to_string(), "cannot start the command");
     }
 
     #[tokio::test]
