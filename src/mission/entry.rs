@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::id::{BackendName, BossId, ServerId, WorkerId};
+use super::id::{BackendName, BossId, ServerId, ThreadId, WorkerId};
 use super::spec::Mission;
 pub use super::summary::{AttemptSummary, FailureSummary, reasons};
 pub use super::worker::{NextAttempt, Start};
@@ -125,6 +125,35 @@ pub enum Entry {
     Withdrawn {
         delivery: u64,
     },
+    /// A boss ends its turn, and is to be woken when something is due for these workers. Without workers: for all of its
+    /// own.
+    WakeRequested {
+        boss: BossId,
+        thread: ThreadId,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        workers: Vec<WorkerId>,
+        /// The turn that ends. Its own calls are no arrival of a pointer.
+        #[serde(default)]
+        turn: String,
+    },
+    /// This server is about to run the client's command with a pointer.
+    WakeSent {
+        thread: ThreadId,
+    },
+    /// The command has ended. Without a failure, the client has accepted the pointer, and may yet never deliver it.
+    WakeRan {
+        thread: ThreadId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<String>,
+    },
+    /// A call of the turn that a pointer began.
+    WakeArrived {
+        thread: ThreadId,
+    },
+    /// A call of this thread after an answer to a wait: its boss leads again, and has what was due.
+    WakeEnded {
+        thread: ThreadId,
+    },
     /// This server took the leases of these workers.
     LeaseTaken {
         workers: Vec<WorkerId>,
@@ -164,6 +193,11 @@ impl Entry {
                 | Entry::Acknowledged { .. }
                 | Entry::Withdrawn { .. }
                 | Entry::Answered { .. }
+                | Entry::WakeRequested { .. }
+                | Entry::WakeSent { .. }
+                | Entry::WakeRan { .. }
+                | Entry::WakeArrived { .. }
+                | Entry::WakeEnded { .. }
                 | Entry::Running { .. }
                 | Entry::Verifying { .. }
         )

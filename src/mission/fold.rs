@@ -47,6 +47,11 @@ impl Registry {
                 self.change_notifications(settled, blocked, Notification::confirm);
             }
             Entry::Withdrawn { delivery } => self.change_all_notifications(|it| it.withdrawn(*delivery)),
+            Entry::WakeRequested { .. }
+            | Entry::WakeSent { .. }
+            | Entry::WakeRan { .. }
+            | Entry::WakeArrived { .. }
+            | Entry::WakeEnded { .. } => self.wakes.apply(line),
             Entry::LeaseTaken { workers } => {
                 for id in workers {
                     self.change(id, |worker| worker.lease = line.server.clone());

@@ -88,6 +88,10 @@ text_id! {
     ServerId
 }
 text_id! {
+    /// A conversation of a client, by the id with which the client's own command finds it.
+    ThreadId
+}
+text_id! {
     /// The name of a backend: one of the four built in, or one from the user's settings.
     BackendName
 }

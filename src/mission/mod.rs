@@ -33,5 +33,6 @@ pub mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod user_event;
+pub mod wake;
 pub mod words;
 pub mod worker;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::Spent;
 use super::id::{BackendName, BossId, ServerId, TaskId, WorkerId};
+use super::wake::Wakes;
 pub use super::worker::{Integrated, Worker};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct Registry {
     /// The usage of each boss's settled attempts, including those in the history.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub spent: BTreeMap<BossId, Spent>,
+    /// The bosses that have ended their turn and are to be woken.
+    #[serde(default, skip_serializing_if = "Wakes::is_empty")]
+    pub wakes: Wakes,
     /// By number, which is the order of creation.
     pub(super) workers: BTreeMap<u64, Arc<Worker>>,
     #[serde(skip)]
