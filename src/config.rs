@@ -48,6 +48,9 @@ pub struct Settings {
     pub max_depth: u32,
     /// Duration of a wait unless the boss requests another one. Default: as long as the client allows.
     pub wait_seconds: Option<u64>,
+    /// Whether a wait goes on in the background where the client supports it, so that the boss ends its turn and is
+    /// woken. With `off`, every wait blocks.
+    pub wake: Wake,
     /// Folder for the state. Default: `.orchestrator` in the main worktree of the repository.
     pub state_dir: Option<PathBuf>,
     /// Branch from which work starts and into which it is merged. Each worker keeps the branch that it started from.
@@ -169,6 +172,17 @@ pub struct BossSettings {
     pub timeout_minutes: Option<u64>,
 }
 
+/// The way in which a boss learns that a wait is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Wake {
+    /// It is woken if its client can do that. Otherwise the wait blocks.
+    #[default]
+    Auto,
+    /// The wait blocks.
+    Off,
+}
+
 /// The reaction to a stalled worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -226,6 +240,7 @@ impl Default for Settings {
             max_workers: None,
             max_depth: 1,
             wait_seconds: None,
+            wake: Wake::Auto,
             state_dir: None,
             integration_branch: None,
             branch_prefix: "orchestrator/".to_owned(),

@@ -10,7 +10,7 @@ use rmcp::model::RequestMetaObject;
 use rmcp::service::RequestContext;
 use serde_json::Value;
 
-use crate::mission::id::BossId;
+use crate::mission::id::{BossId, ThreadId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Client {
@@ -19,6 +19,24 @@ pub(super) enum Client {
     Gemini,
     OpenCode,
     Unknown,
+}
+
+/// The thread of Codex that a call comes from, and how its turn began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CodexTurn {
+    pub thread: ThreadId,
+    pub id: String,
+    pub began: TurnBegin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TurnBegin {
+    /// With a message that `codex queue` stored.
+    Queued,
+    /// By `codex exec`, to which no queued message is delivered.
+    Headless,
+    /// In a terminal, with a message of the user.
+    User,
 }
 
 /// The longest wait that a call may ask for.
@@ -101,6 +119,33 @@ impl Client {
         Some(BossId::from(format!("codex:{session}")))
     }
 
+    /// Returns the turn of a call. `None` for another client, and for a version of Codex that does not say how the turn
+    /// began.
+    pub(super) fn codex_turn(self, meta: &RequestMetaObject) -> Option<CodexTurn> {
+        // It becomes an argument of a program.
+        let is_argument =
+            |id: &&str| !id.starts_with('-') && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+        let thread = id(meta.get("threadId")).filter(|_| self == Client::Codex).filter(is_argument)?;
+        let turn = meta.get("x-codex-turn-metadata")?;
+        let began = match id(turn.get("turn_trigger"))? {
+            "queue" => TurnBegin::Queued,
+            "exec" => TurnBegin::Headless,
+            _ => TurnBegin::User,
+        };
+        let turn = id(turn.get("turn_id"))?.to_owned();
+        Some(CodexTurn { thread: ThreadId::from(thread), id: turn, began })
+    }
+
+    /// Returns the turn after which a message wakes its thread, or the reason why there is none.
+    pub(super) fn turn_before_wake(self, turn: Option<&CodexTurn>) -> Result<&CodexTurn, &'static str> {
+        match turn {
+            Some(CodexTurn { began: TurnBegin::Headless, .. }) => Err("codex exec takes no further message"),
+            Some(turn) => Ok(turn),
+            None if self == Client::Codex => Err("this version of Codex does not say how the turn began"),
+            None => Err("this client cannot be woken"),
+        }
+    }
+
     /// Returns the id of this call in the transcript of Claude Code.
     pub(super) fn tool_use_id(self, meta: &RequestMetaObject) -> Option<&str> {
         id(meta.get("claudecode/toolUseId")).filter(|_| self == Client::ClaudeCode)
@@ -146,6 +191,31 @@ mod tests {
         for (limit, seconds) in cases.into_iter().chain(none) {
             assert_eq!(longest_within(limit), seconds, "{limit:?} ms");
         }
+    }
+
+    #[test]
+    fn turns_of_terminals_can_be_woken() {
+        let meta = |thread: &str, trigger: Value| {
+            let meta = json!({"threadId": thread, "x-codex-turn-metadata": {"turn_id": "1", "turn_trigger": trigger}});
+            serde_json::from_value::<RequestMetaObject>(meta).unwrap()
+        };
+        let cases = [
+            (Client::Codex, "t-1", json!("user"), Some(TurnBegin::User), None),
+            (Client::Codex, "t-1", json!("queue"), Some(TurnBegin::Queued), None),
+            (Client::Codex, "t-1", json!("exec"), Some(TurnBegin::Headless), Some("exec")),
+            (Client::Codex, "t-1", Value::Null, None, Some("version")),
+            (Client::Codex, "--all", json!("user"), None, Some("version")),
+            (Client::Codex, "a b", json!("user"), None, Some("version")),
+            (Client::Unknown, "t-1", json!("user"), None, Some("client")),
+        ];
+        for (client, thread, trigger, began, reason) in cases {
+            let turn = client.codex_turn(&meta(thread, trigger.clone()));
+            assert_eq!(turn.as_ref().map(|turn| turn.began), began, "{client:?} {thread} {trigger}");
+            let woken = client.turn_before_wake(turn.as_ref());
+            assert!(woken.is_ok() == reason.is_none(), "{client:?} {thread} {trigger}: {woken:?}");
+            assert!(woken.err().is_none_or(|why| why.contains(reason.unwrap())), "{trigger}");
+        }
+        assert_eq!(Client::Codex.codex_turn(&RequestMetaObject::default()), None);
     }
 
     #[test]

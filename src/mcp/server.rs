@@ -24,7 +24,7 @@ use thiserror::Error;
 use tokio::time::{Instant, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::client::Client;
+use super::client::{Client, TurnBegin};
 use super::conversation::Conversations;
 use super::error::ToolError;
 use super::in_flight::RequestsInFlight;
@@ -306,7 +306,14 @@ impl Handler {
     ) -> Result<tools::ToolAnswer, ToolError> {
         let orchestrator = self.starter.get().await?;
         let boss = self.boss_of(client, context, &orchestrator).await;
-        orchestrator.arrived(&boss);
+        let turn = client.codex_turn(&context.meta);
+        match &turn {
+            Some(turn) => {
+                let woken_turn = Some(turn.id.as_str()).filter(|_| turn.began == TurnBegin::Queued);
+                orchestrator.arrived_from(&boss, &turn.thread, woken_turn);
+            }
+            None => orchestrator.arrived(&boss),
+        }
 
         let stop = context.ct.child_token();
         let arguments = tool.normalize(arguments);
@@ -315,6 +322,7 @@ impl Handler {
             orchestrator: orchestrator.clone(),
             boss: boss.clone(),
             client,
+            turn,
             wants_progress: context.meta.get_progress_token().is_some(),
             stop: stop.clone(),
             delivery: AnswerDelivery::default(),

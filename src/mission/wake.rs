@@ -95,6 +95,8 @@ pub struct News {
     pub settled: usize,
     pub blocked: usize,
     pub stalled: usize,
+    /// Number of workers that ask something.
+    pub asking: usize,
 }
 
 impl Wakes {
@@ -248,6 +250,7 @@ impl News {
             (self.settled, "worker settled", "workers settled"),
             (self.blocked, "task is blocked", "tasks are blocked"),
             (self.stalled, "worker has stalled", "workers have stalled"),
+            (self.asking, "worker asks", "workers ask"),
         ];
         let said = parts.iter().filter(|(count, ..)| *count > 0);
         let said: Vec<String> =

@@ -4,11 +4,13 @@
 //! It runs on a thread of its own, since taking the journal's lock and writing may block. Everything slow (git,
 //! starting and following workers) is done by tasks that report back by mail.
 //!
-//! Its submodules handle the requests of bosses, the reports of tasks, and takeovers. Nothing else has a method here.
+//! Its submodules handle the requests of bosses, the reports of tasks, takeovers and wakes. Nothing else has a method
+//! here.
 
 mod reports;
 mod requests;
 mod takeover;
+mod wakes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -165,7 +167,11 @@ impl Actor {
     /// Handles one message. A caller that is gone needs no answer, so the result of each send is dropped.
     fn dispatch(&mut self, ask: Ask) {
         match ask {
-            Ask::Arrived { boss } => self.note_arrival(&boss),
+            Ask::Arrived { boss } => _ = self.note_arrival(&boss),
+            Ask::ArrivedFrom { boss, thread, woken_turn } => self.note_arrival_from(&boss, thread, woken_turn),
+            Ask::RequestWake { order, reply } => drop(reply.send(self.request_wake(order))),
+            Ask::Woke { thread, failure } => self.note_run(thread, failure),
+            Ask::WakeFailure { reply } => drop(reply.send(self.registry().wakes.failure.clone())),
             Ask::Create { boss, drafts, kind, reply } => self.check_batch(boss, drafts, kind, reply),
             Ask::Register(batch) => self.register_batch(*batch),
             Ask::RecordedBranch { boss, reply } => drop(reply.send(self.recorded_branch(&boss))),
@@ -224,7 +230,8 @@ impl Actor {
     /// 6. The changes count as handled before the waits are answered. The entry that records an answer changes nothing
     ///    that steps 1 to 5 depend on, and would otherwise cause another round.
     /// 7. Waits are answered last, so that an answer shows the queue as it is now.
-    /// 8. The state file and the events for the user follow, since they are allowed to be late.
+    /// 8. Bosses that have ended their turn are woken, unless a wait has just been answered with what is due.
+    /// 9. The state file and the events for the user follow, since they are allowed to be late.
     fn after_change(&mut self) {
         self.step(|actor| settle::settle_cancelled(actor.registry(), actor.state.records.dir()));
         self.stop_losers();
@@ -241,6 +248,7 @@ impl Actor {
         });
         self.considered = self.registry().seq;
         self.answer_waits();
+        self.wake_bosses();
         self.state_file.request();
         self.note_user_events();
     }
@@ -271,7 +279,8 @@ impl Actor {
     /// 2. Takeovers, which give this server more workers to follow.
     /// 3. Running workers: losers, collisions, budgets.
     /// 4. Admission, since the machine may have room again, and a backend may accept work again.
-    /// 5. The consequences of all that.
+    /// 5. Wakes that failed a while ago.
+    /// 6. The consequences of all that.
     fn check(&mut self) {
         if !self.is_one_shot() {
             self.state_file.check(&self.state.records);
@@ -287,6 +296,7 @@ impl Actor {
         self.scan_for_collisions();
         self.stop_over_budget();
         self.admit_again();
+        self.wake_bosses();
         self.consider_changes();
     }
 
@@ -492,11 +502,14 @@ impl Actor {
         }
     }
 
-    fn note_arrival(&mut self, boss: &BossId) {
-        if let Some(acknowledged) = self.deliveries.acknowledge(boss, std::time::Instant::now()) {
-            let effect = Effect::note("save that notifications arrived", acknowledged);
-            self.apply(vec![effect.at(Point::Acknowledged)]);
-        }
+    /// Acknowledges what a request of this boss shows to have arrived. Returns the newest of these deliveries.
+    fn note_arrival(&mut self, boss: &BossId) -> Option<u64> {
+        let acknowledged = self.deliveries.acknowledge(boss, std::time::Instant::now())?;
+        let Entry::Acknowledged { deliveries, .. } = &acknowledged else { return None };
+        let newest = deliveries.iter().max().copied();
+        let effect = Effect::note("save that notifications arrived", acknowledged);
+        self.apply(vec![effect.at(Point::Acknowledged)]);
+        newest
     }
 
     /// Acknowledges the settlements whose receipts the boss hands back, even if another server sent them.

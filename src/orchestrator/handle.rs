@@ -15,7 +15,8 @@ use super::blocking::blocking;
 use super::builds::{BuildsStay, WorktreeBuilds};
 use super::context::{Context, Startup};
 use super::error::OrchestratorError;
-use super::mailbox::Ask;
+use super::mailbox::{Ask, WakeOrder};
+use super::waking::{self, NotWoken};
 use super::{integrate, old_logs, probe, prune, questions, worktrees};
 use crate::attempt::state_dir;
 use crate::attempt::worker_dir::WorkerDir;
@@ -23,8 +24,9 @@ use crate::backend::Backends;
 use crate::config::Settings;
 use crate::git::Worktree;
 use crate::mission::create::Draft;
-use crate::mission::id::{BackendName, BossId, WorkerId};
+use crate::mission::id::{BackendName, BossId, ThreadId, WorkerId};
 use crate::mission::registry::Worker;
+use crate::mission::wake::WakeFailure;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -133,6 +135,27 @@ impl Orchestrator {
     /// Notes a request of this boss, which means that the earlier answers to waits have arrived.
     pub fn arrived(&self, boss: &BossId) {
         self.actor.send(Ask::Arrived { boss: boss.clone() });
+    }
+
+    /// Notes a request of this boss from a thread that can be woken, with its turn if a queued message began that.
+    pub fn arrived_from(&self, boss: &BossId, thread: &ThreadId, woken_turn: Option<&str>) {
+        let woken_turn = woken_turn.map(str::to_owned);
+        self.actor.send(Ask::ArrivedFrom { boss: boss.clone(), thread: thread.clone(), woken_turn });
+    }
+
+    /// Returns whether this server can wake a thread of its client.
+    pub fn can_wake(&self) -> std::result::Result<(), NotWoken> {
+        waking::check(self.settings())
+    }
+
+    /// Records that a boss ends its turn and is to be woken. What is due already wakes it too.
+    pub async fn request_wake(&self, order: WakeOrder) -> Result<()> {
+        self.actor.ask(|reply| Ask::RequestWake { order, reply }).await?
+    }
+
+    /// Returns the last failure to wake a boss, unless one was woken since.
+    pub async fn wake_failure(&self) -> Result<Option<WakeFailure>> {
+        self.actor.ask(|reply| Ask::WakeFailure { reply }).await
     }
 
     /// Registers the missions of a batch, and answers in their order. No slow work has been done when this returns.

@@ -15,9 +15,10 @@ use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::InboxEntry;
 use crate::mission::create::Draft;
 use crate::mission::entry::Entry;
-use crate::mission::id::{BackendName, BossId, WorkerId};
+use crate::mission::id::{BackendName, BossId, ThreadId, WorkerId};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::Worker;
+use crate::mission::wake::WakeFailure;
 
 pub(super) type Reply<T> = oneshot::Sender<T>;
 type Result<T> = std::result::Result<T, OrchestratorError>;
@@ -26,6 +27,25 @@ type Result<T> = std::result::Result<T, OrchestratorError>;
 pub enum Ask {
     Arrived {
         boss: BossId,
+    },
+    /// A request of this boss from a thread that can be woken, with its turn if a queued message began that.
+    ArrivedFrom {
+        boss: BossId,
+        thread: ThreadId,
+        woken_turn: Option<String>,
+    },
+    RequestWake {
+        order: WakeOrder,
+        reply: Reply<Result<()>>,
+    },
+    /// The end of a run of the client's command, with the reason if it failed.
+    Woke {
+        thread: ThreadId,
+        failure: Option<String>,
+    },
+    /// The last failure of such a run.
+    WakeFailure {
+        reply: Reply<Option<WakeFailure>>,
     },
     /// A batch to check, then to register. Checking takes time, so the answer follows by [`Ask::Register`].
     Create {
@@ -151,6 +171,14 @@ pub enum Ask {
     ShutDown {
         reply: Reply<()>,
     },
+}
+
+/// A boss ends its turn, and is to be woken when something is due for these workers. Without workers: for all of its own.
+pub struct WakeOrder {
+    pub boss: BossId,
+    pub workers: Vec<String>,
+    pub thread: ThreadId,
+    pub turn: String,
 }
 
 /// A checked batch, with the reply channel of its request.

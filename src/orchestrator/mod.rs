@@ -4,7 +4,7 @@
 //! [`Observer`] reads the same state without being a server. Inside, [`actor`] is a mailbox loop that decides, saves,
 //! then answers. Its components own their state and return effects: [`waits`], [`admission`], [`cancellations`],
 //! [`scan`] (collisions), [`user_events`]. Tasks report by mail: [`start`], [`follow`], [`integrate`], [`verify`],
-//! [`probe`]. [`mailbox`] and [`views`] are below all of them. Only the actor touches the journal, and no lock is held
+//! [`probe`], [`waking`]. [`mailbox`] and [`views`] are below all of them. Only the actor touches the journal, and no lock is held
 //! across an await.
 
 mod actor;
@@ -57,6 +57,7 @@ mod user_events;
 mod verify;
 mod views;
 mod waits;
+mod waking;
 mod worktree_places;
 mod worktrees;
 
@@ -68,6 +69,7 @@ pub use builds::{
 pub use context::{Startup, worker_limit};
 pub use error::OrchestratorError;
 pub use handle::{DeliveryGuard, Orchestrator, WaitRequest};
+pub use mailbox::WakeOrder;
 pub use message_views::{DeliveryState, MessageView, inbox_entries, messages_to, messages_to_newest_attempt};
 pub use observer::{BossOverview, Observer, Overview};
 pub use own_repository::own_repository;
@@ -76,5 +78,6 @@ pub use probe::{BackendCheck, check_backends, program_of};
 pub use questions::QuestionError;
 pub use setup_suggestion::suggested_setup;
 pub use user_events::{WAVE as EVENT_WAVE, send as send_user_events};
+pub use waking::NotWoken;
 pub use worktree_places::{Around, all_folders, check_folder, worktrees_folder};
 pub use worktrees::{StayReason, base_commit, branch_to_compare, why_it_stays};

@@ -16,6 +16,7 @@ use crate::mission::hint::Advice;
 use crate::mission::id::{BossId, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::{Registry, Worker};
+use crate::mission::wake::News;
 use crate::process;
 
 /// Maximum number of reasons for queued workers in one answer.
@@ -60,6 +61,15 @@ pub(super) struct Ready {
     pub answer: WaitAnswer,
     stalled: Vec<WorkerId>,
     asked: Vec<QuestionKey>,
+    is_full: bool,
+}
+
+/// What a wait must report at once.
+struct Pressing<'a> {
+    due: Due<'a>,
+    stalled: Vec<WorkerId>,
+    /// Workers with a question that was not reported.
+    asking: usize,
     is_full: bool,
 }
 
@@ -119,21 +129,46 @@ impl Waits {
     pub fn ready(&mut self, ticket: u64, views: &Views<'_>, deliveries: &Deliveries) -> Option<Ready> {
         let wait = self.open.iter().find(|wait| wait.ticket == ticket)?;
         let (boss, selection, most) = (wait.boss.clone(), wait.selection.clone(), wait.most);
-        let stalled = self.new_stalls(views, &selection, &boss);
-        let asks = self.has_new_questions(views, &selection, &boss);
-        let is_full = self.is_newly_full(views, &selection, &boss);
-        let due = delivery::due(views.registry, &boss, &selection, &views.context.server);
-        if !due.is_pressing() && stalled.is_empty() && !asks && !is_full {
-            return None;
-        }
-        // The content of an answer that may still be withdrawn becomes due again for this wait.
-        let has_content = !due.settled.is_empty() || !due.blocked.is_empty() || !stalled.is_empty() || asks;
-        if !has_content && deliveries.has_unsent(&boss) {
-            return None;
-        }
+        let Pressing { due, stalled, is_full, .. } = self.pressing(views, &boss, &selection, deliveries)?;
         let answer = self.answer(views, &due, &selection, &boss, most);
         let asked = answer.questions.iter().map(key_of).collect();
         Some(Ready { ticket, boss, selection, answer, stalled, asked, is_full })
+    }
+
+    /// Returns what a boss that has ended its turn is to be woken for.
+    pub fn news(
+        &mut self,
+        views: &Views<'_>,
+        boss: &BossId,
+        selection: &Selection,
+        deliveries: &Deliveries,
+    ) -> Option<News> {
+        let Pressing { due, stalled, asking, .. } = self.pressing(views, boss, selection, deliveries)?;
+        let (settled, blocked) = (due.settled.len(), blocked_tasks(&due).len());
+        Some(News { settled, blocked, stalled: stalled.len(), asking })
+    }
+
+    /// Returns what a wait for these workers must report at once.
+    fn pressing<'a>(
+        &mut self,
+        views: &Views<'a>,
+        boss: &BossId,
+        selection: &Selection,
+        deliveries: &Deliveries,
+    ) -> Option<Pressing<'a>> {
+        let stalled = self.new_stalls(views, selection, boss);
+        let asking = self.new_askers(views, selection, boss);
+        let is_full = self.is_newly_full(views, selection, boss);
+        let due = delivery::due(views.registry, boss, selection, &views.context.server);
+        if !due.is_pressing() && stalled.is_empty() && asking == 0 && !is_full {
+            return None;
+        }
+        // The content of an answer that may still be withdrawn becomes due again for this wait.
+        let has_content = !due.settled.is_empty() || !due.blocked.is_empty() || !stalled.is_empty() || asking > 0;
+        if !has_content && deliveries.has_unsent(boss) {
+            return None;
+        }
+        Some(Pressing { due, stalled, asking, is_full })
     }
 
     /// Removes a wait whose answer is recorded, with what the answer has reported.
@@ -166,17 +201,18 @@ impl Waits {
         stalled.filter(|id| !self.reported_stalls.contains(*id)).cloned().collect()
     }
 
-    fn has_new_questions(&mut self, views: &Views<'_>, selection: &Selection, boss: &BossId) -> bool {
+    fn new_askers(&mut self, views: &Views<'_>, selection: &Selection, boss: &BossId) -> usize {
         let is_open = |(id, question): &QuestionKey| {
             views.live.get(id).is_some_and(|status| status.questions.iter().any(|it| it.question.id == *question))
         };
         self.reported_questions.retain(|key| is_open(key));
         let workers = selection.workers(views.registry, boss);
-        workers.into_iter().any(|worker| {
+        let asks = |worker: &&Arc<Worker>| {
             let live = views.live.get(&worker.id).filter(|_| worker.status.is_live());
             let keys = live.into_iter().flat_map(|live| &live.questions).map(|it| it.question.id.clone());
             keys.into_iter().any(|question| !self.reported_questions.contains(&(worker.id.clone(), question)))
-        })
+        };
+        workers.into_iter().filter(asks).count()
     }
 
     /// Returns the open questions of these workers, the new ones first.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Time limit of every wait. An operation that takes longer hangs.
-const CEILING: Duration = Duration::from_secs(60);
+pub const CEILING: Duration = Duration::from_secs(60);
 
 pub struct Client {
     server: Child,
@@ -233,7 +233,7 @@ fn fake_codex(folder: &Path) {
     script(&folder.join("codex"), "#!/bin/sh\necho codex-cli 99.0.0\n");
 }
 
-fn script(program: &Path, text: &str) {
+pub fn script(program: &Path, text: &str) {
     std::fs::write(program, text).unwrap();
     std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -21,3 +21,4 @@ mod surface;
 mod tolerance;
 mod traffic;
 mod upgrade;
+mod wakes;

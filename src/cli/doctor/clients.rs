@@ -1,17 +1,23 @@
 //! Checks the registrations of this server: the program that each client starts must exist and be this one.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use jiff::tz::TimeZone;
+
+use super::CheckContext;
 use super::check::{Finding, Severity};
 use super::version::version;
 use crate::cli::setup::plugin::enabled_in_codex;
 use crate::cli::setup::registered::{self, FoundRegistration};
+use crate::config::Wake;
+use crate::store::reader::Reader;
 
 const CLAUDE: &str = "Claude Code";
 const CODEX: &str = "Codex";
 
-pub fn check_all(project: &Path) -> Vec<Finding> {
+pub fn check_all(context: &CheckContext) -> Vec<Finding> {
+    let project = &context.directory;
     let all = registered::all(project);
     let is_registered = |title: &str| all.iter().any(|it| it.client == title);
     let mut checks: Vec<Finding> = all.iter().map(check).collect();
@@ -30,7 +36,23 @@ pub fn check_all(project: &Path) -> Vec<Finding> {
         checks.extend(missing.map(|(title, setup)| Finding::note(title, "not registered").fix(setup)));
     }
     checks.extend(plugin);
+    checks.push(waking(context));
     checks
+}
+
+/// Reports how bosses are woken that have ended their turn, and the last failure to wake one.
+fn waking(context: &CheckContext) -> Finding {
+    const NAME: &str = "waking";
+    if context.settings.wake == Wake::Off {
+        return Finding::note(NAME, "every wait blocks (wake is off)");
+    }
+    let reader = Reader::open(&context.state_root).ok().flatten();
+    if let Some(failure) = reader.and_then(|reader| reader.registry().wakes.failure.clone()) {
+        let at = failure.at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S");
+        return Finding::warn(NAME, format!("a boss was not woken at {at}: {}", failure.reason));
+    }
+    let how = "in terminals: Claude Code by a task, Codex with its daemon by codex queue; otherwise waits block";
+    Finding::ok(NAME, how)
 }
 
 fn check(registered: &FoundRegistration) -> Finding {

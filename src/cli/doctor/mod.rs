@@ -159,7 +159,7 @@ fn check_all(places: Places) -> (Vec<Topic>, Verdict) {
     };
     let state = in_background(machine::state);
     let machine = in_background(|context| machine::machine(&context.settings));
-    let clients = in_background(|context| clients::check_all(&context.directory));
+    let clients = in_background(clients::check_all);
     let left = in_background(leftovers::check_all);
 
     let mut place = vec![machine::settings(&context)];

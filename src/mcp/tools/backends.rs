@@ -17,6 +17,8 @@ const ENVELOPE: usize = 300;
 /// Maximum number of bytes of all profiles.
 const PROFILES: usize = 2_500;
 const MODELS_SHOWN: usize = 12;
+/// Maximum number of bytes of how the boss is woken.
+const WAKING: usize = 300;
 
 pub(super) struct GetBackendStatus;
 
@@ -30,6 +32,8 @@ pub(super) struct BackendArguments {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct BackendsReport {
     next_step: String,
+    /// How a wait of yours ends.
+    waking: String,
     backends: Vec<BackendReport>,
     /// Further agents. Name one as `backend` to learn how to install it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -97,12 +101,24 @@ could_not_start.";
     async fn run(call: ToolCall, arguments: BackendArguments) -> Result<BackendsReport, ToolError> {
         let only = optional(arguments.backend, |name| backend(&call.orchestrator, name))?;
         let views = call.orchestrator.backend_status(only.as_ref()).await?;
-        Ok(BackendsReport::new(&views, &call.orchestrator.settings().profiles))
+        let waking = waking(&call).await?;
+        Ok(BackendsReport::new(&views, &call.orchestrator.settings().profiles, waking))
     }
 }
 
+/// Returns how the calling boss is woken, with the last failure to wake one.
+async fn waking(call: &ToolCall) -> Result<String, ToolError> {
+    let how = match call.turn_before_wake() {
+        Ok(_) => "with background: true you may end your turn; a message wakes you".to_owned(),
+        Err(why) => format!("the wait blocks: {why}"),
+    };
+    let failure = call.orchestrator.wake_failure().await?;
+    let failed = failure.map(|failure| format!("; at {:.0} it failed: {}", failure.at, failure.reason));
+    Ok(size::line(&(how + &failed.unwrap_or_default()), WAKING))
+}
+
 impl BackendsReport {
-    fn new(views: &[BackendView], profiles: &BTreeMap<String, Profile>) -> Self {
+    fn new(views: &[BackendView], profiles: &BTreeMap<String, Profile>, waking: String) -> Self {
         let usable = |view: &&BackendView| view.installed && view.authenticated != Some(false);
         let next_step = match views.iter().find(usable) {
             Some(_) => "batch_create_workers with backends that are installed and logged in".to_owned(),
@@ -113,10 +129,10 @@ impl BackendsReport {
         let is_left_out = |view: &&BackendView| views.len() > 1 && view.is_optional && !view.installed;
         let not_installed: Vec<String> =
             views.iter().filter(is_left_out).map(|view| view.backend.to_string()).collect();
-        let room = size::ANSWER - ENVELOPE - size::of(&profiles) - size::of(&not_installed);
+        let room = size::ANSWER - ENVELOPE - size::of(&profiles) - size::of(&not_installed) - size::of(&waking);
         let listed = views.iter().filter(|view| !is_left_out(view));
         let (backends, _) = size::fit(listed.map(BackendReport::new), room);
-        Self { backends, next_step, not_installed, profiles: profiles.into_iter().collect(), more_profiles }
+        Self { backends, next_step, waking, not_installed, profiles: profiles.into_iter().collect(), more_profiles }
     }
 }
 
@@ -184,14 +200,16 @@ mod tests {
             held_until: None,
             asks: false,
         };
-        let report = serde_json::to_value(BackendsReport::new(&[view], &BTreeMap::new())).unwrap();
+        let report =
+            serde_json::to_value(BackendsReport::new(&[view], &BTreeMap::new(), "the wait blocks".into())).unwrap();
         let expected = serde_json::json!({
             "backends": [{
                 "backend": "codex", "installed": true, "version": "0.9.0", "authenticated": "no",
                 "how_to_fix": "codex login", "running": 0, "queued": 2, "limit": 4,
                 "waits_for": "a free slot", "asks": "no"
             }],
-            "next_step": "give the user how_to_fix; no worker can run until then"
+            "next_step": "give the user how_to_fix; no worker can run until then",
+            "waking": "the wait blocks"
         });
         assert_eq!(report, expected);
     }
@@ -199,7 +217,7 @@ mod tests {
     #[test]
     fn profiles_have_only_their_own_fields() {
         let profile = Profile { backend: Some("codex".into()), max_attempts: Some(2), ..Profile::default() };
-        let report = BackendsReport::new(&[], &BTreeMap::from([("cheap".to_owned(), profile)]));
+        let report = BackendsReport::new(&[], &BTreeMap::from([("cheap".to_owned(), profile)]), String::new());
         let report = serde_json::to_value(report).unwrap();
         assert_eq!(report["profiles"], serde_json::json!({"cheap": {"backend": "codex", "max_attempts": 2}}));
         assert_eq!(report.get("more_profiles"), None);
@@ -215,7 +233,7 @@ mod tests {
             ..Profile::default()
         };
         let profiles: BTreeMap<_, _> = (0..100).map(|number| (format!("p{number:03}"), profile.clone())).collect();
-        let report = BackendsReport::new(&[], &profiles);
+        let report = BackendsReport::new(&[], &profiles, "x".repeat(WAKING));
         assert!(!report.profiles.is_empty());
         assert_eq!(report.profiles.len() + report.more_profiles, 100);
         assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));

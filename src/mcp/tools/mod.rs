@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::client::Client;
+use super::client::{Client, CodexTurn};
 use super::error::ToolError;
 use super::{arguments, schema};
 use crate::mission::id::BossId;
@@ -86,10 +86,20 @@ pub(super) struct ToolCall {
     pub(super) orchestrator: Orchestrator,
     pub(super) boss: BossId,
     pub(super) client: Client,
+    pub(super) turn: Option<CodexTurn>,
     pub(super) wants_progress: bool,
     /// Cancelled when the client cancels the call or the server ends.
     pub(super) stop: CancellationToken,
     pub(super) delivery: AnswerDelivery,
+}
+
+impl ToolCall {
+    /// Returns the turn of the call, if this server can wake its thread after it, or else the reason.
+    fn turn_before_wake(&self) -> Result<&CodexTurn, String> {
+        let turn = self.client.turn_before_wake(self.turn.as_ref())?;
+        self.orchestrator.can_wake().map_err(|why| why.to_string())?;
+        Ok(turn)
+    }
 }
 
 /// The notifications in the answer of a wait. They count as sent once the answer can no longer be cancelled; otherwise

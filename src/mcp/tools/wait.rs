@@ -1,5 +1,7 @@
 //! Waits until a worker needs attention, in place of polling.
 
+use std::time::Duration;
+
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,18 +13,21 @@ use crate::mcp::client::LONGEST_WAIT_SECONDS;
 use crate::mcp::error::ToolError;
 use crate::mcp::{hint, schema, size, wire};
 use crate::mission::hint::Advice;
-use crate::orchestrator::{self, Scope, WaitRequest, WaitStatus, WorkerView};
+use crate::orchestrator::{self, Scope, WaitRequest, WaitStatus, WakeOrder, WorkerView};
 
 /// Maximum number of settled workers in one answer, so that each has space for its outcome and final message.
 const AT_ONCE: usize = 4;
 const MAX_NAMED: u64 = 1_000;
 /// Bytes for everything but the lists.
-const ENVELOPE: usize = 660;
+const ENVELOPE: usize = 800;
 /// Bytes of the envelope for the next step of a single settlement.
 const NEXT_STEP: usize = 240;
 const WAITS_FOR: usize = 320;
 /// Bytes of a question.
 const QUESTION: usize = 900;
+/// Bytes of the reason why a boss is not woken.
+const NOT_WOKEN: usize = 120;
+const WOKEN: &str = "end your turn: a message wakes you when there is something to report";
 /// Bytes kept for the receipts, and for the lists beside the settled workers.
 const FOR_OTHERS: usize = 900;
 
@@ -40,6 +45,9 @@ pub(super) struct AnyArguments {
     receipts: Vec<String>,
     /// 0 to 21600; default: as long as your client allows.
     timeout_seconds: Option<u64>,
+    /// Answer now; a message wakes you later.
+    #[serde(default)]
+    background: bool,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -52,6 +60,8 @@ pub(super) struct OneArguments {
     receipts: Vec<String>,
     /// As in wait_for_any_worker.
     timeout_seconds: Option<u64>,
+    #[serde(default)]
+    background: bool,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -80,6 +90,9 @@ pub(super) struct WaitReport {
     /// Total of all your workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     spent: Option<String>,
+    /// Why background had no effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_woken: Option<String>,
     /// Number of omitted workers and tasks; list_worker_missions shows all.
     #[serde(skip_serializing_if = "wire::is_zero")]
     not_shown: usize,
@@ -105,7 +118,7 @@ Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the sc
     async fn run(call: ToolCall, arguments: AnyArguments) -> Result<WaitReport, ToolError> {
         arguments::range("the number of worker_ids", arguments.worker_ids.len() as u64, 0, MAX_NAMED)?;
         let workers = lines("worker_ids", arguments.worker_ids, NAME)?;
-        wait(call, workers, arguments.receipts, arguments.timeout_seconds).await
+        wait(call, workers, arguments.receipts, arguments.timeout_seconds, arguments.background).await
     }
 }
 
@@ -131,7 +144,7 @@ wait_for_any_worker. In Codex's code mode put // @exec: {\"yield_time_ms\": 2800
 
     async fn run(call: ToolCall, arguments: OneArguments) -> Result<WaitReport, ToolError> {
         let worker = arguments::line("worker_id", arguments.worker_id, NAME)?;
-        wait(call, vec![worker], arguments.receipts, arguments.timeout_seconds).await
+        wait(call, vec![worker], arguments.receipts, arguments.timeout_seconds, arguments.background).await
     }
 }
 
@@ -140,14 +153,24 @@ async fn wait(
     workers: Vec<String>,
     receipts: Vec<String>,
     seconds: Option<u64>,
+    background: bool,
 ) -> Result<WaitReport, ToolError> {
     let requested =
         arguments::optional(seconds, |it| arguments::range("timeout_seconds", it, 0, LONGEST_WAIT_SECONDS))?;
     let timeout = call.client.wait(requested, call.orchestrator.settings().wait_seconds, call.wants_progress);
-    let request = WaitRequest { workers, receipts, timeout, most: AT_ONCE };
+    let mut request = WaitRequest { workers, receipts, timeout, most: AT_ONCE };
+    let mut not_woken = None;
+    if background {
+        match in_background(&call, &request).await? {
+            Ok(report) => return Ok(report),
+            Err(why) => not_woken = Some(size::line(&why, NOT_WOKEN)),
+        }
+        // The receipts were handed back.
+        request.receipts.clear();
+    }
     let (answer, notifications) = call.orchestrator.wait(&call.boss, request, &call.stop).await?;
     call.delivery.set(notifications);
-    let mut report = WaitReport::new(answer);
+    let mut report = WaitReport { not_woken, ..WaitReport::new(answer) };
     if report.is_empty() {
         let list = call.orchestrator.list(&call.boss, Scope::Mine).await;
         if let Some(list) = list.ok().filter(|list| list.workers.is_empty() && list.others > 0) {
@@ -155,6 +178,33 @@ async fn wait(
         }
     }
     Ok(report)
+}
+
+/// Answers with what is due, or records that the boss is to be woken. Otherwise returns the reason why the wait must
+/// block.
+async fn in_background(call: &ToolCall, request: &WaitRequest) -> Result<Result<WaitReport, String>, ToolError> {
+    let turn = match call.turn_before_wake() {
+        Ok(turn) => turn,
+        Err(why) => return Ok(Err(why)),
+    };
+    let at_once = WaitRequest { timeout: Duration::ZERO, ..request.clone() };
+    let (answer, notifications) = call.orchestrator.wait(&call.boss, at_once, &call.stop).await?;
+    let mut report = WaitReport::new(answer);
+    if report.status == WaitStatus::StillRunning {
+        // What becomes due from here on wakes the boss.
+        let order = WakeOrder {
+            boss: call.boss.clone(),
+            workers: request.workers.clone(),
+            thread: turn.thread.clone(),
+            turn: turn.id.clone(),
+        };
+        if let Err(error) = call.orchestrator.request_wake(order).await {
+            return Ok(Err(error.to_string()));
+        }
+        report.next_step = WOKEN.to_owned();
+    }
+    call.delivery.set(notifications);
+    Ok(Ok(report))
 }
 
 impl WaitReport {
@@ -192,6 +242,7 @@ impl WaitReport {
             waits_for,
             more: answer.more,
             spent: wire::spent(&answer.spent),
+            not_woken: None,
             not_shown: space.not_shown,
             next_step,
         }

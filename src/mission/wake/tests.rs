@@ -179,13 +179,13 @@ fn old_threads_are_forgotten() {
 #[test]
 fn pointer_counts_and_names_nothing() {
     let cases = [
-        ((1, 0, 0), "1 worker settled"),
-        ((2, 1, 0), "2 workers settled, 1 task is blocked"),
-        ((0, 3, 1), "3 tasks are blocked, 1 worker has stalled"),
-        ((0, 0, 0), "nothing runs or can start"),
+        ((1, 0, 0, 0), "1 worker settled"),
+        ((2, 1, 0, 0), "2 workers settled, 1 task is blocked"),
+        ((0, 3, 1, 2), "3 tasks are blocked, 1 worker has stalled, 2 workers ask"),
+        ((0, 0, 0, 0), "nothing runs or can start"),
     ];
-    for ((settled, blocked, stalled), said) in cases {
-        let pointer = News { settled, blocked, stalled }.pointer();
+    for ((settled, blocked, stalled, asking), said) in cases {
+        let pointer = News { settled, blocked, stalled, asking }.pointer();
         assert_eq!(pointer, format!("orchestrator-boss: {said}; call wait_for_any_worker"));
     }
 }

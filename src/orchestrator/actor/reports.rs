@@ -53,6 +53,7 @@ impl Actor {
         }
         if is_stalled || (is_changed && has_asked) {
             self.answer_waits();
+            self.wake_bosses();
             self.note_user_events();
         }
     }
