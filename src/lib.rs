@@ -66,6 +66,7 @@
 //! | outcome | the record that settles an attempt: run, verification, changes |
 //! | settled | has an outcome; in texts for people: finished |
 //! | notification | the report of a settlement to its boss: pending, in flight, unconfirmed, acknowledged |
+//! | wake, pointer | the start of a turn of a boss that has ended its own; the message for it, which has no content |
 //! | user event | what the user's `notify_command` receives: finished, failed, needs_answer, all_done |
 //! | question | a request of a CLI that waits for a decision of the boss, the user or a time limit |
 //! | lease | which server looks after an open worker |

@@ -72,6 +72,9 @@ pub fn answer_first_questions(world: &World) {
     write(&path, &config.to_string());
 }
 
+/// The query for the position of the cursor.
+const CURSOR_QUERY: &[u8] = b"\x1b[6n";
+
 /// A program in its own terminal, with all its output.
 pub struct Terminal {
     child: Child,
@@ -94,10 +97,15 @@ impl Terminal {
         let keys = File::from(controller);
         let shown = Arc::<Mutex<Vec<u8>>>::default();
         let (mut screen, kept) = (keys.try_clone().expect("a second handle"), shown.clone());
+        let mut answers = keys.try_clone().expect("a third handle");
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             // Reading fails after the program's exit.
             while let Ok(read @ 1..) = screen.read(&mut buffer) {
+                // Codex does not start without the position of the cursor.
+                if buffer[..read].windows(CURSOR_QUERY.len()).any(|bytes| bytes == CURSOR_QUERY) {
+                    let _ = answers.write_all(b"\x1b[1;1R");
+                }
                 kept.lock().expect("an unpoisoned lock").extend_from_slice(&buffer[..read]);
             }
         });
@@ -134,6 +142,10 @@ impl Terminal {
 
     pub fn end(mut self) {
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::TERM);
+        self.until_ended();
+    }
+
+    pub fn until_ended(&mut self) {
         let began = Instant::now();
         while self.child.try_wait().expect("a child of ours").is_none() {
             assert!(began.elapsed() < CEILING, "the program does not exit");

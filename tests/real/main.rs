@@ -51,6 +51,7 @@ mod setup;
 #[path = "../support/wait.rs"]
 mod wait;
 mod waits;
+mod wakes;
 mod wave;
 mod work;
 mod world;

@@ -32,9 +32,9 @@ pub(super) struct BackendArguments {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct BackendsReport {
     next_step: String,
+    backends: Vec<BackendReport>,
     /// How a wait of yours ends.
     waking: String,
-    backends: Vec<BackendReport>,
     /// Further agents. Name one as `backend` to learn how to install it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_installed: Vec<String>,

@@ -60,6 +60,7 @@ pub(super) struct OneArguments {
     receipts: Vec<String>,
     /// As in wait_for_any_worker.
     timeout_seconds: Option<u64>,
+    /// As in wait_for_any_worker.
     #[serde(default)]
     background: bool,
 }

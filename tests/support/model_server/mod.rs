@@ -70,6 +70,8 @@ struct Shared {
 struct State {
     requests: Vec<Recorded>,
     scripts: HashMap<String, Script>,
+    /// Scripts for messages without a marker that contain these words.
+    replies: Vec<(String, Script)>,
     /// The number of failures of each step, by the user message and the step's index.
     failures: HashMap<(String, usize), u32>,
     stopped: bool,
@@ -94,6 +96,11 @@ impl ModelServer {
     /// Registers a script for `SCRIPT:name` in prompts.
     pub fn register(&self, name: &str, script: Script) {
         self.shared.lock().scripts.insert(name.to_owned(), script);
+    }
+
+    /// Registers a script for user messages with these words, which the test does not write itself.
+    pub fn reply_to(&self, words: &str, script: Script) {
+        self.shared.lock().replies.push((words.to_owned(), script));
     }
 
     pub fn requests(&self) -> Vec<Recorded> {
@@ -142,7 +149,9 @@ impl Shared {
             return speak("side answer".into());
         }
         let mut state = self.lock();
-        let Some(steps) = steps_named_in(message, &state.scripts) else {
+        let reply = || state.replies.iter().find(|(words, _)| message.contains(words));
+        let steps = steps_named_in(message, &state.scripts).or_else(|| Some(reply()?.1.0.clone()));
+        let Some(steps) = steps else {
             return speak(format!("heard: {message}"));
         };
         let failures = |index| state.failures.get(&(message.to_owned(), index)).copied().unwrap_or(0);

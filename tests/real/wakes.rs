@@ -1,0 +1,161 @@
+//! Codex as the boss of a wait in the background: woken in a terminal with its daemon, and otherwise blocked.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::boss_loop::{lead_by, received};
+use crate::interactive::Terminal;
+use crate::lead::{command, tool_name};
+use crate::model_server::{Recorded, Script};
+use crate::real_cli::run_to_end;
+use crate::world::{CEILING, Process, World, processes};
+
+with_each_cli!(idle_boss_is_woken_for_its_workers: Codex);
+with_each_cli!(boss_with_closed_window_is_woken: Codex);
+with_each_cli!(boss_without_daemon_waits_in_its_turn: Codex);
+with_each_cli!(headless_boss_waits_in_its_turn: Codex);
+
+/// The words of every pointer.
+const POINTER: &str = "orchestrator-boss:";
+
+async fn idle_boss_is_woken_for_its_workers(world: &World) {
+    let terminal = open_terminal(world, "");
+    leave_in_background(world, terminal, |terminal| {
+        let woken = woken(world);
+        assert!(woken.user_message().contains("1 worker settled; call wait_for_any_worker"), "{}", woken.body);
+        terminal.until_shown("Iwaswoken");
+        // The next turn of the thread gets what settled, and its call is the arrival.
+        assert!(received(world).contains("turn_complete"), "{}", terminal.shown());
+        until_entry(world, "wake_arrived");
+        assert_eq!(entries(world, "wake_sent"), 1);
+    });
+}
+
+/// The daemon owns the thread for a while after its window is closed.
+async fn boss_with_closed_window_is_woken(world: &World) {
+    let terminal = open_terminal(world, "");
+    let mut terminal = begin(world, terminal);
+    terminal.until_shown("Irest");
+    terminal.send("/quit");
+    terminal.until_shown("/quit");
+    terminal.send("\r");
+    terminal.until_ended();
+    end_worker(world);
+    woken(world);
+    until_entry(world, "wake_arrived");
+    end_daemon(world);
+}
+
+async fn boss_without_daemon_waits_in_its_turn(world: &World) {
+    let terminal = open_terminal(world, "daemon_auto_start = false\n");
+    let terminal = begin(world, terminal);
+    let answered = |request: &Recorded| request.body.to_string().contains("Codex runs without its app-server daemon");
+    assert!(world.model.wait_for_request(CEILING, answered).is_some(), "{}", terminal.shown());
+    end_worker(world);
+    terminal.end();
+    assert_eq!(entries(world, "wake_requested"), 0);
+}
+
+async fn headless_boss_waits_in_its_turn(world: &World) {
+    lead_by(world);
+    world.model.register("rest", script(world));
+    let ended = run_to_end(&mut command(world), "Lead. SCRIPT:rest", CEILING);
+    assert!(ended.status.success(), "{ended:?}");
+    assert!(received(world).contains("codex exec takes no further message"), "{}", received(world));
+    assert_eq!(entries(world, "wake_requested"), 0);
+    end_worker(world);
+}
+
+/// Creates a slow worker and waits in the background, for a few seconds where that has no effect.
+fn script(world: &World) -> Script {
+    let mission = json!({"title": "Be slow", "prompt": "FAKE:\nwait-file go 100\nsay I was slow", "backend": "fake"});
+    let wait = json!({"background": true, "timeout_seconds": 2});
+    Script::new()
+        .call(&tool_name(world.cli, "create_worker_mission"), mission)
+        .call(&tool_name(world.cli, "wait_for_any_worker"), wait)
+        .say("I rest")
+}
+
+/// Starts Codex in a terminal. `features` are further lines of its settings.
+fn open_terminal(world: &World, features: &str) -> Terminal {
+    lead_by(world);
+    let path = world.path(".codex/config.toml");
+    let config = fs::read_to_string(&path).expect("registered settings");
+    let config = config.replace("plugins = false\n", &format!("plugins = false\n{features}"));
+    let trusted = format!("\n[projects.{:?}]\ntrust_level = \"trusted\"\n", world.repo());
+    fs::write(&path, format!("check_for_update_on_startup = false\n{config}{trusted}")).expect("a writable file");
+    let mut codex = world.home.command(world.cli.path());
+    codex.current_dir(world.repo()).env("TERM", "xterm-256color").env("PWD", world.repo());
+    let terminal = Terminal::start(codex);
+    terminal.until_shown("OpenAICodex");
+    terminal
+}
+
+/// Gives the boss its task, with the words for its later turn.
+fn begin(world: &World, mut terminal: Terminal) -> Terminal {
+    world.model.register("rest", script(world));
+    let wait = Script::new().call(&tool_name(world.cli, "wait_for_any_worker"), json!({"timeout_seconds": 20}));
+    world.model.reply_to(POINTER, wait.say("I was woken"));
+    terminal.send("Lead. SCRIPT:rest");
+    terminal.until_shown("SCRIPT:rest");
+    terminal.send("\r");
+    terminal
+}
+
+fn leave_in_background(world: &World, terminal: Terminal, check: impl FnOnce(&Terminal)) {
+    let terminal = begin(world, terminal);
+    terminal.until_shown("Irest");
+    assert!(received(world).contains("end your turn"), "{}", received(world));
+    end_worker(world);
+    check(&terminal);
+    terminal.end();
+    end_daemon(world);
+}
+
+fn end_worker(world: &World) {
+    let worker = world.worktree("w-1-be-slow");
+    until("the worktree", || worker.exists());
+    fs::write(worker.join("go"), "").expect("the worktree is there");
+}
+
+/// Returns the first request of the woken turn.
+fn woken(world: &World) -> Recorded {
+    let is_woken = |request: &Recorded| request.user_message().contains(POINTER);
+    world.model.wait_for_request(CEILING, is_woken).unwrap_or_else(|| panic!("never woken: {}", journal(world)))
+}
+
+fn journal(world: &World) -> String {
+    let files = fs::read_dir(world.repo().join(".orchestrator/journal")).into_iter().flatten().flatten();
+    files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect()
+}
+
+fn entries(world: &World, kind: &str) -> usize {
+    let lines = journal(world);
+    let kinds = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    kinds.filter(|line| line["entry"]["kind"] == kind).count()
+}
+
+fn until_entry(world: &World, kind: &str) {
+    until(kind, || entries(world, kind) > 0);
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < CEILING, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Ends the daemon that the terminal has started, which would outlive the test.
+fn end_daemon(world: &World) {
+    let home = world.path("").display().to_string();
+    let is_daemon =
+        |it: &Process| it.command.contains("--managed-daemon") && it.command.contains(home.trim_end_matches('/'));
+    for daemon in processes().into_iter().filter(is_daemon) {
+        kill_process(daemon.pid, Signal::TERM).expect("a live process");
+    }
+}
