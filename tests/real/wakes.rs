@@ -150,12 +150,11 @@ fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Ends the daemon that the terminal has started, which would outlive the test.
+/// Ends the daemon that the terminal has started, and its updater. Both would outlive the test.
 fn end_daemon(world: &World) {
-    let home = world.path("").display().to_string();
-    let is_daemon =
-        |it: &Process| it.command.contains("--managed-daemon") && it.command.contains(home.trim_end_matches('/'));
-    for daemon in processes().into_iter().filter(is_daemon) {
-        kill_process(daemon.pid, Signal::TERM).expect("a live process");
+    let folder = world.path(".codex/packages/app-server-daemon").display().to_string();
+    for process in processes().into_iter().filter(|it: &Process| it.command.starts_with(&folder)) {
+        // One may have ended with the other.
+        let _ = kill_process(process.pid, Signal::TERM);
     }
 }
