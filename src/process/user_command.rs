@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use super::{signal, tree};
 
 /// Maximum number of bytes that an error quotes of the command's error output.
 const STDERR_SHOWN: usize = 500;
+/// Time for the rest of a program's error output after its exit.
+const REST_OF_STDERR: Duration = Duration::from_millis(100);
 
 /// The reason why the command did not succeed.
 #[derive(Debug, Error)]
@@ -88,10 +91,15 @@ pub async fn run_program(
     let stderr = child.stderr.take();
     let mut printed = Vec::new();
     let ended = timeout(limit, async {
-        if let Some(stderr) = stderr {
-            read_beginning(stderr, &mut printed).await;
+        let mut reading = pin!(read_beginning(stderr, &mut printed));
+        tokio::select! {
+            status = child.wait() => {
+                // A process that the program leaves behind may hold the pipe open.
+                let _ = timeout(REST_OF_STDERR, reading).await;
+                status
+            }
+            () = &mut reading => child.wait().await,
         }
-        child.wait().await
     });
     let Ok(status) = ended.await else {
         // The program is not reaped yet, so its process id cannot be reused. A descendant may have left its group.
@@ -109,7 +117,8 @@ pub async fn run_program(
 }
 
 /// Reads a stream to its end, and keeps its beginning. The rest is read too, since the program would hang otherwise.
-async fn read_beginning(mut stream: impl AsyncRead + Unpin, kept: &mut Vec<u8>) {
+async fn read_beginning(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; 4_096];
     while let Ok(read @ 1..) = stream.read(&mut buffer).await {
         let room = STDERR_SHOWN.saturating_sub(kept.len());
@@ -156,6 +165,14 @@ mod tests {
             assert!(began.elapsed() < Duration::from_secs(60), "{child} still runs");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn program_may_leave_a_process_behind() {
+        let arguments = ["-c", "sleep 20 & exit 0"].map(str::to_owned);
+        let began = Instant::now();
+        run_program(Path::new("/bin/sh"), &arguments, Path::new("/"), Duration::from_secs(15)).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(15));
     }
 
     #[tokio::test]

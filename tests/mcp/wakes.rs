@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use orchestrator_boss::process::Identity;
@@ -126,6 +127,18 @@ impl Boss {
         }
     }
 
+    /// Returns the severity of what `doctor` says about waking.
+    fn doctor(&self) -> String {
+        let mut doctor = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
+        let path = format!("{}:/usr/bin:/bin", self.client.home.path().join("bin").display());
+        doctor.args(["doctor", "--json"]).current_dir(self.shared.join("repo"));
+        let output = doctor.env_clear().env("HOME", &self.shared).env("PATH", path).output().unwrap();
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let clients = found["checks"]["clients"].as_array().unwrap().clone();
+        let waking = clients.iter().find(|check| check["name"] == "waking").unwrap();
+        waking["severity"].as_str().unwrap().to_owned()
+    }
+
     /// Returns the entries of the journal of this kind.
     fn entries(&self, kind: &str) -> usize {
         let files = fs::read_dir(self.shared.join("repo/.orchestrator/journal")).unwrap().flatten();
@@ -231,10 +244,12 @@ fn failed_command_is_shown_and_repeated() {
     let status = boss.call("get_backend_status", json!({"backend": "fake"}));
     let waking = status["waking"].as_str().unwrap();
     assert!(waking.contains("codex queue: cannot complete the command: exit status: 1: Error: no rollout"), "{waking}");
+    assert_eq!(boss.doctor(), "warn");
     boss.set_mode("");
     boss.queued(2);
     let woken = boss.call_in("turn-2", "queue", "wait_for_any_worker", json!({}));
     assert_eq!(woken["status"], "settled", "{woken:#}");
+    assert_eq!(boss.doctor(), "note");
     let status = boss.call("get_backend_status", json!({"backend": "fake"}));
     assert!(!status["waking"].as_str().unwrap().contains("failed"), "{status:#}");
 }

@@ -1,6 +1,7 @@
 //! Codex as the boss of a wait in the background: woken in a terminal with its daemon, and otherwise blocked.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
@@ -15,6 +16,7 @@ use crate::world::{CEILING, Process, World, processes};
 
 with_each_cli!(idle_boss_is_woken_for_its_workers: Codex);
 with_each_cli!(boss_with_closed_window_is_woken: Codex);
+with_each_cli!(resumed_boss_is_woken_by_its_next_server: Codex);
 with_each_cli!(boss_without_daemon_waits_in_its_turn: Codex);
 with_each_cli!(headless_boss_waits_in_its_turn: Codex);
 
@@ -46,6 +48,28 @@ async fn boss_with_closed_window_is_woken(world: &World) {
     end_worker(world);
     woken(world);
     until_entry(world, "wake_arrived");
+    end_daemon(world);
+}
+
+/// The worker ends while neither the daemon nor its server lives. Another server follows it, which cannot wake the boss.
+async fn resumed_boss_is_woken_by_its_next_server(world: &World) {
+    let terminal = open_terminal(world, "");
+    let terminal = begin(world, terminal);
+    terminal.until_shown("Irest");
+    terminal.end();
+    let servers = entries(world, "servers_gone");
+    end_daemon(world);
+    until("the end of the server", || entries(world, "servers_gone") > servers);
+    end_worker(world);
+    until_entry(world, "settled");
+    assert_eq!(entries(world, "wake_sent"), 0);
+    let mut codex = codex(world);
+    codex.args(["resume", "--last"]);
+    let terminal = Terminal::start(codex);
+    woken(world);
+    until_entry(world, "wake_arrived");
+    assert_eq!(entries(world, "wake_sent"), 1);
+    terminal.end();
     end_daemon(world);
 }
 
@@ -87,11 +111,15 @@ fn open_terminal(world: &World, features: &str) -> Terminal {
     let config = config.replace("plugins = false\n", &format!("plugins = false\n{features}"));
     let trusted = format!("\n[projects.{:?}]\ntrust_level = \"trusted\"\n", world.repo());
     fs::write(&path, format!("check_for_update_on_startup = false\n{config}{trusted}")).expect("a writable file");
-    let mut codex = world.home.command(world.cli.path());
-    codex.current_dir(world.repo()).env("TERM", "xterm-256color").env("PWD", world.repo());
-    let terminal = Terminal::start(codex);
+    let terminal = Terminal::start(codex(world));
     terminal.until_shown("OpenAICodex");
     terminal
+}
+
+fn codex(world: &World) -> Command {
+    let mut codex = world.home.command(world.cli.path());
+    codex.current_dir(world.repo()).env("TERM", "xterm-256color").env("PWD", world.repo());
+    codex
 }
 
 /// Gives the boss its task, with the words for its later turn.

@@ -118,6 +118,7 @@ fn doctor_names_usable_clis_and_changes_nothing() {
         assert_eq!(check(&found, topic, name).0, "ok", "{name}: {found:#}");
     }
     assert!(check(&found, "git", "integration branch").1.starts_with("main"), "{found:#}");
+    assert_eq!(check(&found, "clients", "waking").0, "note");
     assert_eq!(snapshot(machine.folder.path()), before, "it changes nothing");
 
     let output = machine.command().output().unwrap();

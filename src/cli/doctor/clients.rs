@@ -52,7 +52,7 @@ fn waking(context: &CheckContext) -> Finding {
         return Finding::warn(NAME, format!("a boss was not woken at {at}: {}", failure.reason));
     }
     let how = "in terminals: Claude Code by a task, Codex with its daemon by codex queue; otherwise waits block";
-    Finding::ok(NAME, how)
+    Finding::note(NAME, how)
 }
 
 fn check(registered: &FoundRegistration) -> Finding {

@@ -1,3 +1,6 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::*;
 
 const MINUTE: u64 = 60;
@@ -187,5 +190,96 @@ fn pointer_counts_and_names_nothing() {
     for ((settled, blocked, stalled, asking), said) in cases {
         let pointer = News { settled, blocked, stalled, asking }.pointer();
         assert_eq!(pointer, format!("orchestrator-boss: {said}; call wait_for_any_worker"));
+    }
+}
+
+/// A step of several servers, of the client and of time.
+#[derive(Debug, Clone)]
+enum Step {
+    Request,
+    /// A server tries to send. The command succeeds, fails, or its server dies before the result is recorded.
+    Send(usize, Run),
+    Arrive,
+    End,
+    Pass(u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Run {
+    Accepted,
+    Failed,
+    Killed,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let run = prop_oneof![3 => Just(Run::Accepted), 2 => Just(Run::Failed), 1 => Just(Run::Killed)];
+    let step = prop_oneof![
+        2 => Just(Step::Request),
+        6 => (0..SERVERS.len() - 1, run).prop_map(|(server, run)| Step::Send(server, run)),
+        2 => Just(Step::Arrive),
+        1 => Just(Step::End),
+        3 => (0..700_u64).prop_map(Step::Pass),
+    ];
+    vec(step, 0..40)
+}
+
+/// The last one is never killed.
+const SERVERS: [&str; 4] = ["s-1", "s-2", "s-3", "s-4"];
+
+proptest! {
+    #[test]
+    fn pointers_do_not_pile_up_and_no_request_is_lost(steps in steps()) {
+        let mut world = World::default();
+        let (mut runs, mut accepted) = (0, 0);
+        let mut last_accepted: Option<Timestamp> = None;
+        let mut is_open = false;
+        for step in steps {
+            match step {
+                Step::Request => {
+                    let living = SERVERS.into_iter().find(|server| !world.gone.contains(server)).unwrap();
+                    world.request(living);
+                    (runs, accepted, is_open) = (0, 0, true);
+                }
+                Step::Send(server, run) => {
+                    let server = SERVERS[server];
+                    if world.gone.contains(&server) || !world.may_send(server) {
+                        continue;
+                    }
+                    prop_assert!(is_open);
+                    world.by(server, Entry::WakeSent { thread: thread() });
+                    runs += 1;
+                    match run {
+                        Run::Killed => world.gone.push(server),
+                        Run::Failed => world.by(server, Entry::WakeRan { thread: thread(), failure: Some("no".into()) }),
+                        Run::Accepted => {
+                            world.by(server, Entry::WakeRan { thread: thread(), failure: None });
+                            accepted += 1;
+                            if let Some(last) = last_accepted {
+                                let passed = world.now.duration_since(last);
+                                prop_assert!(passed >= SignedDuration::from_mins(10), "{passed} after the last one");
+                            }
+                            last_accepted = Some(world.now);
+                        }
+                    }
+                    prop_assert!(runs <= MOST_RUNS && accepted <= 1);
+                }
+                Step::Arrive => {
+                    if world.wakes.has_arrived(&thread(), "turn-2") {
+                        world.by("s-4", Entry::WakeArrived { thread: thread() });
+                        last_accepted = None;
+                        is_open = world.wakes.requested().next().is_some();
+                    }
+                }
+                Step::End => {
+                    world.by("s-4", Entry::WakeEnded { thread: thread() });
+                    is_open = false;
+                }
+                Step::Pass(seconds) => world.pass(seconds),
+            }
+        }
+        // The last server takes over what the others leave.
+        world.gone = SERVERS[..3].to_vec();
+        world.pass(20 * MINUTE);
+        prop_assert_eq!(world.may_send("s-4"), is_open && accepted == 0 && runs < MOST_RUNS);
     }
 }
