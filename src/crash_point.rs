@@ -23,7 +23,7 @@ points! {
     RotationBegins, SegmentWritten, SegmentOpened, OldSegmentRemoved,
     // The server: what it decided is saved, and not yet acted on or answered.
     Joined, Decided, BatchRegistered, InboxEntryPosted, CancelNoted, Requeued, RetriedByItself, Notified, Acknowledged,
-    AnswerSent, AnswerWritten, CalledOffRecorded, VerificationPrepared, Proven, Merged, WorktreeRemoved, Leaving,
+    AnswerSent, AnswerWritten, WaitOpened, WaitAnswerStored, WaitEnded, CalledOffRecorded, VerificationPrepared, Proven, Merged, WorktreeRemoved, Leaving,
     // The server, on the way from admitted to running, and to the end.
     Admitted, BranchBegun, WorktreeRecorded, WorktreeMade, WorktreeRemembered, AttemptPrepared, SupervisorSpawned, SupervisorReady, EndSeen, EndNoted,
     TakenOver, LossCleanedUp, LossRecorded,
@@ -45,7 +45,7 @@ pub enum Moment {
 
 /// Kinds of files, by name, by folder or by ending.
 #[cfg(debug_assertions)]
-const FILES: [&str; 20] = [
+const FILES: [&str; 21] = [
     ".gitignore",
     "bases",
     "git-configuration.json",
@@ -65,6 +65,7 @@ const FILES: [&str; 20] = [
     "reserve",
     "closed",
     "inbox",
+    "waits",
     "jsonl",
 ];
 

@@ -65,6 +65,7 @@
 //! | worktree, base, branch, integration branch | as in git |
 //! | outcome | the record that settles an attempt: run, verification, changes |
 //! | settled | has an outcome; in texts for people: finished |
+//! | background wait | a wait that goes on after its call was answered; an MCP task to the client, which wakes its boss |
 //! | notification | the report of a settlement to its boss: pending, in flight, unconfirmed, acknowledged |
 //! | wake, pointer | the start of a turn of a boss that has ended its own; the message for it, which has no content |
 //! | user event | what the user's `notify_command` receives: finished, failed, needs_answer, all_done |

@@ -135,6 +135,11 @@ impl StateDir {
         self.root.join("verifications")
     }
 
+    /// Returns the folder of the answers of background waits that have ended.
+    pub fn waits(&self) -> PathBuf {
+        self.root.join("waits")
+    }
+
     /// Returns the record of the ports of workers, and the lock under which it changes.
     pub fn ports(&self) -> PathBuf {
         self.root.join("ports.json")

@@ -3,15 +3,19 @@
 //!
 //! [`Notification`] is the journaled state, with all its transitions. [`due`] selects what a wait can answer with.
 //! [`Deliveries`] tracks the answers of one server until the boss's next request acknowledges them.
-//! [`acknowledge_receipts`] acknowledges what any server sent.
+//! [`acknowledge_receipts`] acknowledges what any server sent, and [`acknowledge_waits`] the content of background waits
+//! that a conversation shows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
+use super::background_wait::BackgroundWait;
 use super::entry::Entry;
 use super::graph;
 use super::hint::Advice;
-use super::id::{BossId, ServerId, TaskId, WorkerId};
+use super::id::{BossId, ServerId, TaskId, WaitId, WorkerId};
 use super::lifecycle::WorkerStatus;
 pub use super::notification::Notification;
 use super::race;
@@ -32,6 +36,18 @@ pub enum Selection {
 }
 
 impl Selection {
+    pub fn of(wait: &BackgroundWait) -> Self {
+        if wait.workers.is_empty() { Selection::Mine } else { Selection::Named(wait.workers.clone()) }
+    }
+
+    /// Returns the ids of the named workers; none for all workers of the boss.
+    pub fn named(&self) -> &[WorkerId] {
+        match self {
+            Selection::Named(ids) => ids,
+            Selection::Mine => &[],
+        }
+    }
+
     pub fn workers<'a>(&self, registry: &'a Registry, boss: &BossId) -> Vec<&'a Arc<Worker>> {
         match self {
             Selection::Mine => registry.workers().filter(|worker| worker.boss == *boss).collect(),
@@ -108,7 +124,7 @@ pub fn is_final(worker: &Worker) -> bool {
 }
 
 /// The content of an answer to a wait.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Content {
     pub settled: Vec<SentSettlement>,
     pub blocked: Vec<TaskId>,
@@ -135,6 +151,31 @@ impl Content {
         };
         self.settled.iter().all(is_due)
     }
+
+    /// Returns the settlements and blocks to record, if the content may be sent according to the newest registry.
+    pub fn to_record(
+        &self,
+        registry: &Registry,
+        server: &ServerId,
+        boss: &BossId,
+        selection: &Selection,
+    ) -> Option<Recorded> {
+        let due = due(registry, boss, selection, server);
+        if !self.is_still_due(&due) {
+            return None;
+        }
+        let blocked = due.blocked.iter().filter(|(worker, _)| self.blocked.contains(worker.task()));
+        let blocked = blocked.map(|(worker, _)| worker.id.clone()).collect();
+        let settled = self.settled.iter().map(|it| (it.worker.clone(), it.attempt)).collect();
+        Some(Recorded { settled, blocked })
+    }
+}
+
+/// The content of an answer as entries name it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    pub settled: Vec<(WorkerId, u32)>,
+    pub blocked: Vec<WorkerId>,
 }
 
 /// An answer that is recorded as sent, and that the boss has not acknowledged yet.
@@ -157,13 +198,7 @@ impl InFlight {
         (ticket, boss, selection): (u64, &BossId, &Selection),
         content: &Content,
     ) -> Option<(Entry, Self)> {
-        let due = due(registry, boss, selection, server);
-        if !content.is_still_due(&due) {
-            return None;
-        }
-        let blocked = due.blocked.iter().filter(|(worker, _)| content.blocked.contains(worker.task()));
-        let blocked: Vec<WorkerId> = blocked.map(|(worker, _)| worker.id.clone()).collect();
-        let settled: Vec<_> = content.settled.iter().map(|it| (it.worker.clone(), it.attempt)).collect();
+        let Recorded { settled, blocked } = content.to_record(registry, server, boss, selection)?;
         let entry = Entry::Notified { boss: boss.clone(), settled: settled.clone(), blocked: blocked.clone() };
         let delivery = registry.seq + 1;
         Some((entry, Self { ticket, boss: boss.clone(), delivery, settled, blocked, sent: None }))
@@ -194,6 +229,40 @@ pub fn acknowledge_receipts(registry: &Registry, boss: &BossId, receipts: &[Stri
     // The journal may have lost that it was sent, and what was never sent cannot be acknowledged.
     let sent = Entry::Notified { boss: boss.clone(), settled: settled.clone(), blocked: Vec::new() };
     vec![sent, Entry::Acknowledged { deliveries: Vec::new(), settled, blocked: Vec::new() }]
+}
+
+/// Returns the background waits of a boss whose end reported something that is not acknowledged yet.
+pub fn unacknowledged_waits(registry: &Registry, boss: &BossId) -> Vec<WaitId> {
+    let waits = registry.waits.values().filter(|wait| wait.boss == *boss && is_unacknowledged(registry, wait));
+    waits.map(|wait| wait.id.clone()).collect()
+}
+
+fn is_unacknowledged(registry: &Registry, wait: &BackgroundWait) -> bool {
+    let Some(end) = &wait.end else { return false };
+    let is_sent = |(id, attempt): &(WorkerId, u32)| {
+        let worker = registry.get(id).filter(|worker| worker.attempt == *attempt);
+        worker.is_some_and(|it| !matches!(it.notification, Notification::Pending | Notification::Acknowledged))
+    };
+    let is_block_sent = |id: &WorkerId| {
+        let sent = registry.get(id).map(|worker| &worker.block_notification);
+        matches!(sent, Some(Notification::InFlight { delivery, .. }) if *delivery == end.delivery)
+    };
+    end.settled.iter().any(is_sent) || end.blocked.iter().any(is_block_sent)
+}
+
+/// Returns the entries that acknowledge the content of these background waits, since a conversation of the boss shows
+/// their ends. Another server may have sent a settlement again; a block may be a later one, so only its own delivery
+/// counts.
+pub fn acknowledge_waits(registry: &Registry, boss: &BossId, shown: &[WaitId]) -> Vec<Entry> {
+    let waits = shown.iter().filter_map(|id| registry.waits.get(id));
+    let waits = waits.filter(|wait| wait.boss == *boss && is_unacknowledged(registry, wait));
+    let ends: Vec<_> = waits.filter_map(|wait| wait.end.as_ref()).collect();
+    if ends.is_empty() {
+        return Vec::new();
+    }
+    let deliveries = ends.iter().map(|end| end.delivery).collect();
+    let settled = ends.iter().flat_map(|end| end.settled.clone()).collect();
+    vec![Entry::Acknowledged { deliveries, settled, blocked: Vec::new() }]
 }
 
 /// The answers of this server that are in flight.

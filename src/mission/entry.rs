@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::id::{BackendName, BossId, ServerId, ThreadId, WorkerId};
+use super::id::{BackendName, BossId, ServerId, ThreadId, WaitId, WorkerId};
 use super::spec::Mission;
 pub use super::summary::{AttemptSummary, FailureSummary, reasons};
 pub use super::worker::{NextAttempt, Start};
@@ -154,6 +154,26 @@ pub enum Entry {
     WakeEnded {
         thread: ThreadId,
     },
+    /// A wait of this boss goes on in the background. No workers: all of the boss's.
+    WaitOpened {
+        id: WaitId,
+        boss: BossId,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        workers: Vec<WorkerId>,
+        deadline: Timestamp,
+    },
+    /// The end of a background wait. Its answer, with these settlements and blocks, was stored before. The line's `seq`
+    /// identifies this delivery.
+    WaitEnded {
+        id: WaitId,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        settled: Vec<(WorkerId, u32)>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        blocked: Vec<WorkerId>,
+        /// The reason of a cancellation, which reports nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cancelled: Option<String>,
+    },
     /// This server took the leases of these workers.
     LeaseTaken {
         workers: Vec<WorkerId>,
@@ -192,6 +212,8 @@ impl Entry {
             Entry::Notified { .. }
                 | Entry::Acknowledged { .. }
                 | Entry::Withdrawn { .. }
+                | Entry::WaitOpened { .. }
+                | Entry::WaitEnded { .. }
                 | Entry::Answered { .. }
                 | Entry::WakeRequested { .. }
                 | Entry::WakeSent { .. }

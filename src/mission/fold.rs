@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use super::background_wait::{self, BackgroundWait, WaitEnd};
 use super::budget::Spent;
 use super::entry::{Entry, Line, NewWorker};
 use super::graph;
-use super::id::{BossId, ServerId, WorkerId};
+use super::id::{BossId, ServerId, WaitId, WorkerId};
 use super::lifecycle::{self, Event, WorkerStatus};
 use super::message::Author;
 use super::notification::Notification;
@@ -52,6 +53,18 @@ impl Registry {
             | Entry::WakeRan { .. }
             | Entry::WakeArrived { .. }
             | Entry::WakeEnded { .. } => self.wakes.apply(line),
+            Entry::WaitOpened { id, boss, workers, deadline } => self.open_wait(BackgroundWait {
+                id: id.clone(),
+                boss: boss.clone(),
+                workers: workers.clone(),
+                opened_at: line.at,
+                deadline: *deadline,
+                end: None,
+            }),
+            Entry::WaitEnded { id, settled, blocked, cancelled } => {
+                let (settled, blocked, cancelled) = (settled.clone(), blocked.clone(), cancelled.clone());
+                self.end_wait(id, WaitEnd { delivery: line.seq, settled, blocked, cancelled });
+            }
             Entry::LeaseTaken { workers } => {
                 for id in workers {
                     self.change(id, |worker| worker.lease = line.server.clone());
@@ -119,6 +132,24 @@ impl Registry {
         }
     }
 
+    fn open_wait(&mut self, wait: BackgroundWait) {
+        for id in background_wait::to_forget(self.waits.values()) {
+            self.waits.remove(&id);
+        }
+        self.waits.insert(wait.id.clone(), wait);
+    }
+
+    /// Ends a wait once. Its content is on offer from then on, also if the journal has lost that it was opened.
+    fn end_wait(&mut self, id: &WaitId, end: WaitEnd) {
+        if self.waits.get(id).is_some_and(|wait| !wait.is_open()) {
+            return;
+        }
+        self.change_notifications(&end.settled, &end.blocked, |it| it.offer(end.delivery));
+        if let Some(wait) = self.waits.get_mut(id) {
+            wait.end = Some(end);
+        }
+    }
+
     /// Passes all that a boss had to its successor.
     fn succeed(&mut self, boss: &BossId, successor: &BossId) {
         self.anonymous.remove(boss);
@@ -127,6 +158,9 @@ impl Registry {
         }
         if let Some(spent) = self.spent.remove(boss) {
             self.spent.entry(successor.clone()).or_default().add(spent);
+        }
+        for wait in self.waits.values_mut().filter(|wait| wait.boss == *boss) {
+            wait.boss = successor.clone();
         }
         for worker in self.workers.values_mut().filter(|worker| worker.boss == *boss) {
             Arc::make_mut(worker).boss = successor.clone();

@@ -96,6 +96,28 @@ text_id! {
     BackendName
 }
 
+/// Longest id of a background wait, in bytes. Clients allow 1024.
+const WAIT_LIMIT: usize = 80;
+
+text_id! {
+    /// A wait that goes on in the background: `wait-any-3-of-5-k7f2` or `wait-w-3-fix-parser-k7f2`. It is all that a boss
+    /// sees of the wait until its end, so it says what the wait is for.
+    WaitId
+}
+impl WaitId {
+    pub fn new(what: &str, suffix: &str) -> Self {
+        let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
+        let what: String = what.chars().filter(plain).take(WAIT_LIMIT - "wait--".len() - suffix.len()).collect();
+        Self::from(format!("wait-{what}-{suffix}"))
+    }
+
+    /// Returns the id that a client names, if it can be one of ours. It is also the name of a file.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        (text.starts_with("wait-") && text.len() <= WAIT_LIMIT && is_plain).then(|| Self::from(text))
+    }
+}
+
 /// Longest slug of a worker id, in bytes: long enough to recognise, short enough for branch names and socket paths.
 const SLUG_LIMIT: usize = 32;
 
@@ -180,6 +202,16 @@ mod tests {
         ];
         for (title, id) in cases {
             assert_eq!(WorkerId::new(3, title).as_str(), id, "{title:?}");
+        }
+    }
+
+    #[test]
+    fn wait_id_is_a_plain_file_name() {
+        let long = WaitId::new(&"w-3-ünd so weiter ".repeat(20), "k7f2");
+        assert_eq!(WaitId::parse(long.as_str()), Some(long.clone()), "{long}");
+        assert!(long.as_str().ends_with("-k7f2"), "{long}");
+        for text in ["", "wait", "w-3", "wait-../../etc", "wait-a b", "wait-é", &format!("wait-{}", "a".repeat(80))] {
+            assert_eq!(WaitId::parse(text), None, "{text:?}");
         }
     }
 

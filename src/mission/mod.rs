@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod archive;
+pub mod background_wait;
 pub mod backoff;
 pub mod budget;
 pub mod causes;

@@ -14,6 +14,7 @@ pub enum Notification {
     InFlight {
         /// The sequence number of the journal entry that recorded the answer.
         delivery: u64,
+        /// The server whose client got it, or `background`.
         server: ServerId,
         redelivered: bool,
     },
@@ -29,6 +30,12 @@ impl Notification {
             let redelivered = *self != Notification::Pending;
             *self = Notification::InFlight { delivery, server: server.clone(), redelivered };
         }
+    }
+
+    /// Records that a background wait has ended with it. The client gets that answer as often as it asks and never says
+    /// that it has it, so the notification is due again for every server until something shows that it arrived.
+    pub(super) fn offer(&mut self, delivery: u64) {
+        self.send(delivery, &ServerId::from("background"));
     }
 
     /// Records that the boss has it, whichever server sent it last.

@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use super::background_wait::BackgroundWait;
 use super::budget::Spent;
-use super::id::{BackendName, BossId, ServerId, TaskId, WorkerId};
+use super::id::{BackendName, BossId, ServerId, TaskId, WaitId, WorkerId};
 use super::wake::Wakes;
 pub use super::worker::{Integrated, Worker};
 
@@ -38,6 +39,9 @@ pub struct Registry {
     /// The bosses that have ended their turn and are to be woken.
     #[serde(default, skip_serializing_if = "Wakes::is_empty")]
     pub wakes: Wakes,
+    /// The background waits that are open, and the newest that have ended.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waits: BTreeMap<WaitId, BackgroundWait>,
     /// By number, which is the order of creation.
     pub(super) workers: BTreeMap<u64, Arc<Worker>>,
     #[serde(skip)]

@@ -20,6 +20,14 @@ enum Step {
     Withdraw(usize),
     /// The server gets the receipt of what the boss received at this place.
     HandBack(usize, usize),
+    /// The client opens a background wait, or asks this server for the end of the open one.
+    Poll(usize),
+    /// The conversation is given the end of this wait, which the client keeps through kills and restarts.
+    Give(usize),
+    /// The conversation is cleared, or another one is resumed.
+    Clear,
+    /// The conversation calls a tool of this server, which reads its transcript.
+    Call(usize),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -30,6 +38,11 @@ fn any_step() -> impl Strategy<Value = Step> {
         (0..2usize).prop_map(Step::Arrive),
         (0..2usize).prop_map(Step::Withdraw),
         (0..2usize, 0..8usize).prop_map(|(server, at)| Step::HandBack(server, at)),
+        (0..2usize).prop_map(Step::Poll),
+        (0..2usize).prop_map(Step::Poll),
+        (0..4usize).prop_map(Step::Give),
+        Just(Step::Clear),
+        (0..2usize).prop_map(Step::Call),
     ]
 }
 
@@ -51,6 +64,12 @@ struct Model {
     receipts: BTreeMap<(WorkerId, u32), String>,
     /// The settlements whose receipts were handed back.
     handed_back: BTreeSet<(WorkerId, u32)>,
+    /// The background waits, with the content of those that have ended.
+    waits: Vec<(WaitId, Option<Vec<(WorkerId, u32)>>)>,
+    /// The waits whose ends the conversation shows.
+    shown: Vec<WaitId>,
+    /// The settlements that have provably arrived.
+    arrived: BTreeSet<(WorkerId, u32)>,
 }
 
 impl Model {
@@ -67,6 +86,7 @@ impl Model {
             Step::Answer(server) => self.answer(server),
             Step::Arrive(server) => {
                 let (offers, settled): (Vec<_>, Vec<_>) = self.open[server].drain(..).unzip();
+                self.arrived.extend(settled.concat());
                 let delivered =
                     Entry::Acknowledged { deliveries: offers, settled: settled.concat(), blocked: Vec::new() };
                 apply(&mut self.registry, SERVERS[server], delivered);
@@ -80,6 +100,60 @@ impl Model {
                 apply(&mut self.registry, SERVERS[server], Entry::Withdrawn { delivery: offer });
             }
             Step::HandBack(server, at) => self.hand_back(server, at),
+            Step::Poll(server) => self.poll(server),
+            Step::Give(at) => self.shown.extend(self.ended().get(at).map(|(id, _)| id.clone())),
+            Step::Clear => self.shown.clear(),
+            Step::Call(server) => self.call(server),
+        }
+    }
+
+    fn ended(&self) -> Vec<(WaitId, Vec<(WorkerId, u32)>)> {
+        self.waits.iter().filter_map(|(id, end)| Some((id.clone(), end.clone()?))).collect()
+    }
+
+    fn poll(&mut self, server: usize) {
+        let boss = BossId::from("b");
+        let Some((id, _)) = self.waits.iter().find(|(_, end)| end.is_none()).cloned() else {
+            let id = WaitId::new("any-4-of-4", &self.waits.len().to_string());
+            self.waits.push((id.clone(), None));
+            let deadline = jiff::Timestamp::MAX;
+            apply(&mut self.registry, SERVERS[server], Entry::WaitOpened { id, boss, workers: Vec::new(), deadline });
+            return;
+        };
+        let me = ServerId::from(SERVERS[server]);
+        let news = due(&self.registry, &boss, &Selection::Mine, &me);
+        if news.settled.is_empty() {
+            return;
+        }
+        let content = content_of(&news);
+        let recorded = content.to_record(&self.registry, &me, &boss, &Selection::Mine).expect("it is due");
+        self.note_sent(&content);
+        let settled = recorded.settled.clone();
+        let ended = Entry::WaitEnded { id: id.clone(), settled, blocked: Vec::new(), cancelled: None };
+        apply(&mut self.registry, SERVERS[server], ended);
+        self.waits.iter_mut().find(|it| it.0 == id).expect("it is open").1 = Some(recorded.settled);
+    }
+
+    fn call(&mut self, server: usize) {
+        let boss = BossId::from("b");
+        let known = unacknowledged_waits(&self.registry, &boss);
+        let shown: Vec<WaitId> = self.shown.iter().filter(|id| known.contains(id)).cloned().collect();
+        for entry in acknowledge_waits(&self.registry, &boss, &shown) {
+            apply(&mut self.registry, SERVERS[server], entry);
+        }
+        let arrived = self.ended().into_iter().filter(|(id, _)| self.shown.contains(id));
+        self.arrived.extend(arrived.flat_map(|(_, settled)| settled));
+    }
+
+    fn note_sent(&mut self, content: &Content) {
+        for it in &content.settled {
+            let settlement = (it.worker.clone(), it.attempt);
+            assert!(!self.handed_back.contains(&settlement), "{settlement:?} was sent after its receipt");
+            let worker = self.registry.get(&it.worker).expect("a known worker");
+            let receipt = receipt(worker).expect("a settled worker has a receipt");
+            let known = self.receipts.entry(settlement).or_insert_with(|| receipt.clone());
+            assert_eq!(*known, receipt, "every repetition has the same");
+            self.sent.push((it.worker.clone(), it.attempt, it.redelivered));
         }
     }
 
@@ -94,6 +168,7 @@ impl Model {
         // An answer that has arrived is not withdrawn.
         let open = self.open.iter_mut().flatten();
         open.for_each(|(_, settled)| settled.retain(|it| *it != settlement));
+        self.arrived.insert(settlement.clone());
         self.handed_back.insert(settlement);
     }
 
@@ -101,13 +176,8 @@ impl Model {
         let (boss, me) = (BossId::from("b"), ServerId::from(SERVERS[server]));
         let news = due(&self.registry, &boss, &Selection::Mine, &me);
         let settled: Vec<_> = news.settled.iter().map(|it| (it.worker.id.clone(), it.worker.attempt)).collect();
-        for (it, settlement) in news.settled.iter().zip(&settled) {
-            assert!(!self.handed_back.contains(settlement), "{settlement:?} was sent after its receipt");
-            let receipt = receipt(it.worker).expect("a settled worker has a receipt");
-            let known = self.receipts.entry(settlement.clone()).or_insert_with(|| receipt.clone());
-            assert_eq!(*known, receipt, "every repetition has the same");
-        }
-        self.sent.extend(news.settled.iter().map(|it| (it.worker.id.clone(), it.worker.attempt, it.redelivered)));
+        let content = content_of(&news);
+        self.note_sent(&content);
         if settled.is_empty() {
             return;
         }
@@ -115,6 +185,15 @@ impl Model {
         apply(&mut self.registry, SERVERS[server], offered);
         self.open[server].push((self.registry.seq, settled));
     }
+}
+
+fn content_of(due: &Due<'_>) -> Content {
+    let sent = |it: &DueSettlement| SentSettlement {
+        worker: it.worker.id.clone(),
+        attempt: it.worker.attempt,
+        redelivered: it.redelivered,
+    };
+    Content { settled: due.settled.iter().map(sent).collect(), blocked: Vec::new() }
 }
 
 proptest! {
@@ -129,6 +208,10 @@ proptest! {
                 let unmarked = model.sent.iter().filter(|it| (&it.0, it.1, it.2) == (&id, attempt, false)).count();
                 prop_assert!(unmarked <= 1, "{id} {attempt} was sent {unmarked} times unmarked");
                 prop_assert!(!marked || model.sent.iter().filter(|it| it.0 == id && it.1 == attempt).count() >= 1);
+            }
+            for worker in model.registry.workers().filter(|it| it.notification == Notification::Acknowledged) {
+                let settlement = (worker.id.clone(), worker.attempt);
+                prop_assert!(model.arrived.contains(&settlement), "{settlement:?} was acknowledged without evidence");
             }
         }
         model.step(Step::Answer(0));
@@ -156,6 +239,50 @@ fn only_the_boss_acknowledges_by_receipt() {
     apply(&mut registry, "s", requeued(&id));
     settle(&mut registry, &id, Ending::Completed);
     assert_eq!(entries(&registry, "b", &first), 0, "it is of an earlier attempt");
+}
+
+#[test]
+fn background_wait_redelivers_until_shown() {
+    let mut model = Model::new();
+    for step in [Step::Settle(0), Step::Poll(0), Step::Poll(0), Step::Call(0), Step::Answer(0), Step::Withdraw(0)] {
+        model.step(step);
+    }
+    model.step(Step::Poll(1));
+    model.step(Step::Poll(1));
+    let marks: Vec<bool> = model.sent.iter().map(|(_, _, marked)| *marked).collect();
+    assert_eq!(marks, [false, true]);
+    for step in [Step::Give(0), Step::Clear, Step::Call(0), Step::Answer(0), Step::Withdraw(0), Step::Give(1)] {
+        model.step(step);
+    }
+    assert_eq!(unacknowledged_waits(&model.registry, &BossId::from("b")).len(), 2);
+    model.step(Step::Call(1));
+    assert_eq!(unacknowledged_waits(&model.registry, &BossId::from("b")), []);
+    model.step(Step::Answer(0));
+    assert_eq!(model.sent.len(), 2, "it has arrived");
+}
+
+#[test]
+fn ended_wait_keeps_its_end_and_another_boss_proves_nothing() {
+    let mut registry = Registry::default();
+    let id = create(&mut registry, &[draft("a")]).remove(0).unwrap();
+    let (wait, boss) = (WaitId::new("any-1-of-1", "a"), BossId::from("b"));
+    let deadline = jiff::Timestamp::MAX;
+    let opened = Entry::WaitOpened { id: wait.clone(), boss: boss.clone(), workers: Vec::new(), deadline };
+    apply(&mut registry, "s", opened);
+    settle(&mut registry, &id, Ending::Completed);
+    let end = |cancelled: Option<&str>, settled| Entry::WaitEnded {
+        id: wait.clone(),
+        settled,
+        blocked: Vec::new(),
+        cancelled: cancelled.map(str::to_owned),
+    };
+    apply(&mut registry, "s", end(None, vec![(id.clone(), 1)]));
+    let before = registry.waits[&wait].clone();
+    apply(&mut registry, "s", end(Some("late"), Vec::new()));
+    assert_eq!(registry.waits[&wait], before);
+    assert_eq!(acknowledge_waits(&registry, &BossId::from("other"), std::slice::from_ref(&wait)), []);
+    apply(&mut registry, "s", Entry::BossSucceeded { from: vec![boss], to: BossId::from("heir") });
+    assert_eq!(acknowledge_waits(&registry, &BossId::from("heir"), std::slice::from_ref(&wait)).len(), 1);
 }
 
 #[test]
