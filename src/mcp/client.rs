@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use rmcp::RoleServer;
-use rmcp::model::RequestMetaObject;
+use rmcp::model::{ProtocolVersion, RequestMetaObject};
 use rmcp::service::RequestContext;
 use serde_json::Value;
 
@@ -62,6 +62,26 @@ fn longest_within(limit: &str) -> u64 {
 /// answers that come later, but cancels the call only up to half a second afterwards.
 fn seconds_before(limit_ms: u64) -> u64 {
     ((limit_ms / 10 * 9).saturating_sub(1_000) / 1_000).clamp(1, LONGEST_WAIT_SECONDS)
+}
+
+/// The way in which a boss that has ended its turn is woken when a wait is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waking {
+    /// The wait answers as an MCP task, whose end starts a turn.
+    Task,
+    /// The boss cannot be woken, so the wait blocks.
+    Blocking,
+}
+
+impl Waking {
+    /// Returns what this call allows. Claude Code declares tasks in each call of a terminal, but not in those of
+    /// `claude -p` and of subagents on the same connection, so only the call's own `_meta` counts. A client of the older
+    /// era that lists the extension does not know these tasks.
+    pub(super) fn of(meta: &RequestMetaObject) -> Self {
+        let is_modern = meta.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
+        let declares = meta.client_capabilities().is_some_and(|capabilities| capabilities.supports_tasks());
+        if is_modern && declares { Waking::Task } else { Waking::Blocking }
+    }
 }
 
 impl Client {
@@ -216,6 +236,24 @@ mod tests {
             assert!(woken.err().is_none_or(|why| why.contains(reason.unwrap())), "{trigger}");
         }
         assert_eq!(Client::Codex.codex_turn(&RequestMetaObject::default()), None);
+    }
+
+    #[test]
+    fn only_a_modern_call_that_declares_tasks_gets_one() {
+        let declared = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
+        let cases = [
+            ("2026-07-28", declared.clone(), Waking::Task),
+            ("2026-07-28", json!({"elicitation": {}}), Waking::Blocking),
+            ("2025-11-25", declared, Waking::Blocking),
+        ];
+        for (version, capabilities, waking) in cases {
+            let meta = json!({
+                "io.modelcontextprotocol/protocolVersion": version,
+                "io.modelcontextprotocol/clientCapabilities": capabilities,
+            });
+            assert_eq!(Waking::of(&serde_json::from_value(meta.clone()).unwrap()), waking, "{meta}");
+        }
+        assert_eq!(Waking::of(&RequestMetaObject::default()), Waking::Blocking);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod server;
 mod size;
 mod starter;
 mod surface;
+mod tasks;
 mod tools;
 mod transcript;
 mod transport;

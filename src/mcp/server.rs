@@ -11,11 +11,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomRequest, CustomResult, ErrorCode,
-    ErrorData, GetPromptRequestParams, GetPromptResponse, Implementation, ListPromptsResult,
-    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-    ProgressNotificationParam, ReadResourceRequestParams, ReadResourceResponse, ResourceUpdatedNotificationParam,
-    ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter, UnsubscribeRequestParams,
+    CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, ContentBlock, CustomRequest,
+    CustomResult, ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse, GetTaskParams, GetTaskResult,
+    Implementation, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+    PaginatedRequestParams, ProgressNotificationParam, ReadResourceRequestParams, ReadResourceResponse,
+    ResourceUpdatedNotificationParam, ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter,
+    UnsubscribeRequestParams, UpdateTaskParams,
 };
 use rmcp::service::{RequestContext, ServerInitializeError, SubscriptionContext};
 use rmcp::{RoleServer, ServerHandler, ServiceExt};
@@ -24,7 +25,7 @@ use thiserror::Error;
 use tokio::time::{Instant, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, TurnBegin};
+use super::client::{Client, TurnBegin, Waking};
 use super::conversation::Conversations;
 use super::error::ToolError;
 use super::in_flight::RequestsInFlight;
@@ -34,7 +35,7 @@ use super::starter::{StartError, Starter};
 use super::tools::{self, AnswerDelivery, ToolCall};
 use super::transport::Lines;
 use super::watch::{self, FileVersions, Subscriptions};
-use super::{hint, prompts, resources};
+use super::{hint, prompts, resources, tasks};
 use crate::mission::id::BossId;
 use crate::orchestrator::Orchestrator;
 
@@ -108,7 +109,7 @@ struct Handler {
 impl ServerHandler for Handler {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder().enable_tools().enable_prompts();
-        ServerConfig::new(capabilities.enable_resources().enable_resources_subscribe().build())
+        ServerConfig::new(capabilities.enable_resources().enable_resources_subscribe().enable_tasks().build())
             .with_server_info(Implementation::new("orchestrator-boss", env!("CARGO_PKG_VERSION")))
             .with_instructions(INSTRUCTIONS)
     }
@@ -132,12 +133,31 @@ impl ServerHandler for Handler {
         let client = Client::of(&context);
         let result = self.call(tool, request.arguments.unwrap_or_default(), client, &context).await;
         Ok(match result {
+            Ok(tools::ToolAnswer { background: Some(wait), .. }) => CallToolResponse::Task(tasks::created(&wait)),
             Ok(answer) => call_result(answer, client).into(),
             Err(error) => {
                 tracing::info!(tool = tool.name, %error, "refused");
                 CallToolResult::error(vec![ContentBlock::text(error.answer())]).into()
             }
         })
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        Ok(tasks::get(&self.starter, &request.task_id).await)
+    }
+
+    /// No task asks for input.
+    async fn update_task(&self, _: UpdateTaskParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        Ok(())
+    }
+
+    async fn cancel_task(&self, request: CancelTaskParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        tasks::cancel(&self.starter, &request.task_id).await;
+        Ok(())
     }
 
     async fn list_prompts(
@@ -323,6 +343,7 @@ impl Handler {
             boss: boss.clone(),
             client,
             turn,
+            waking: Waking::of(&context.meta),
             wants_progress: context.meta.get_progress_token().is_some(),
             stop: stop.clone(),
             delivery: AnswerDelivery::default(),
@@ -439,7 +460,8 @@ mod tests {
 
     #[test]
     fn result_fits_what_the_client_shows() {
-        let answer = || tools::ToolAnswer { value: json!({"status": "idle"}), line: "wait: done".to_owned() };
+        let answer =
+            || tools::ToolAnswer { value: json!({"status": "idle"}), line: "wait: done".to_owned(), background: None };
         for (client, text) in [(Client::ClaudeCode, "wait: done"), (Client::Gemini, r#"{"status":"idle"}"#)] {
             let result = call_result(answer(), client);
             assert_eq!(result.structured_content, Some(json!({"status": "idle"})));

@@ -4,9 +4,10 @@
 //! It runs on a thread of its own, since taking the journal's lock and writing may block. Everything slow (git,
 //! starting and following workers) is done by tasks that report back by mail.
 //!
-//! Its submodules handle the requests of bosses, the reports of tasks, takeovers and wakes. Nothing else has a method
-//! here.
+//! Its submodules handle the requests of bosses, background waits, the reports of tasks, takeovers and wakes. Nothing else
+//! has a method here.
 
+mod background;
 mod reports;
 mod requests;
 mod takeover;
@@ -34,7 +35,7 @@ use super::scan::Scans;
 use super::state_file::StateFileTimer;
 use super::user_events::UserEvents;
 use super::views::Views;
-use super::waits::{self, Ready, Waits};
+use super::waits::{self, Asked, Ready, Waits};
 use super::{settle, start, verify};
 use crate::attempt::status::LiveStatus;
 use crate::crash_point::{self, Point};
@@ -175,9 +176,19 @@ impl Actor {
             Ask::Create { boss, drafts, kind, reply } => self.check_batch(boss, drafts, kind, reply),
             Ask::Register(batch) => self.register_batch(*batch),
             Ask::RecordedBranch { boss, reply } => drop(reply.send(self.recorded_branch(&boss))),
-            Ask::Wait { boss, workers, receipts, most, answer, reply } => {
+            Ask::Wait { boss, workers, receipts, most, background, answer, reply } => {
                 self.take_receipts(&boss, &receipts);
-                drop(reply.send(self.begin_wait(&boss, &workers, most, answer)))
+                let begun = self.begin_wait(&boss, &workers, most, answer);
+                drop(reply.send(begun.map(|ticket| self.go_on_in_background(ticket, background))))
+            }
+            Ask::PollWait { id, render, reply } => drop(reply.send(self.poll_wait(&id, render))),
+            Ask::CancelWait { id, reply } => self.cancel_wait(&id, reply),
+            Ask::UnacknowledgedWaits { boss, reply } => {
+                drop(reply.send(delivery::unacknowledged_waits(self.registry(), &boss)))
+            }
+            Ask::WaitsShown { boss, waits, reply } => {
+                self.note_shown(&boss, &waits);
+                let _ = reply.send(());
             }
             Ask::EndWait { ticket, reply } => drop(reply.send(self.end_wait(ticket))),
             Ask::Sent { ticket } => self.note_sent(ticket),
@@ -434,7 +445,7 @@ impl Actor {
         answer: oneshot::Sender<WaitAnswer>,
     ) -> Result<u64> {
         let selection = self.views().select(boss, names)?;
-        let ticket = self.waits.begin(boss, selection, most, answer);
+        let ticket = self.waits.begin(Asked { boss: boss.clone(), selection, most }, answer);
         self.answer_waits();
         Ok(ticket)
     }
@@ -442,19 +453,19 @@ impl Actor {
     /// Returns the answer of a wait whose time is up. `None` if it was answered a moment ago.
     fn end_wait(&mut self, ticket: u64) -> Option<WaitAnswer> {
         if let Some(ready) = self.waits.ready(ticket, &self.state.views(), &self.deliveries)
-            && let Some((_, answer)) = self.deliver(ready)
+            && let Some((_, answer)) = self.deliver(ticket, ready)
         {
             return Some(answer);
         }
         let wait = self.waits.take(ticket)?;
-        Some(self.waits.timed_out(&wait, &self.state.views()))
+        Some(self.waits.timed_out(&wait.asked, &self.state.views()))
     }
 
     /// Answers every wait that has something to report. Each sees what the ones before it have reported.
     fn answer_waits(&mut self) {
         for ticket in self.waits.tickets() {
             let ready = self.waits.ready(ticket, &self.state.views(), &self.deliveries);
-            if let Some((reply, answer)) = ready.and_then(|ready| self.deliver(ready))
+            if let Some((reply, answer)) = ready.and_then(|ready| self.deliver(ticket, ready))
                 && reply.send(answer).is_err()
             {
                 self.forget_wait(ticket);
@@ -464,12 +475,12 @@ impl Actor {
 
     /// Records an answer as in flight, and returns it with its reply channel. `None` if it cannot be saved, or another
     /// server of this boss has sent the same meanwhile; the wait then stays open.
-    fn deliver(&mut self, ready: Ready) -> Option<(oneshot::Sender<WaitAnswer>, WaitAnswer)> {
+    fn deliver(&mut self, ticket: u64, ready: Ready) -> Option<(oneshot::Sender<WaitAnswer>, WaitAnswer)> {
         let content = ready.content();
         if !content.is_empty() {
             let server = self.state.context.server.clone();
             let recorded = self.state.records.transact(|registry| {
-                let wait = (ready.ticket, &ready.boss, &ready.selection);
+                let wait = (ticket, &ready.asked.boss, &ready.asked.selection);
                 let (entry, in_flight) = InFlight::begin(registry, &server, wait, &content).unzip();
                 (entry.into_iter().collect(), in_flight)
             });
@@ -482,7 +493,7 @@ impl Actor {
             }
             crash_point::at(Point::Notified);
         }
-        self.waits.answered(ready)
+        self.waits.answered(ticket, ready)
     }
 
     /// Marks an answer as written. The boss's next request then acknowledges it.

@@ -18,14 +18,15 @@ use crate::backend::{AgentEvent, Enforcement};
 pub use crate::git::{DiffPage, PushResult, Pushed, Strategy};
 use crate::mission::budget::Spent;
 use crate::mission::hint::Advice;
-use crate::mission::id::{BackendName, RaceId, TaskId, WorkerId};
+use crate::mission::id::{BackendName, RaceId, TaskId, WaitId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::outcome::{Changes, Containment, LikelyCause, NotOnBranch, Outcome, Usage, Verification};
 use crate::mission::question::Decision;
 use crate::mission::race;
-use crate::mission::registry::Worker;
+use crate::mission::registry::{BackgroundWait, Worker};
 use crate::process;
 pub use crate::store::state_file::{Collision, Unchecked, With};
+use crate::store::wait_answers::WaitAnswerFile;
 
 /// A worker as the server presents it.
 #[derive(Debug, Clone)]
@@ -243,7 +244,35 @@ pub struct WaitAnswer {
     pub more: usize,
     /// The usage of all workers of this boss, as far as the CLIs report it.
     pub spent: Spent,
+    /// The background wait that is open for the same workers, so that this one does not go on.
+    pub background: Option<WaitId>,
 }
+
+/// A background wait that is open.
+#[derive(Debug, Clone)]
+pub struct OpenWait {
+    pub id: WaitId,
+    pub opened_at: Timestamp,
+    /// One line for people: the number of settled workers, and the activity of others.
+    pub progress: String,
+}
+
+/// The state of a background wait, for the client that asks for its end.
+#[derive(Debug, Clone)]
+pub enum WaitState {
+    Open(OpenWait),
+    /// Its answer, which never changes.
+    Ended(Box<WaitAnswerFile>),
+    Cancelled {
+        opened_at: Timestamp,
+        why: String,
+    },
+    /// It is not known (any more): its answer was removed, or it belongs to another state directory.
+    Gone,
+}
+
+/// Renders the answer of a background wait as the boss gets it.
+pub type RenderWait = fn(WaitAnswer, &BackgroundWait) -> serde_json::Value;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

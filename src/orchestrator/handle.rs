@@ -15,7 +15,7 @@ use super::blocking::blocking;
 use super::builds::{BuildsStay, WorktreeBuilds};
 use super::context::{Context, Startup};
 use super::error::OrchestratorError;
-use super::mailbox::{Ask, WakeOrder};
+use super::mailbox::{Ask, BegunWait, WakeOrder};
 use super::waking::{self, NotWoken};
 use super::{integrate, old_logs, probe, prune, questions, worktrees};
 use crate::attempt::state_dir;
@@ -24,7 +24,7 @@ use crate::backend::Backends;
 use crate::config::Settings;
 use crate::git::Worktree;
 use crate::mission::create::Draft;
-use crate::mission::id::{BackendName, BossId, ThreadId, WorkerId};
+use crate::mission::id::{BackendName, BossId, ThreadId, WaitId, WorkerId};
 use crate::mission::registry::Worker;
 use crate::mission::wake::WakeFailure;
 
@@ -46,6 +46,15 @@ pub struct WaitRequest {
     pub timeout: Duration,
     /// Most settlements to answer with; the others stay for the next wait.
     pub most: usize,
+    /// Time after which it ends, if it may go on in the background.
+    pub background: Option<Duration>,
+}
+
+/// The answer to a wait.
+pub enum Waited {
+    Answered(Box<WaitAnswer>),
+    /// It goes on in the background: see [`Orchestrator::poll_wait`].
+    Background(OpenWait),
 }
 
 /// The guard of a wait's answer that is in flight. If it is dropped before [`DeliveryGuard::sent`], the answer is
@@ -53,24 +62,37 @@ pub struct WaitRequest {
 #[must_use]
 pub struct DeliveryGuard {
     actor: ActorHandle,
-    ticket: u64,
+    content: Guarded,
     sent: bool,
+}
+
+enum Guarded {
+    /// The answer of the wait with this ticket.
+    Answer(u64),
+    /// The id of a background wait. The client cannot ask for it without.
+    Background(WaitId),
 }
 
 impl DeliveryGuard {
     /// Marks the answer as sent, after which it cannot be revoked. This boss's next request then shows that it arrived.
     pub fn sent(mut self) {
         self.sent = true;
-        self.actor.send(Ask::Sent { ticket: self.ticket });
+        if let Guarded::Answer(ticket) = self.content {
+            self.actor.send(Ask::Sent { ticket });
+        }
     }
 }
 
 impl Drop for DeliveryGuard {
     fn drop(&mut self) {
-        if !self.sent {
-            // If the answer is in flight already, the actor withdraws it.
-            self.actor.send(Ask::ForgetWait { ticket: self.ticket });
+        if self.sent {
+            return;
         }
+        self.actor.send(match &self.content {
+            // If the answer is in flight already, the actor withdraws it.
+            Guarded::Answer(ticket) => Ask::ForgetWait { ticket: *ticket },
+            Guarded::Background(id) => Ask::CancelWait { id: id.clone(), reply: None },
+        });
     }
 }
 
@@ -169,36 +191,68 @@ impl Orchestrator {
     }
 
     /// Waits until there is something to report, the time is up, or `stop` is cancelled (then nothing is consumed). The
-    /// answer counts as delivered only after [`DeliveryGuard::sent`].
+    /// answer counts as delivered only after [`DeliveryGuard::sent`]. A wait that may go on in the background returns at
+    /// once.
     pub async fn wait(
         &self,
         boss: &BossId,
         request: WaitRequest,
         stop: &CancellationToken,
-    ) -> Result<(WaitAnswer, DeliveryGuard)> {
-        let (guard, mut reply) = self.begin_wait(boss, &request).await?;
+    ) -> Result<(Waited, DeliveryGuard)> {
+        let (answer, mut reply) = oneshot::channel();
+        let WaitRequest { workers, receipts, timeout, most, background } = request;
+        let boss = boss.clone();
+        let asked =
+            self.actor.ask(|reply| Ask::Wait { boss, workers, receipts, most, background, answer, reply }).await??;
+        let (ticket, open) = match asked {
+            BegunWait::Blocking(ticket) => (ticket, None),
+            BegunWait::Waiting(ticket, id) => (ticket, Some(id)),
+            BegunWait::Background(wait) => {
+                let guard = self.guard(Guarded::Background(wait.id.clone()));
+                return Ok((Waited::Background(wait), guard));
+            }
+        };
+        let guard = self.guard(Guarded::Answer(ticket));
+        let timeout = if open.is_some() { Duration::ZERO } else { timeout };
         let answer = tokio::select! {
             biased;
             () = stop.cancelled() => Err(OrchestratorError::ShuttingDown),
             answer = &mut reply => answer.map_err(|_| OrchestratorError::ShuttingDown),
-            () = tokio::time::sleep(request.timeout) => self.end_wait(guard.ticket, &mut reply).await,
+            () = tokio::time::sleep(timeout) => self.end_wait(ticket, &mut reply).await,
         };
         let mut answer = answer?;
         answer.settled = self.actor.up_to_date(answer.settled).await?;
         answer.already_reported = self.actor.up_to_date(answer.already_reported).await?;
-        Ok((answer, guard))
+        answer.background = open;
+        Ok((Waited::Answered(Box::new(answer)), guard))
     }
 
-    async fn begin_wait(
-        &self,
-        boss: &BossId,
-        request: &WaitRequest,
-    ) -> Result<(DeliveryGuard, oneshot::Receiver<WaitAnswer>)> {
-        let (answer, receiver) = oneshot::channel();
+    fn guard(&self, content: Guarded) -> DeliveryGuard {
+        DeliveryGuard { actor: self.actor.clone(), content, sent: false }
+    }
+
+    /// Returns the state of a background wait. The first call after something has happened ends it. Cheap otherwise.
+    pub async fn poll_wait(&self, id: &WaitId, render: RenderWait) -> Result<WaitState> {
+        let id = id.clone();
+        self.actor.ask(|reply| Ask::PollWait { id, render, reply }).await
+    }
+
+    /// Ends a background wait if it is open. Its workers go on, and it reports nothing.
+    pub async fn cancel_wait(&self, id: &WaitId) -> Result<()> {
+        let id = id.clone();
+        self.actor.ask(|reply| Ask::CancelWait { id, reply: Some(reply) }).await
+    }
+
+    /// Returns the background waits of a boss that have ended, if it is not known that the boss has their answers.
+    pub async fn unacknowledged_waits(&self, boss: &BossId) -> Result<Vec<WaitId>> {
         let boss = boss.clone();
-        let WaitRequest { workers, receipts, most, .. } = request.clone();
-        let ticket = self.actor.ask(|reply| Ask::Wait { boss, workers, receipts, most, answer, reply }).await??;
-        Ok((DeliveryGuard { actor: self.actor.clone(), ticket, sent: false }, receiver))
+        self.actor.ask(|reply| Ask::UnacknowledgedWaits { boss, reply }).await
+    }
+
+    /// Notes that a conversation of the boss shows the ends of these background waits.
+    pub async fn waits_shown(&self, boss: &BossId, waits: Vec<WaitId>) -> Result<()> {
+        let boss = boss.clone();
+        self.actor.ask(|reply| Ask::WaitsShown { boss, waits, reply }).await
     }
 
     /// Ends a wait whose time is up. If the actor has answered at the same moment, that answer counts.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -15,7 +16,7 @@ use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::InboxEntry;
 use crate::mission::create::Draft;
 use crate::mission::entry::Entry;
-use crate::mission::id::{BackendName, BossId, ThreadId, WorkerId};
+use crate::mission::id::{BackendName, BossId, ThreadId, WaitId, WorkerId};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::Worker;
 use crate::mission::wake::WakeFailure;
@@ -65,8 +66,10 @@ pub enum Ask {
         workers: Vec<String>,
         receipts: Vec<String>,
         most: usize,
+        /// Time after which it ends, if it may go on in the background.
+        background: Option<Duration>,
         answer: Reply<WaitAnswer>,
-        reply: Reply<Result<u64>>,
+        reply: Reply<Result<BegunWait>>,
     },
     EndWait {
         ticket: u64,
@@ -77,6 +80,28 @@ pub enum Ask {
     },
     ForgetWait {
         ticket: u64,
+    },
+    /// A client asks for the end of a background wait.
+    PollWait {
+        id: WaitId,
+        render: RenderWait,
+        reply: Reply<WaitState>,
+    },
+    /// Ends a background wait, which then reports nothing.
+    CancelWait {
+        id: WaitId,
+        reply: Option<Reply<()>>,
+    },
+    /// The background waits of a boss whose end no conversation has shown yet.
+    UnacknowledgedWaits {
+        boss: BossId,
+        reply: Reply<Vec<WaitId>>,
+    },
+    /// A conversation of the boss shows the ends of these background waits.
+    WaitsShown {
+        boss: BossId,
+        waits: Vec<WaitId>,
+        reply: Reply<()>,
     },
     Progress {
         boss: BossId,
@@ -179,6 +204,16 @@ pub struct WakeOrder {
     pub workers: Vec<String>,
     pub thread: ThreadId,
     pub turn: String,
+}
+
+/// A wait that has begun. It may have been answered already.
+pub enum BegunWait {
+    /// Its answer follows.
+    Blocking(u64),
+    /// It goes on in the background instead.
+    Background(OpenWait),
+    /// It is not needed, since this background wait is open for the same workers.
+    Waiting(u64, WaitId),
 }
 
 /// A checked batch, with the reply channel of its request.

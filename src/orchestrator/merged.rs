@@ -111,7 +111,11 @@ impl MergedCache {
 
 /// Marks the merge state of these views as unknown, for display.
 pub(super) fn set_unknown(views: &mut [WorkerView]) {
-    for view in views.iter_mut().filter(|view| may_be_merged(&view.worker)) {
+    views.iter_mut().for_each(set_unknown_of);
+}
+
+pub(super) fn set_unknown_of(view: &mut WorkerView) {
+    if may_be_merged(&view.worker) {
         view.merge_is_unknown = true;
         view.worker = with(Arc::clone(&view.worker), &Merged::Unknown);
     }

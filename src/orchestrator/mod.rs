@@ -68,7 +68,7 @@ pub use builds::{
 };
 pub use context::{Startup, worker_limit};
 pub use error::OrchestratorError;
-pub use handle::{DeliveryGuard, Orchestrator, WaitRequest};
+pub use handle::{DeliveryGuard, Orchestrator, WaitRequest, Waited};
 pub use mailbox::WakeOrder;
 pub use message_views::{DeliveryState, MessageView, inbox_entries, messages_to, messages_to_newest_attempt};
 pub use observer::{BossOverview, Observer, Overview};

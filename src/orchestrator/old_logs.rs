@@ -1,5 +1,5 @@
-//! Removes the logs of workers that settled long ago and whose work is merged or cleaned up, so that the state
-//! directory does not grow for ever. Outcome records and statuses stay.
+//! Removes the logs of workers that settled long ago and whose work is merged or cleaned up, and the old answers of
+//! background waits, so that the state directory does not grow for ever. Outcome records and statuses stay.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -14,6 +14,7 @@ use crate::attempt::state_dir::StateDir;
 use crate::attempt::worker_dir::WorkerDir;
 use crate::mission::delivery;
 use crate::mission::registry::Worker;
+use crate::store::wait_answers;
 
 /// Time between two runs. The first one waits, too: a server that has just started has other work.
 const FIRST_RUN: Duration = Duration::from_secs(60);
@@ -41,6 +42,8 @@ async fn remove(actor: &ActorHandle, age: SignedDuration) -> Option<()> {
         return Some(());
     }
     let state = StateDir::open(&context.state_root).ok()?;
+    let waits = state.clone();
+    blocking(move || Ok(wait_answers::remove_old(&waits, before))).await.ok()?;
     let found = blocking(move || Ok(with_old_logs(&state, before))).await.ok()?;
     for folder in found {
         let name = folder.root().file_name()?.to_string_lossy().into_owned();

@@ -1,10 +1,12 @@
-//! The blocking waits: which of them can be answered now, and with what.
+//! The blocking waits, and what a wait reports: which of them can be answered now, and with what. A background wait is
+//! one whenever its client asks for its end; it is not kept here, but in the registry.
 //!
 //! A wait that begins after the end of a worker is answered at once. A wait whose client has gone is forgotten and
 //! consumes nothing. This module saves and sends nothing: the actor records an answer as in flight before it sends it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -13,7 +15,7 @@ use super::views::Views;
 use crate::mission::admission::Load;
 use crate::mission::delivery::{self, Content, Deliveries, Due, Selection, SentSettlement};
 use crate::mission::hint::Advice;
-use crate::mission::id::{BossId, TaskId, WorkerId};
+use crate::mission::id::{BossId, TaskId, WaitId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::{Registry, Worker};
 use crate::mission::wake::News;
@@ -25,6 +27,8 @@ const REASONS: usize = 3;
 const HELD_SHOWN: usize = 3;
 /// Maximum number of questions in one answer.
 const QUESTIONS_SHOWN: usize = 3;
+/// A background wait whose client has asked within this time is still waited for. Clients ask each second.
+const POLLED_WITHIN: Duration = Duration::from_secs(60);
 /// Maximum number of running workers in a line of progress.
 const RUNNING_SHOWN: usize = 3;
 
@@ -43,24 +47,29 @@ pub(super) struct Waits {
     unsent_questions: HashMap<u64, Vec<QuestionKey>>,
     /// Bosses that were notified that none of their workers can start. Forgotten when one can again.
     reported_full: HashSet<BossId>,
+    /// Time at which the client of this server last asked for the end of a background wait.
+    polled: HashMap<WaitId, Instant>,
 }
 
 pub(super) struct Wait {
     ticket: u64,
-    boss: BossId,
-    selection: Selection,
-    most: usize,
+    pub asked: Asked,
     reply: oneshot::Sender<WaitAnswer>,
+}
+
+/// The workers that a wait is for, and the maximum number of settlements in its answer.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub boss: BossId,
+    pub selection: Selection,
+    pub most: usize,
 }
 
 /// An answer that is to be recorded, and then sent.
 pub(super) struct Ready {
-    pub ticket: u64,
-    pub boss: BossId,
-    pub selection: Selection,
+    pub asked: Asked,
     pub answer: WaitAnswer,
     stalled: Vec<WorkerId>,
-    asked: Vec<QuestionKey>,
     is_full: bool,
 }
 
@@ -87,17 +96,16 @@ impl Ready {
 }
 
 impl Waits {
-    pub fn begin(
-        &mut self,
-        boss: &BossId,
-        selection: Selection,
-        most: usize,
-        reply: oneshot::Sender<WaitAnswer>,
-    ) -> u64 {
+    pub fn begin(&mut self, asked: Asked, reply: oneshot::Sender<WaitAnswer>) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.open.push(Wait { ticket, boss: boss.clone(), selection, most, reply });
+        self.open.push(Wait { ticket, asked, reply });
         ticket
+    }
+
+    /// Returns what an unanswered wait is for.
+    pub fn asked(&self, ticket: u64) -> Option<&Asked> {
+        self.open.iter().find(|wait| wait.ticket == ticket).map(|wait| &wait.asked)
     }
 
     /// Removes a wait. `None` if it was answered or forgotten.
@@ -127,12 +135,15 @@ impl Waits {
 
     /// Returns the answer of a wait that has something to report.
     pub fn ready(&mut self, ticket: u64, views: &Views<'_>, deliveries: &Deliveries) -> Option<Ready> {
-        let wait = self.open.iter().find(|wait| wait.ticket == ticket)?;
-        let (boss, selection, most) = (wait.boss.clone(), wait.selection.clone(), wait.most);
-        let Pressing { due, stalled, is_full, .. } = self.pressing(views, &boss, &selection, deliveries)?;
-        let answer = self.answer(views, &due, &selection, &boss, most);
-        let asked = answer.questions.iter().map(key_of).collect();
-        Some(Ready { ticket, boss, selection, answer, stalled, asked, is_full })
+        let asked = self.asked(ticket)?.clone();
+        self.report(asked, views, deliveries)
+    }
+
+    /// Returns what there is to report to such a wait.
+    pub fn report(&mut self, asked: Asked, views: &Views<'_>, deliveries: &Deliveries) -> Option<Ready> {
+        let Pressing { due, stalled, is_full, .. } = self.pressing(views, &asked.boss, &asked.selection, deliveries)?;
+        let answer = self.answer(views, &due, &asked);
+        Some(Ready { asked, answer, stalled, is_full })
     }
 
     /// Returns what a boss that has ended its turn is to be woken for.
@@ -172,25 +183,44 @@ impl Waits {
     }
 
     /// Removes a wait whose answer is recorded, with what the answer has reported.
-    pub fn answered(&mut self, ready: Ready) -> Option<(oneshot::Sender<WaitAnswer>, WaitAnswer)> {
+    pub fn answered(&mut self, ticket: u64, ready: Ready) -> Option<(oneshot::Sender<WaitAnswer>, WaitAnswer)> {
+        let asked = ready.answer.questions.iter().map(key_of);
+        let new: Vec<QuestionKey> = asked.filter(|key| !self.reported_questions.contains(key)).collect();
+        if !new.is_empty() {
+            self.unsent_questions.insert(ticket, new);
+        }
+        let answer = self.note_reported(ready);
+        Some((self.take(ticket)?.reply, answer))
+    }
+
+    /// Notes what an answer has reported, and returns the answer.
+    pub fn note_reported(&mut self, ready: Ready) -> WaitAnswer {
         if ready.is_full {
-            self.reported_full.insert(ready.boss);
+            self.reported_full.insert(ready.asked.boss);
         }
         self.reported_stalls.extend(ready.stalled);
-        let new = ready.asked.into_iter().filter(|key| self.reported_questions.insert(key.clone()));
-        let new: Vec<QuestionKey> = new.collect();
-        if !new.is_empty() {
-            self.unsent_questions.insert(ready.ticket, new);
-        }
-        Some((self.take(ready.ticket)?.reply, ready.answer))
+        self.reported_questions.extend(ready.answer.questions.iter().map(key_of));
+        ready.answer
     }
 
     /// Returns the answer of a wait whose time is up. Notifications that cannot be recorded stay for the next wait.
-    pub fn timed_out(&self, wait: &Wait, views: &Views<'_>) -> WaitAnswer {
-        let mut due = delivery::due(views.registry, &wait.boss, &wait.selection, &views.context.server);
+    pub fn timed_out(&self, asked: &Asked, views: &Views<'_>) -> WaitAnswer {
+        let mut due = delivery::due(views.registry, &asked.boss, &asked.selection, &views.context.server);
         due.open += due.settled.len() + due.blocked.len();
         (due.settled, due.blocked) = (Vec::new(), Vec::new());
-        self.answer(views, &due, &wait.selection, &wait.boss, wait.most)
+        self.answer(views, &due, asked)
+    }
+
+    /// Notes that a client asks for the end of a background wait.
+    pub fn note_poll(&mut self, id: &WaitId) {
+        let now = Instant::now();
+        self.polled.retain(|_, polled| now.duration_since(*polled) < POLLED_WITHIN);
+        self.polled.insert(id.clone(), now);
+    }
+
+    /// Returns whether a client has asked for the end of a background wait lately, so that its boss will be woken.
+    pub fn is_polled(&self, id: &WaitId) -> bool {
+        self.polled.get(id).is_some_and(|polled| polled.elapsed() < POLLED_WITHIN)
     }
 
     fn new_stalls(&mut self, views: &Views<'_>, selection: &Selection, boss: &BossId) -> Vec<WorkerId> {
@@ -235,19 +265,13 @@ impl Waits {
         false
     }
 
-    fn answer(
-        &self,
-        views: &Views<'_>,
-        due: &Due<'_>,
-        selection: &Selection,
-        boss: &BossId,
-        most: usize,
-    ) -> WaitAnswer {
+    fn answer(&self, views: &Views<'_>, due: &Due<'_>, asked: &Asked) -> WaitAnswer {
+        let Asked { boss, selection, most } = asked;
         let load = views.load();
         let settled: Vec<WorkerView> = due
             .settled
             .iter()
-            .take(most)
+            .take(*most)
             .map(|it| WorkerView { redelivered: it.redelivered, ..views.view_in(&load, it.worker) })
             .collect();
         let workers = selection.workers(views.registry, boss);
@@ -259,7 +283,7 @@ impl Waits {
             let held = held_up(views, selection, boss).into_iter().take(HELD_SHOWN);
             attention.extend(held.map(|worker| views.view_in(&load, worker)));
         }
-        let already_reported = already_reported(views, due, selection, most);
+        let already_reported = already_reported(views, due, selection, *most);
         let questions = self.questions(&running);
         let status = if !settled.is_empty() || !already_reported.is_empty() {
             WaitStatus::Settled
@@ -286,6 +310,7 @@ impl Waits {
             queued: due.queued,
             waits_for,
             spent: views.spent(boss),
+            background: None,
         }
     }
 }
@@ -332,10 +357,14 @@ fn already_reported(views: &Views<'_>, due: &Due<'_>, selection: &Selection, mos
 
 /// Returns one line for people: the number of settled workers, and the activity of those that moved last.
 pub(super) fn progress(views: &Views<'_>, boss: &BossId, names: &[String]) -> String {
-    let Ok(selection) = views.select(boss, names) else { return String::new() };
+    views.select(boss, names).map_or_else(|_| String::new(), |selection| progress_of(views, boss, &selection))
+}
+
+/// Returns the same line for workers that are known already.
+pub(super) fn progress_of(views: &Views<'_>, boss: &BossId, selection: &Selection) -> String {
     let workers = selection.workers(views.registry, boss);
     let count = |wanted: fn(WorkerStatus) -> bool| workers.iter().filter(|worker| wanted(worker.status)).count();
-    let archived = archived(&selection, views.registry).count();
+    let archived = archived(selection, views.registry).count();
     let settled = count(WorkerStatus::is_settled) + archived;
     let mut line = format!("{settled} of {} settled", workers.len() + archived);
     let queued = count(|status| status == WorkerStatus::Queued);
@@ -370,11 +399,7 @@ fn blocked_tasks(due: &Due<'_>) -> Vec<(TaskId, Advice)> {
 
 /// Returns the named workers that the registry no longer holds.
 fn archived<'a>(selection: &'a Selection, registry: &'a Registry) -> impl Iterator<Item = &'a WorkerId> {
-    let named: &[WorkerId] = match selection {
-        Selection::Named(ids) => ids,
-        Selection::Mine => &[],
-    };
-    named.iter().filter(|id| registry.get(id).is_none())
+    selection.named().iter().filter(|id| registry.get(id).is_none())
 }
 
 fn key_of(view: &QuestionView) -> QuestionKey {

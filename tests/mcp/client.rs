@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -115,6 +115,18 @@ impl Client {
                 return message;
             }
             self.others.push(message);
+        }
+    }
+
+    /// Returns the answer with this id; `None` if the server has died.
+    pub fn try_answer(&mut self, id: i64) -> Option<Value> {
+        loop {
+            match self.output.recv_timeout(CEILING) {
+                Ok(message) if message["id"] == id => return Some(message),
+                Ok(message) => self.others.push(message),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => panic!("no answer to {id}"),
+            }
         }
     }
 

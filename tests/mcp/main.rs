@@ -1,5 +1,6 @@
 //! The server as its clients see it: the real program over raw JSON lines.
 
+mod background;
 mod client;
 mod conversations;
 mod depth;

@@ -11,7 +11,7 @@ use orchestrator_boss::mission::create::{Draft, DraftPlace};
 use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::mission::id::BossId;
 use orchestrator_boss::mission::spec::Permissions;
-use orchestrator_boss::orchestrator::{BatchKind, Orchestrator, Startup, WaitAnswer, WaitRequest};
+use orchestrator_boss::orchestrator::{BatchKind, Orchestrator, Startup, WaitAnswer, WaitRequest, Waited};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::processes::until_none_in;
@@ -144,11 +144,15 @@ impl Server {
             receipts: Vec::new(),
             timeout,
             most: 100,
+            background: None,
         };
         let waited = self.orchestrator.wait(&self.boss, request, &CancellationToken::new()).await;
-        let (answer, delivery) = waited.expect("an answer to the wait");
+        let (waited, delivery) = waited.expect("an answer to the wait");
         delivery.sent();
-        answer
+        match waited {
+            Waited::Answered(answer) => *answer,
+            Waited::Background(wait) => panic!("{wait:?} goes on in the background"),
+        }
     }
 
     /// Waits until the worker has this status.

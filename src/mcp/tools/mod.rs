@@ -10,7 +10,7 @@ mod message;
 mod mission;
 mod retry;
 mod status;
-mod wait;
+pub(super) mod wait;
 mod worktree;
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -24,11 +24,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, CodexTurn};
+use super::client::{Client, CodexTurn, Waking};
 use super::error::ToolError;
 use super::{arguments, schema};
 use crate::mission::id::BossId;
-use crate::orchestrator::{DeliveryGuard, Orchestrator};
+use crate::orchestrator::{DeliveryGuard, OpenWait, Orchestrator};
 
 pub(super) type Arguments = JsonObject;
 
@@ -67,6 +67,11 @@ trait Tool {
         schema::output::<Self::Answer>()
     }
 
+    /// Returns the background wait that is answered in place of this, if there is one.
+    fn background(_: &Self::Answer) -> Option<&OpenWait> {
+        None
+    }
+
     fn run(call: ToolCall, arguments: Self::Arguments) -> impl Future<Output = Result<Self::Answer, ToolError>> + Send;
 }
 
@@ -87,6 +92,7 @@ pub(super) struct ToolCall {
     pub(super) boss: BossId,
     pub(super) client: Client,
     pub(super) turn: Option<CodexTurn>,
+    pub(super) waking: Waking,
     pub(super) wants_progress: bool,
     /// Cancelled when the client cancels the call or the server ends.
     pub(super) stop: CancellationToken,
@@ -136,6 +142,8 @@ pub(super) struct ToolEntry {
 pub(super) struct ToolAnswer {
     pub(super) value: Value,
     pub(super) line: String,
+    /// Answered in place of the value, if it is there.
+    pub(super) background: Option<OpenWait>,
 }
 
 pub(super) fn definitions() -> &'static [rmcp::model::Tool] {
@@ -171,7 +179,8 @@ fn run<T: Tool + 'static>(call: ToolCall, arguments: Arguments) -> BoxFuture<'st
         let answer = T::run(call, arguments::parse(arguments)?).await?;
         let value = serde_json::to_value(&answer).expect("plain structs always serialize");
         let next = value.get("next_step").and_then(Value::as_str).unwrap_or("done");
-        Ok(ToolAnswer { line: format!("{}: {next}", T::NAME), value })
+        let background = T::background(&answer).cloned();
+        Ok(ToolAnswer { line: format!("{}: {next}", T::NAME), value, background })
     }
     .boxed()
 }

@@ -5,15 +5,18 @@ use std::time::Duration;
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::mission::lines;
 use super::{Tool, ToolCall, ToolKind};
+use crate::config::Wake;
 use crate::mcp::arguments::{self, NAME};
-use crate::mcp::client::LONGEST_WAIT_SECONDS;
+use crate::mcp::client::{LONGEST_WAIT_SECONDS, Waking};
 use crate::mcp::error::ToolError;
 use crate::mcp::{hint, schema, size, wire};
 use crate::mission::hint::Advice;
-use crate::orchestrator::{self, Scope, WaitRequest, WaitStatus, WakeOrder, WorkerView};
+use crate::mission::registry::BackgroundWait;
+use crate::orchestrator::{self, OpenWait, Scope, WaitRequest, WaitStatus, Waited, WakeOrder, WorkerView};
 
 /// Maximum number of settled workers in one answer, so that each has space for its outcome and final message.
 const AT_ONCE: usize = 4;
@@ -28,6 +31,8 @@ const QUESTION: usize = 900;
 /// Bytes of the reason why a boss is not woken.
 const NOT_WOKEN: usize = 120;
 const WOKEN: &str = "end your turn: a message wakes you when there is something to report";
+/// Bytes of what a background wait was for.
+const WAITED_FOR: usize = 180;
 /// Bytes kept for the receipts, and for the lists beside the settled workers.
 const FOR_OTHERS: usize = 900;
 
@@ -94,9 +99,15 @@ pub(super) struct WaitReport {
     /// Why background had no effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_woken: Option<String>,
+    /// The background wait that this ends, since its conversation may be gone. No call is answered with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    waited_for: Option<String>,
     /// Number of omitted workers and tasks; list_worker_missions shows all.
     #[serde(skip_serializing_if = "wire::is_zero")]
     not_shown: usize,
+    #[serde(skip)]
+    background: Option<OpenWait>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -110,11 +121,16 @@ impl Tool for WaitForAnyWorker {
     const DESCRIPTION: &'static str = "\
 Wait until any worker agent has finished, failed, stalled or is blocked. Call it after starting workers, and again \
 after each answer, instead of polling for status. It returns everything that settled since the last wait, at once \
-if something has: outcome, verification, changes, next_step. Status still_running is no error: call it again. In \
-Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the script.";
+if something has: outcome, verification, changes, next_step. Status still_running is no error: call it again. If it is \
+moved to the background, end your turn: you are woken. In Codex's code mode put \
+// @exec: {\"yield_time_ms\": 280000} at the top of the script.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = AnyArguments;
     type Answer = WaitReport;
+
+    fn background(report: &WaitReport) -> Option<&OpenWait> {
+        report.background.as_ref()
+    }
 
     async fn run(call: ToolCall, arguments: AnyArguments) -> Result<WaitReport, ToolError> {
         arguments::range("the number of worker_ids", arguments.worker_ids.len() as u64, 0, MAX_NAMED)?;
@@ -143,6 +159,10 @@ wait_for_any_worker. In Codex's code mode put // @exec: {\"yield_time_ms\": 2800
         schema
     }
 
+    fn background(report: &WaitReport) -> Option<&OpenWait> {
+        report.background.as_ref()
+    }
+
     async fn run(call: ToolCall, arguments: OneArguments) -> Result<WaitReport, ToolError> {
         let worker = arguments::line("worker_id", arguments.worker_id, NAME)?;
         wait(call, vec![worker], arguments.receipts, arguments.timeout_seconds, arguments.background).await
@@ -158,10 +178,14 @@ async fn wait(
 ) -> Result<WaitReport, ToolError> {
     let requested =
         arguments::optional(seconds, |it| arguments::range("timeout_seconds", it, 0, LONGEST_WAIT_SECONDS))?;
-    let timeout = call.client.wait(requested, call.orchestrator.settings().wait_seconds, call.wants_progress);
-    let mut request = WaitRequest { workers, receipts, timeout, most: AT_ONCE };
+    let settings = call.orchestrator.settings();
+    let timeout = call.client.wait(requested, settings.wait_seconds, call.wants_progress);
+    let is_task = call.waking == Waking::Task && settings.wake == Wake::Auto && requested != Some(0);
+    // Each wake-up costs a turn, so the default of a wait that blocks does not end one that does not.
+    let time = is_task.then(|| Duration::from_secs(requested.unwrap_or(LONGEST_WAIT_SECONDS)));
+    let mut request = WaitRequest { workers, receipts, timeout, most: AT_ONCE, background: time };
     let mut not_woken = None;
-    if background {
+    if background && !is_task {
         match in_background(&call, &request).await? {
             Ok(report) => return Ok(report),
             Err(why) => not_woken = Some(size::line(&why, NOT_WOKEN)),
@@ -169,9 +193,12 @@ async fn wait(
         // The receipts were handed back.
         request.receipts.clear();
     }
-    let (answer, notifications) = call.orchestrator.wait(&call.boss, request, &call.stop).await?;
+    let (waited, notifications) = call.orchestrator.wait(&call.boss, request, &call.stop).await?;
     call.delivery.set(notifications);
-    let mut report = WaitReport { not_woken, ..WaitReport::new(answer) };
+    let mut report = match waited {
+        Waited::Answered(answer) => WaitReport { not_woken, ..WaitReport::new(*answer) },
+        Waited::Background(wait) => return Ok(WaitReport::going_on(wait)),
+    };
     if report.is_empty() {
         let list = call.orchestrator.list(&call.boss, Scope::Mine).await;
         if let Some(list) = list.ok().filter(|list| list.workers.is_empty() && list.others > 0) {
@@ -189,8 +216,9 @@ async fn in_background(call: &ToolCall, request: &WaitRequest) -> Result<Result<
         Err(why) => return Ok(Err(why)),
     };
     let at_once = WaitRequest { timeout: Duration::ZERO, ..request.clone() };
-    let (answer, notifications) = call.orchestrator.wait(&call.boss, at_once, &call.stop).await?;
-    let mut report = WaitReport::new(answer);
+    let (waited, notifications) = call.orchestrator.wait(&call.boss, at_once, &call.stop).await?;
+    let Waited::Answered(answer) = waited else { return Ok(Err("it goes on in the background".to_owned())) };
+    let mut report = WaitReport::new(*answer);
     if report.status == WaitStatus::StillRunning {
         // What becomes due from here on wakes the boss.
         let order = WakeOrder {
@@ -208,13 +236,46 @@ async fn in_background(call: &ToolCall, request: &WaitRequest) -> Result<Result<
     Ok(Ok(report))
 }
 
+/// Renders the answer of a background wait.
+pub(in crate::mcp) fn render(answer: orchestrator::WaitAnswer, wait: &BackgroundWait) -> Value {
+    let waited_for = size::line(&wait.purpose(), WAITED_FOR);
+    let report =
+        WaitReport { waited_for: Some(waited_for), ..WaitReport::within(size::ANSWER - WAITED_FOR - 20, answer) };
+    serde_json::to_value(&report).expect("plain structs always serialize")
+}
+
 impl WaitReport {
     fn new(answer: orchestrator::WaitAnswer) -> Self {
+        Self::within(size::ANSWER, answer)
+    }
+
+    /// Returns the report in place of which a background wait is answered.
+    fn going_on(wait: OpenWait) -> Self {
+        let next_step = format!("waiting in the background as {}: end your turn", wait.id);
+        Self {
+            status: WaitStatus::StillRunning,
+            next_step,
+            settled: Vec::new(),
+            attention: Vec::new(),
+            blocked: Vec::new(),
+            questions: Vec::new(),
+            still_running: Vec::new(),
+            queued: 0,
+            waits_for: None,
+            more: 0,
+            spent: None,
+            not_woken: None,
+            waited_for: None,
+            not_shown: 0,
+            background: Some(wait),
+        }
+    }
+
+    fn within(max: usize, answer: orchestrator::WaitAnswer) -> Self {
         let waits_for = answer.waits_for.as_deref().map(|what| size::line(what, WAITS_FOR));
         let is_single = answer.settled.len() + answer.already_reported.len() < 2;
         let envelope = if is_single { ENVELOPE } else { ENVELOPE - NEXT_STEP };
-        let mut space =
-            AnswerSpace { left: size::ANSWER - envelope - waits_for.as_ref().map_or(0, size::of), not_shown: 0 };
+        let mut space = AnswerSpace { left: max - envelope - waits_for.as_ref().map_or(0, size::of), not_shown: 0 };
         // Their number is limited, so all of them fit.
         let questions = answer.questions.iter().map(|question| wire::QuestionReport::new(question, QUESTION));
         let (questions, rest) = size::fit(questions, space.left);
@@ -231,7 +292,10 @@ impl WaitReport {
 
         let status = answer.status;
         let blocked_task = answer.blocked.first().map(|(task, _)| task.as_str());
-        let next_step = next_step(status, &settled, answer.more, blocked_task, !questions.is_empty());
+        let next_step = match &answer.background {
+            Some(id) => format!("already waiting in the background as {id}: end your turn"),
+            None => next_step(status, &settled, answer.more, blocked_task, !questions.is_empty()),
+        };
         Self {
             status,
             settled,
@@ -244,8 +308,10 @@ impl WaitReport {
             more: answer.more,
             spent: wire::spent(&answer.spent),
             not_woken: None,
+            waited_for: None,
             not_shown: space.not_shown,
             next_step,
+            background: None,
         }
     }
 
@@ -352,6 +418,7 @@ mod tests {
             waits_for: None,
             more: 0,
             spent: Default::default(),
+            background: None,
         }
     }
 
