@@ -70,6 +70,26 @@ impl Server {
         self.answer(id)
     }
 
+    /// Waits as a client does that can be woken. Returns the id of the task, or the answer if there is no task. `None` if
+    /// the server died before.
+    pub fn begin_background_wait(&mut self, arguments: &Value) -> Option<Result<String, Value>> {
+        let params = json!({"name": "wait_for_any_worker", "arguments": arguments, "_meta": with_tasks()});
+        let id = self.request("tools/call", params);
+        let result = self.response(id)?["result"].take();
+        Some(match result["taskId"].as_str() {
+            Some(task) => Ok(task.to_owned()),
+            None => Err(result["structuredContent"].clone()),
+        })
+    }
+
+    /// Returns the state of a task. `None` if the server died before it answered.
+    pub fn task(&mut self, task: &str) -> Option<Value> {
+        let id = self.request("tasks/get", json!({"taskId": task, "_meta": with_tasks()}));
+        let message = self.response(id)?;
+        assert!(message["result"].is_object(), "a protocol error: {message}");
+        Some(message["result"].clone())
+    }
+
     /// Sends a call; [`Server::answer`] returns its answer.
     pub fn begin(&mut self, tool: &str, arguments: Value) -> u64 {
         self.request("tools/call", json!({"name": tool, "arguments": arguments}))
@@ -176,6 +196,15 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Returns the `_meta` of a request of the newer era whose client supports tasks.
+fn with_tasks() -> Value {
+    json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "chaos", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
+    })
 }
 
 fn to_answer(message: &Value) -> Answer {

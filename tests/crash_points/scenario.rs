@@ -32,7 +32,7 @@ impl<'a> Scenario<'a> {
         self.race();
         self.message("r3");
         self.cancel("r8");
-        self.wait_for("r0");
+        self.be_woken_by("r0");
         self.integrate("r0");
         self.wait_for("r6");
         self.retry("r6");
@@ -72,12 +72,16 @@ impl<'a> Scenario<'a> {
 
     /// Calls a tool, and repeats the call with new servers until one answers.
     fn ask(&mut self, tool: &str, arguments: &Value) -> Answer {
+        self.until_answered(|server| server.call(tool, arguments.clone()))
+    }
+
+    fn until_answered<T>(&mut self, mut ask: impl FnMut(&mut Server) -> Option<T>) -> T {
         let began = Instant::now();
         loop {
             let environment = self.environment();
             let server =
                 self.server.get_or_insert_with(|| Server::start_with(self.world, Some("first-boss"), &environment));
-            if let Some(answer) = server.call(tool, arguments.clone()) {
+            if let Some(answer) = ask(server) {
                 return answer;
             }
             assert!(began.elapsed() < CEILING, "it dies again and again");
@@ -218,6 +222,31 @@ impl<'a> Scenario<'a> {
     fn has_settled(&mut self, request: &str) -> bool {
         let answer = self.ask("get_worker_status", &self.named(request)).expect("a known worker");
         !answer["worker"]["outcome"].is_null()
+    }
+
+    /// Waits in the background, and asks for the end of the wait until it is over.
+    fn be_woken_by(&mut self, request: &str) {
+        let began = Instant::now();
+        loop {
+            let arguments = json!({"worker_ids": [self.model.worker(request)]});
+            let answer = match self.until_answered(|server| server.begin_background_wait(&arguments)) {
+                Err(answer) => answer,
+                Ok(task) => loop {
+                    let state = self.until_answered(|server| server.task(&task));
+                    if state["status"] == "completed" {
+                        break state["result"]["structuredContent"].clone();
+                    }
+                    assert_eq!(state["status"], "working", "{state:#}");
+                    assert!(began.elapsed() < CEILING, "{request} never settles: {state:#}");
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                },
+            };
+            self.model.take_wait(BOSS, &answer);
+            if answer["settled"] != json!([]) {
+                return;
+            }
+            assert!(began.elapsed() < CEILING, "{request} never settles: {answer:#}");
+        }
     }
 
     fn wait_for(&mut self, request: &str) {

@@ -1,5 +1,5 @@
-//! Claude Code in a terminal: it moves a long wait to the background, and the result of the wait wakes the boss, which
-//! has ended its turn.
+//! Claude Code in a terminal with waits that block: it moves a long one to the background, and the result of the wait
+//! wakes the boss, which has ended its turn.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -32,7 +32,8 @@ async fn background_wait_wakes_the_boss(world: &World) {
     world.model.register("rest", script);
     let mut claude = world.home.command(world.cli.path());
     claude.args(["--allowedTools", "mcp__orchestrator-boss"]).current_dir(world.repo());
-    claude.env("CLAUDE_CODE_MCP_AUTO_BACKGROUND_MS", "3000").env("TERM", "xterm-256color").env("PWD", world.repo());
+    claude.env("CLAUDE_CODE_DISABLE_MCP_TASKS", "1").env("CLAUDE_CODE_MCP_AUTO_BACKGROUND_MS", "3000");
+    claude.env("TERM", "xterm-256color").env("PWD", world.repo());
     let mut terminal = Terminal::start(claude);
     terminal.until_shown("(shift+tabtocycle)");
     terminal.send("Lead. SCRIPT:rest");

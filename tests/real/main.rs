@@ -53,5 +53,6 @@ mod wait;
 mod waits;
 mod wakes;
 mod wave;
+mod woken;
 mod work;
 mod world;

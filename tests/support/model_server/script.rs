@@ -17,6 +17,8 @@ const MARKER: &str = "SCRIPT:";
 pub enum Step {
     /// Text. Before a tool step it is commentary in the same answer; with nothing after it, it ends the turn.
     Say(String),
+    /// Text that ends the turn. The next step follows when something else starts another turn.
+    Rest(String),
     /// A command in the CLI's own shell tool. Claude Code refuses a bare `sleep N`, Gemini CLI refuses `$(...)`.
     Run(String),
     /// A new file by the CLI's own file tool, `path` relative to its working directory.
@@ -58,6 +60,10 @@ impl Script {
 
     pub fn say(self, text: &str) -> Self {
         self.then(Step::Say(text.into()))
+    }
+
+    pub fn rest(self, text: &str) -> Self {
+        self.then(Step::Rest(text.into()))
     }
 
     pub fn run(self, command: &str) -> Self {
@@ -151,6 +157,10 @@ pub fn answer_at(steps: &[Step], results: &[&str], failed_before: impl Fn(usize)
                 }
             }
             Step::Fail(_) => {}
+            Step::Rest(text) if given == position => {
+                said.push(text);
+                return (Answer::Speak { text: said.join("\n"), tool: None }, Some(index));
+            }
             Step::Hang if given == position => return (Answer::Hang, Some(index)),
             Step::Hang => {}
             Step::Until { words, .. } if given < position => {

@@ -44,7 +44,7 @@ pub fn call_for(dialect: Dialect, conversation: &Conversation, step: &Step) -> O
         Step::Call { tool, arguments } | Step::Until { tool, arguments, .. } => {
             Some(json_call(tool, arguments.clone()))
         }
-        Step::Say(_) | Step::Fail(_) | Step::Hang => None,
+        Step::Say(_) | Step::Rest(_) | Step::Fail(_) | Step::Hang => None,
     }
 }
 
