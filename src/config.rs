@@ -112,9 +112,7 @@ pub struct Settings {
     pub stall_minutes: f64,
     /// Reaction to a stalled worker.
     pub on_stall: OnStall,
-    /// Reaction to a CLI that asks before an action, such as an edit. `allow-in-worktree`: what the mission permits is
-    /// allowed once and the rest is denied, at once. `ask`: what would be denied becomes a question to the boss and to
-    /// you. `deny`: every request is denied. `get_backend_status` names the backends that ask.
+    /// Reaction to a CLI that asks before an action, such as an edit. `get_backend_status` names the backends that ask.
     pub questions: QuestionPolicy,
     /// Time after which a question is denied. Until then its worker waits, and keeps its place among the running
     /// workers. 0: never.

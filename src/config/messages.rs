@@ -18,6 +18,7 @@ fn every_message_is_as_recorded() {
         "[[custom]]\nname = \"a\"\nprogram = \"x\"\n[[custom]]\nname = \"a\"\nprogram = \"y\"",
         "[repositories.\"rel/x\"]\nsetup_command = \"make\"",
         "stall_minutes = -1",
+        "question_minutes = -1",
         "setup_timeout_minutes = -1",
         "seed = [\"../cache\"]",
         "prune = [\"../target\"]",

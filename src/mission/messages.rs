@@ -3,6 +3,7 @@
 use super::create::Rejection as R;
 use super::id::WorkerId;
 use super::lifecycle::{Event, IllegalTransition, WorkerStatus};
+use super::question::InvalidDecision;
 use super::testing::{all_messages, plain_row, row};
 
 #[test]
@@ -26,6 +27,9 @@ fn every_message_is_as_recorded() {
         R::RaceRefused { index: 1 },
         R::BranchTaken { worker: worker(), branch: "topic".into() },
     ];
-    let rows: Vec<_> = rejections.into_iter().map(row).chain([plain_row(illegal)]).collect();
+    let (question, accepted) = ("q1.1.1".to_owned(), vec!["allow".to_owned(), "deny".to_owned()]);
+    let invalid = InvalidDecision { question, decision: "maybe".into(), accepted };
+    let others = [plain_row(illegal), row(invalid)];
+    let rows: Vec<_> = rejections.into_iter().map(row).chain(others).collect();
     insta::assert_snapshot!(all_messages(&rows, "src/mission"));
 }

@@ -28,10 +28,10 @@ const ID_LIMIT: usize = 60;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum QuestionPolicy {
-    /// Allow once what the mission permits, deny the rest, at once.
+    /// Allow once what the mission permits and deny the rest, at once.
     #[default]
     AllowInWorktree,
-    /// Ask about what would be denied.
+    /// What would be denied becomes a question to the boss and to you.
     Ask,
     /// Deny every request.
     Deny,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::questions::QuestionError;
+use super::question_error::QuestionError;
 use crate::backend::{Refusal, UnknownBackend};
 use crate::files::FileError;
 use crate::git::{

@@ -4,17 +4,21 @@ use std::io;
 use std::sync::Arc;
 
 use super::error::OrchestratorError as E;
+use super::question_error::QuestionError as Q;
 use crate::git::WorktreeError;
 use crate::mission::hint::with_hints;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::question::Decision;
 
 #[test]
 fn every_message_is_as_recorded() {
-    let rows: Vec<String> = requests().into_iter().chain(places()).map(|error| with_hints(&error)).collect();
+    let all = requests().into_iter().chain(places()).chain(questions().map(E::from));
+    let rows: Vec<String> = all.map(|error| with_hints(&error)).collect();
     insta::assert_snapshot!(rows.join("\n"));
-    let own = include_str!("error.rs").matches("#[error(").count();
-    let transparent = include_str!("error.rs").matches("#[error(transparent)]").count();
-    assert_eq!(rows.len(), own - transparent, "each variant has a row");
+    let count = |source: &str| (source.matches("#[error(").count(), source.matches("#[error(transparent)]").count());
+    let (own, transparent) = count(include_str!("error.rs"));
+    let (of_questions, passed) = count(include_str!("question_error.rs"));
+    assert_eq!(rows.len(), own - transparent + of_questions - passed, "each variant has a row");
     let passed_on = include_str!("error.rs").matches("(error) => ").count();
     assert_eq!(passed_on, transparent, "each error of another room keeps its hints");
 }
@@ -60,6 +64,19 @@ fn requests() -> Vec<E> {
         E::FromProfile { profile: "careful".into(), fields: vec!["permissions"], source: Box::new(E::FullPermissions) },
         E::Malformed { reason: "title is empty".into() },
         E::ShuttingDown,
+    ]
+}
+
+fn questions() -> [Q; 6] {
+    let (worker, question) = (|| "w-1-fix".to_owned(), || "q1.1.1".to_owned());
+    let open = || vec!["q1.1.2".to_owned(), "q1.1.3".to_owned()];
+    [
+        Q::NotOpen { worker: worker(), question: Some(question()), open: open() },
+        Q::Several { worker: worker(), open: open() },
+        Q::AlreadyAnswered { worker: worker(), question: question(), by: "user", decision: Decision::Allow },
+        Q::Withdrawn { worker: worker(), question: question() },
+        Q::NotRunning { worker: worker(), status: WorkerStatus::Settled(Ending::Cancelled) },
+        Q::Unconfirmed { worker: worker(), question: question() },
     ]
 }
 

@@ -43,6 +43,7 @@ mod place;
 mod ports;
 mod probe;
 mod prune;
+mod question_error;
 mod questions;
 mod records;
 mod registrations;

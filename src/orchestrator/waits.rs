@@ -284,8 +284,10 @@ impl Waits {
             attention.extend(held.map(|worker| views.view_in(&load, worker)));
         }
         let already_reported = already_reported(views, due, selection, *most);
-        let questions = self.questions(&running);
-        let status = if !settled.is_empty() || !already_reported.is_empty() {
+        // Settlements need the room. The next wait reports the questions at once.
+        let has_settled = !settled.is_empty() || !already_reported.is_empty();
+        let questions = if has_settled { Vec::new() } else { self.questions(&running) };
+        let status = if has_settled {
             WaitStatus::Settled
         } else if !due.blocked.is_empty() {
             WaitStatus::Blocked

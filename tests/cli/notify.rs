@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::sandbox::fake_cli;
 use crate::world::*;
 
 /// Returns all events that the command of [`recording`] has received.
@@ -157,6 +158,64 @@ fn supervisor_notifies_of_a_stall_without_server() {
     let own = create(&mut boss, mission("own", "say done"));
     until("its own event", || received(&world).iter().any(|it| it["worker_id"] == *own));
     assert_eq!(received(&world).iter().filter(|it| it["worker_id"] == *worker).count(), 1);
+    world.run(&["cancel", &worker]).ended(0);
+}
+
+/// Creates a world whose user wants to be asked by the scripted agent, which is the backend `agent`.
+fn asking() -> World {
+    let agent = format!(
+        "questions = \"ask\"\n[[custom]]\nname = \"agent\"\nprogram = {:?}\nargs = [\"--acp\"]\noutput = \"acp\"\n",
+        fake_cli()
+    );
+    recording(&agent)
+}
+
+fn asks(title: &str, script: &str) -> Value {
+    with(mission(title, script), "backend", "agent")
+}
+
+/// Returns the questions in the events.
+fn questions(world: &World) -> Vec<Value> {
+    let asks =
+        |event: &Value| event["reason"].as_str().is_some_and(|reason| reason.starts_with("asks: permission for"));
+    received(world).into_iter().filter(asks).collect()
+}
+
+#[test]
+fn each_question_notifies_the_user_once() {
+    let world = asking();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, asks("asks", "ask edit /etc/one\nask edit /etc/two\nsay done"));
+    for number in 1..=2 {
+        until("the question", || questions(&world).len() == number);
+        boss.succeed("send_message_to_worker", json!({"worker_id": worker, "decision": "deny"}));
+    }
+    let events = until_all_done(&world);
+    let brief = |it: &Value| ["event", "status"].map(|name| it[name].as_str().unwrap_or_default().to_owned());
+    let expected = [
+        ["needs_answer", "needs_answer"],
+        ["needs_answer", "needs_answer"],
+        ["finished", "completed"],
+        ["all_done", ""],
+    ];
+    assert_eq!(events.iter().map(brief).collect::<Vec<_>>(), expected, "{events:#?}");
+}
+
+#[test]
+fn supervisor_notifies_of_a_question_without_server() {
+    let world = asking();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, asks("asks", "wait-file ../../repo/go\nask edit /etc/hosts\nsay done"));
+    until_status(&mut boss, &worker, "running");
+    boss.kill_server();
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    until("the question", || questions(&world).len() == 1);
+    // The next server does not send it again.
+    let mut boss = world.boss();
+    until_status(&mut boss, &worker, "needs_answer");
+    let own = create(&mut boss, mission("own", "say done"));
+    until("its own event", || received(&world).iter().any(|it| it["worker_id"] == *own));
+    assert_eq!(questions(&world).len(), 1);
     world.run(&["cancel", &worker]).ended(0);
 }
 

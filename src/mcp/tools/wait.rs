@@ -400,7 +400,7 @@ fn train(settled: &[wire::WorkerReport]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcp::wire::testing::{longest, settled, view};
+    use crate::mcp::wire::testing::{longest, longest_question, settled, view};
     use crate::mission::id::TaskId;
     use crate::mission::lifecycle::{Ending, WorkerStatus};
     use crate::orchestrator::WaitAnswer;
@@ -467,6 +467,18 @@ mod tests {
         for worker in report["settled"].as_array().unwrap() {
             assert_eq!(worker["final_message"], words);
         }
+    }
+
+    #[test]
+    fn longest_questions_fit_beside_other_workers() {
+        let mut asks = answer(WaitStatus::Question);
+        asks.questions = (1..=3).map(longest_question).collect();
+        asks.still_running = (1_000..=2_000).map(|n| view(n, WorkerStatus::NeedsAnswer)).collect();
+        let report = WaitReport::new(asks);
+        assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
+        assert_eq!(report.questions.len(), 3);
+        let report = serde_json::to_value(report).unwrap();
+        assert!(report["questions"][0]["text"].as_str().unwrap().contains("left out"), "{report:#}");
     }
 
     #[test]

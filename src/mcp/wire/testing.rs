@@ -1,19 +1,22 @@
 //! Workers for the tests of answers: running, settled, and with every text as long as it can be.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::attempt::status::OpenQuestion;
 use crate::mission::create::Draft;
 use crate::mission::delivery::Notification;
 use crate::mission::entry::{AttemptSummary, FailureSummary};
 use crate::mission::id::{BackendName, BossId, TaskId, WorkerId};
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Exit, FailureKind, NotOnBranch, Usage, Verification};
+use crate::mission::question::{Choice, ChoiceKind, Question};
 use crate::mission::registry::{Integrated, Registry, Worker};
 use crate::mission::spec::{Mission, Place};
 use crate::mission::testing;
-use crate::orchestrator::{Collision, RaceView, RacerView, With, WorkerView};
+use crate::orchestrator::{Collision, QuestionView, RaceView, RacerView, With, WorkerView};
 
 pub(in crate::mcp) fn now() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
@@ -67,6 +70,16 @@ pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
         ..testing::brief(1, ending)
     });
     view
+}
+
+/// A question with texts of the greatest length.
+pub(in crate::mcp) fn longest_question(number: u64) -> QuestionView {
+    let choice =
+        |at: usize| Choice { id: format!("{at}{}", "\"".repeat(59)), name: "\"".repeat(500), kind: ChoiceKind::Other };
+    let text = "\u{1}\"é\n".repeat(2_000);
+    let question = Question::new(format!("q{number}.1.1"), &text, &text, (0..50).map(choice));
+    let open = OpenQuestion { question, asked_at: now(), denied_at: Some(Duration::MAX) };
+    QuestionView { worker_id: WorkerId::new(number, &"long title ".repeat(20)), open }
 }
 
 /// Everything as long as it can get, in characters that take the most room.

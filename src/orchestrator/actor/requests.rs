@@ -24,7 +24,8 @@ use crate::mission::{graph, retry};
 use crate::orchestrator::answers::*;
 use crate::orchestrator::error::OrchestratorError;
 use crate::orchestrator::mailbox::{Ask, CheckedBatch};
-use crate::orchestrator::questions::{self, Posted, QuestionError};
+use crate::orchestrator::question_error::QuestionError;
+use crate::orchestrator::questions::{self, Posted};
 use crate::orchestrator::{cancellations, checks, follow, settle};
 use crate::store::journal::Needed;
 
