@@ -186,7 +186,8 @@ fn questions_are_answered_on_the_screen() {
     terminal.until("needs an answer: permission for edit: /etc/hosts");
     terminal.until("a allow  d deny");
     terminal.press(&["a"]);
-    terminal.until("w-1 asks q1.1.1: permission for edit: /etc/hosts (outside its worktree) Allow it once? y/n");
+    terminal.until("w-1 asks q1.1.1: permission for edit: /etc/hosts (outside its worktree)");
+    terminal.until("Allow it once? y/n");
     terminal.press(&["y"]);
     terminal.until("q1.1.1 of w-1-asks is allowed");
     terminal.until("needs an answer: permission for edit: /etc/passwd");

@@ -103,26 +103,28 @@ fn message(app: &App, worker: &WorkerId, line: &str, width: usize, most: usize) 
     lines
 }
 
-/// Returns the question that is being answered, and the prompt below it.
+/// Returns the question that is being answered, and the prompt below it. A cut question is marked: its end may matter.
 fn answer(app: &App, draft: &AnswerDraft, width: usize, most: usize) -> Vec<ScreenLine> {
     let short = short(app, &draft.worker);
-    let asked = question::line(&draft.question);
-    let (above, prompts, line) = match &draft.kind {
+    let (short, choices) = (short.as_str(), question::choices(&draft.question));
+    let (more, prompt) = match &draft.kind {
         AnswerKind::Allow => {
-            return confirmation(&format!("{short} asks {asked} Allow it once?"), Tone::Waiting, width, most);
+            let keys = (Some(Tone::Strong), "y/n".to_owned());
+            (String::new(), vec![(Some(Tone::Waiting), "Allow it once? ".to_owned()), keys])
         }
         AnswerKind::Deny(line) => {
             let long = format!("deny {short} (enter: deny, esc: discard), with a reason: ");
-            (format!("{short} asks {asked}"), [long, format!("deny {short}, reason: "), "deny: ".to_owned()], line)
+            (String::new(), input(&[&long, &format!("deny {short}, reason: "), "deny: "], line, width))
         }
         AnswerKind::Choose(line) => {
             let long = format!("answer {short} with a choice or in your words (enter: send, esc: discard): ");
-            let above = format!("{short} asks {asked} Choices: {}", question::choices(&draft.question));
-            (above, [long, format!("answer {short} (enter: send): "), "answer: ".to_owned()], line)
+            let prompt = input(&[&long, &format!("answer {short} (enter: send): "), "answer: "], line, width);
+            (format!(" Choices: {choices}"), prompt)
         }
     };
-    let mut lines = wrapped(&above, Tone::Waiting, width, most - 1);
-    lines.push(input(&prompts.each_ref().map(String::as_str), line, width));
+    let asked = format!("{short} asks {}{more}", question::line(&draft.question));
+    let mut lines = wrapped(&asked, Tone::Waiting, width, most - 1);
+    lines.push(prompt);
     lines
 }
 

@@ -178,7 +178,7 @@ fn permission_is_allowed_or_denied_after_confirmation() {
     let id = select(&mut app, "w-1");
     assert!(bottom(&app, 100).contains("a allow  d deny  m message"), "{}", bottom(&app, 100));
     press(&mut app, KeyCode::Char('a'));
-    let asked = "w-1 asks q1.1.1: permission for Write: /etc/x (outside its worktree) Allow it once? y/n";
+    let asked = "w-1 asks q1.1.1: permission for Write: /etc/x (outside its worktree)\nAllow it once? y/n";
     assert!(bottom(&app, 100).ends_with(asked), "{}", bottom(&app, 100));
     assert_eq!(press(&mut app, KeyCode::Enter), None, "only y confirms");
     assert!(bottom(&app, 100).ends_with("not answered"));
@@ -199,6 +199,18 @@ fn permission_is_allowed_or_denied_after_confirmation() {
     app.doing.clear();
     assert_eq!(press(&mut app, KeyCode::Char('d')), None);
     assert!(bottom(&app, 100).ends_with("w-1 asks nothing (running); m sends it a message"));
+}
+
+#[test]
+fn cut_question_is_marked() {
+    let mut views = questioned(PERMISSION);
+    views[0].live.as_mut().unwrap().questions[0].question.text = "rm -rf x ".repeat(200);
+    let mut app = app(views);
+    select(&mut app, "w-1");
+    press(&mut app, KeyCode::Char('a'));
+    for columns in [20, 80] {
+        assert!(bottom(&app, columns).ends_with("…\nAllow it once? y/n"), "{}", bottom(&app, columns));
+    }
 }
 
 #[test]
