@@ -33,6 +33,9 @@ async fn idle_boss_is_woken_for_its_workers(world: &World) {
         assert!(received(world).contains("turn_complete"), "{}", terminal.shown());
         until_entry(world, "wake_arrived");
         assert_eq!(entries(world, "wake_sent"), 1);
+        for kind in ["settled", "wake_sent", "wake_ran", "wake_arrived"] {
+            println!("{kind}: {:?}", times(world, kind));
+        }
     });
 }
 
@@ -161,9 +164,14 @@ fn journal(world: &World) -> String {
 }
 
 fn entries(world: &World, kind: &str) -> usize {
+    times(world, kind).len()
+}
+
+/// Returns the times of the journal's entries of this kind.
+fn times(world: &World, kind: &str) -> Vec<String> {
     let lines = journal(world);
-    let kinds = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    kinds.filter(|line| line["entry"]["kind"] == kind).count()
+    let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["entry"]["kind"] == kind).map(|line| line["at"].to_string()).collect()
 }
 
 fn until_entry(world: &World, kind: &str) {

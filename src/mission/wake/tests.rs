@@ -158,8 +158,7 @@ fn turn_of_the_request_is_no_arrival() {
 
 #[test]
 fn only_a_later_delivery_overtakes_the_request() {
-    let mut world = World::default();
-    world.seq = 6;
+    let mut world = World { seq: 6, ..World::default() };
     world.request("s");
     assert!(!world.wakes.is_overtaken(&thread(), 6), "the request came after it");
     assert!(world.wakes.is_overtaken(&thread(), 8));
