@@ -76,7 +76,7 @@ pub use observer::{BossOverview, Observer, Overview};
 pub use own_repository::own_repository;
 pub use place::state_root;
 pub use probe::{BackendCheck, check_backends, program_of};
-pub use questions::QuestionError;
+pub use question_error::QuestionError;
 pub use setup_suggestion::suggested_setup;
 pub use user_events::{WAVE as EVENT_WAVE, send as send_user_events};
 pub use waking::NotWoken;
