@@ -13,7 +13,7 @@ use super::budget::so_far;
 use super::error::OrchestratorError;
 use super::message_views::MessageView;
 use crate::attempt::status::{LiveStatus, OpenQuestion};
-use crate::attempt::worker_dir::Delivery;
+use crate::attempt::worker_dir::{AttemptDir, Delivery};
 use crate::backend::{AgentEvent, Enforcement};
 pub use crate::git::{DiffPage, PushResult, Pushed, Strategy};
 use crate::mission::budget::Spent;
@@ -386,6 +386,17 @@ pub struct AnswerRequest {
     pub decision: Decision,
     /// A message beside the decision: the reason of a denial if its CLI takes one, or else a message of its own.
     pub message: Option<NewMessage>,
+}
+
+/// An answer in the inbox of a supervisor.
+pub(super) struct Posted {
+    pub worker: WorkerId,
+    pub attempt: u32,
+    pub dir: AttemptDir,
+    pub question: String,
+    pub entry: Uuid,
+    /// The message that goes beside it, if there is one.
+    pub message: Option<oneshot::Receiver<Result<MessageAnswer, OrchestratorError>>>,
 }
 
 /// A decision that counts.

@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 use super::answers::*;
 use super::collisions::{Collisions, ScanCache};
 use super::error::OrchestratorError;
-use super::questions::Posted;
 use crate::attempt::state_dir::StateDir;
 use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::InboxEntry;

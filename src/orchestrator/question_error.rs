@@ -14,7 +14,7 @@ pub enum QuestionError {
     Several { worker: String, open: Vec<String> },
     #[error("cannot answer {question} of {worker}: it was already answered by the {by}: {decision}")]
     AlreadyAnswered { worker: String, question: String, by: &'static str, decision: Decision },
-    #[error("cannot answer {question} of {worker}: its turn ended before anyone answered")]
+    #[error("cannot answer {question} of {worker}: its turn ended without an answer")]
     Withdrawn { worker: String, question: String },
     #[error("cannot answer {worker}: it is {status}, so it waits for no answer")]
     NotRunning { worker: String, status: WorkerStatus },

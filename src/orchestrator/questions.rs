@@ -6,17 +6,14 @@
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::actor_handle::ActorHandle;
-use super::answers::{AnswerRequest, Answered, MessageAnswer};
+use super::answers::{AnswerRequest, Answered, Posted};
 use super::error::OrchestratorError;
 use super::mailbox::{Ask, Report};
 use super::question_error::QuestionError;
 use crate::attempt::status::{ClosedQuestion, LiveStatus};
-use crate::attempt::worker_dir::AttemptDir;
 use crate::files;
 use crate::mission::id::{BossId, WorkerId};
 use crate::mission::question::Question;
@@ -24,17 +21,6 @@ use crate::mission::question::Question;
 /// Time in which a supervisor takes an answer. It polls its inbox every second.
 const TAKEN_LIMIT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-
-/// An answer in the inbox of a supervisor.
-pub(super) struct Posted {
-    pub worker: WorkerId,
-    pub attempt: u32,
-    pub dir: AttemptDir,
-    pub question: String,
-    pub entry: Uuid,
-    /// The message that goes beside it, if there is one.
-    pub message: Option<oneshot::Receiver<Result<MessageAnswer, OrchestratorError>>>,
-}
 
 /// Returns the question that an answer is meant for, if the decision fits it.
 pub(super) fn meant<'a>(

@@ -42,7 +42,7 @@ pub(super) struct MessageReport {
 impl Tool for SendMessageToWorker {
     const NAME: &'static str = "send_message_to_worker";
     const DESCRIPTION: &'static str = "\
-Send a message to a worker agent: steer it, answer its question (answers, decision), give feedback, add work. A running worker gets it at \
+Send a message to a worker agent: steer it, answer its question, give feedback, add work. A running worker gets it at \
 once (Claude Code, some ACP agents) or after its turn (others); delivery interrupt stops the turn and continues in the \
 same session. A message to a settled worker starts its next attempt, in the same worktree and, if its CLI supports it, \
 the same session. get_worker_status with include [\"messages\"] shows whether it arrived.";
@@ -57,7 +57,9 @@ the same session. get_worker_status with include [\"messages\"] shows whether it
         let question = arguments::optional(arguments.answers, |it| arguments::line("answers", it, NAME))?;
         let text = match arguments.message {
             None if decision.is_some() => None,
-            message => Some(arguments::text("message", message.unwrap_or_default(), PROMPT)?),
+            None if question.is_some() => return Err(ArgumentError::NoDecision.into()),
+            None => return Err(ArgumentError::Missing { field: "message" }.into()),
+            Some(message) => Some(arguments::text("message", message, PROMPT)?),
         };
         let message = text.map(|text| NewMessage { text, delivery });
         let (message_id, delivered, status) = match (decision, question, message) {

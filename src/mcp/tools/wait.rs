@@ -83,7 +83,9 @@ pub(super) struct WaitReport {
     attention: Vec<wire::WorkerReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     blocked: Vec<BlockedTask>,
+    /// {worker_id, question_id, text, choices: [{id, name}], asked_at, default_after (seconds)}
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<wire::ObjectPlaceholder>")]
     questions: Vec<wire::QuestionReport>,
     still_running: Vec<wire::WorkerSummary>,
     queued: usize,

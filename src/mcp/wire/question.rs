@@ -1,9 +1,7 @@
 //! A question of a worker, as waits and answers about the worker show it.
 
-use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::ObjectPlaceholder;
 use crate::mcp::size;
 use crate::mission::question::{Choice, Question};
 use crate::orchestrator::QuestionView;
@@ -18,15 +16,13 @@ const ENVELOPE: usize = 260;
 /// Minimum size in bytes of its text.
 const SHORTEST: usize = 160;
 
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(in crate::mcp) struct QuestionReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     worker_id: Option<String>,
     question_id: String,
     text: String,
-    /// {id, name}
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<ObjectPlaceholder>")]
     choices: Vec<ChoiceReport>,
     asked_at: String,
     /// Seconds until it is denied.

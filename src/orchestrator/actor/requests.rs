@@ -25,8 +25,7 @@ use crate::orchestrator::answers::*;
 use crate::orchestrator::error::OrchestratorError;
 use crate::orchestrator::mailbox::{Ask, CheckedBatch};
 use crate::orchestrator::question_error::QuestionError;
-use crate::orchestrator::questions::{self, Posted};
-use crate::orchestrator::{cancellations, checks, follow, settle};
+use crate::orchestrator::{cancellations, checks, follow, questions, settle};
 use crate::store::journal::Needed;
 
 /// Time after which a supervisor that has not ended its worker is ended, together with the worker's processes.
