@@ -10,6 +10,7 @@ mod client;
 mod coercion;
 mod conversation;
 mod error;
+mod forms;
 mod hint;
 mod in_flight;
 mod instructions;

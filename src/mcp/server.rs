@@ -145,13 +145,15 @@ impl ServerHandler for Handler {
     async fn get_task(
         &self,
         request: GetTaskParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
-        Ok(tasks::get(&self.starter, &request.task_id).await)
+        let capabilities = context.client_capabilities();
+        let forms = capabilities.and_then(|it| it.elicitation).is_some_and(|elicitation| elicitation.form.is_some());
+        Ok(tasks::get(&self.starter, &request.task_id, forms).await)
     }
 
-    /// No task asks for input.
-    async fn update_task(&self, _: UpdateTaskParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+    async fn update_task(&self, request: UpdateTaskParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
+        tasks::update(&self.starter, request.input_responses).await;
         Ok(())
     }
 

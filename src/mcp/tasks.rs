@@ -7,14 +7,14 @@
 
 use jiff::Timestamp;
 use rmcp::model::{
-    CallToolResult, ContentBlock, CreateTaskResult, DetailedTask, GetTaskResult, JsonObject, Task, TaskPayload,
-    TaskStatus,
+    CallToolResult, ContentBlock, CreateTaskResult, DetailedTask, GetTaskResult, InputResponses, JsonObject, Task,
+    TaskPayload, TaskStatus,
 };
 use serde_json::{Value, json};
 
-use super::size;
 use super::starter::Starter;
 use super::tools::wait::render;
+use super::{forms, size};
 use crate::mission::id::WaitId;
 use crate::orchestrator::{OpenWait, WaitState};
 
@@ -29,14 +29,17 @@ pub(super) fn created(wait: &OpenWait) -> CreateTaskResult {
 }
 
 /// Returns the state of a task, within milliseconds unless the orchestrator is just starting.
-pub(super) async fn get(starter: &Starter, id: &str) -> GetTaskResult {
+pub(super) async fn get(starter: &Starter, id: &str, forms: bool) -> GetTaskResult {
     let Some(wait) = WaitId::parse(id) else { return gone(id) };
     let state = match starter.get().await {
-        Ok(orchestrator) => orchestrator.poll_wait(&wait, render).await.map_err(|error| error.to_string()),
+        Ok(orchestrator) => orchestrator.poll_wait(&wait, forms, render).await.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     match state {
         Ok(WaitState::Open(wait)) => result(open(&wait), TaskPayload::Working),
+        Ok(WaitState::Asking { wait, questions }) => {
+            result(open(&wait), TaskPayload::InputRequired { input_requests: forms::of(&questions) })
+        }
         Ok(WaitState::Ended(stored)) => completed(task(id, stored.opened_at, stored.ended_at), stored.answer),
         Ok(WaitState::Cancelled { opened_at, why }) => {
             result(task(id, opened_at, opened_at).with_status_message(why), TaskPayload::Cancelled)
@@ -58,6 +61,18 @@ pub(super) async fn cancel(starter: &Starter, id: &str) {
         && let Err(error) = orchestrator.cancel_wait(&wait).await
     {
         tracing::warn!(%error, "cannot cancel a background wait");
+    }
+}
+
+/// Passes the user's answers in forms on to the workers. An answer that comes too late has no effect: the next request
+/// shows the state.
+pub(super) async fn update(starter: &Starter, responses: InputResponses) {
+    let Ok(orchestrator) = starter.get().await else { return };
+    for (key, response) in responses {
+        let Some((worker, request)) = forms::answer(&key, &response) else { continue };
+        if let Err(error) = orchestrator.answer_form(&worker, request).await {
+            tracing::info!(%error, "the user's answer has no effect");
+        }
     }
 }
 

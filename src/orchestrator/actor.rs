@@ -39,7 +39,7 @@ use super::waits::{self, Asked, Ready, Waits};
 use super::{settle, start, verify};
 use crate::attempt::status::LiveStatus;
 use crate::crash_point::{self, Point};
-use crate::mission::delivery::{self, Deliveries, InFlight};
+use crate::mission::delivery::{Deliveries, InFlight};
 use crate::mission::entry::Entry;
 use crate::mission::graph;
 use crate::mission::id::{BossId, WorkerId};
@@ -181,11 +181,9 @@ impl Actor {
                 let begun = self.begin_wait(&boss, &workers, most, answer);
                 drop(reply.send(begun.map(|ticket| self.go_on_in_background(ticket, background))))
             }
-            Ask::PollWait { id, render, reply } => drop(reply.send(self.poll_wait(&id, render))),
+            Ask::PollWait { id, forms, render, reply } => drop(reply.send(self.poll_wait(&id, forms, render))),
             Ask::CancelWait { id, reply } => self.cancel_wait(&id, reply),
-            Ask::UnacknowledgedWaits { boss, reply } => {
-                drop(reply.send(delivery::unacknowledged_waits(self.registry(), &boss)))
-            }
+            Ask::UnacknowledgedWaits { boss, reply } => drop(reply.send(self.unacknowledged_waits(&boss))),
             Ask::WaitsShown { boss, waits, reply } => {
                 self.note_shown(&boss, &waits);
                 let _ = reply.send(());
@@ -199,7 +197,9 @@ impl Actor {
             Ask::Get { name, reply } => drop(reply.send(self.views().named(&name))),
             Ask::Counts { reply } => drop(reply.send(self.views().counts())),
             Ask::Message { boss, name, message, reply } => self.message(&boss, &name, message, reply),
-            Ask::Answer { boss, name, request, reply } => drop(reply.send(self.answer_question(&boss, &name, request))),
+            Ask::Answer { boss, name, request, by, reply } => {
+                drop(reply.send(self.answer_question(&boss, &name, request, by)))
+            }
             Ask::Cancel { boss, name, reason, reply } => self.cancel(&boss, &name, &reason, reply),
             Ask::CancelAll { boss, scope, reason, reply } => drop(reply.send(self.cancel_all(&boss, scope, &reason))),
             Ask::Retry { boss, name, request, reply } => drop(reply.send(self.retry(&boss, &name, request))),
@@ -521,18 +521,6 @@ impl Actor {
         let effect = Effect::note("save that notifications arrived", acknowledged);
         self.apply(vec![effect.at(Point::Acknowledged)]);
         newest
-    }
-
-    /// Acknowledges the settlements whose receipts the boss hands back, even if another server sent them.
-    fn take_receipts(&mut self, boss: &BossId, receipts: &[String]) {
-        if receipts.is_empty() || !self.state.records.is_open() {
-            return;
-        }
-        let entries = |registry: &Registry| (delivery::acknowledge_receipts(registry, boss, receipts), ());
-        match self.state.records.transact(entries) {
-            Ok(()) => crash_point::at(Point::Acknowledged),
-            Err(error) => tracing::error!(%error, "cannot save that settlements arrived; they stay due"),
-        }
     }
 
     async fn shut_down(mut self, reply: Reply<()>) {

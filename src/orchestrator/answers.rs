@@ -261,6 +261,11 @@ pub struct OpenWait {
 #[derive(Debug, Clone)]
 pub enum WaitState {
     Open(OpenWait),
+    /// It is open, and the user may answer these questions before they wake the boss.
+    Asking {
+        wait: OpenWait,
+        questions: Vec<QuestionView>,
+    },
     /// Its answer, which never changes.
     Ended(Box<WaitAnswerFile>),
     Cancelled {

@@ -25,6 +25,7 @@ use crate::config::Settings;
 use crate::git::Worktree;
 use crate::mission::create::Draft;
 use crate::mission::id::{BackendName, BossId, ThreadId, WaitId, WorkerId};
+use crate::mission::message::Author;
 use crate::mission::registry::Worker;
 use crate::mission::wake::WakeFailure;
 
@@ -232,9 +233,10 @@ impl Orchestrator {
     }
 
     /// Returns the state of a background wait. The first call after something has happened ends it. Cheap otherwise.
-    pub async fn poll_wait(&self, id: &WaitId, render: RenderWait) -> Result<WaitState> {
+    /// With `forms`, the client can show questions to the user first.
+    pub async fn poll_wait(&self, id: &WaitId, forms: bool, render: RenderWait) -> Result<WaitState> {
         let id = id.clone();
-        self.actor.ask(|reply| Ask::PollWait { id, render, reply }).await
+        self.actor.ask(|reply| Ask::PollWait { id, forms, render, reply }).await
     }
 
     /// Ends a background wait if it is open. Its workers go on, and it reports nothing.
@@ -301,7 +303,13 @@ impl Orchestrator {
 
     /// Answers a question of a worker. Returns when its CLI has the answer, or an error that names the answer that counts.
     pub async fn answer(&self, boss: &BossId, name: &str, request: AnswerRequest) -> Result<Answered> {
-        questions::answer(&self.actor, boss, name, request).await
+        questions::answer(&self.actor, boss, name, request, None).await
+    }
+
+    /// Answers a question as the user, who was shown a form for it.
+    pub async fn answer_form(&self, worker: &str, request: AnswerRequest) -> Result<Answered> {
+        let boss = self.get(worker).await?.worker.boss.clone();
+        questions::answer(&self.actor, &boss, worker, request, Some(Author::User)).await
     }
 
     /// Ends the worker and proves that nothing of it is left; returns when that is done.

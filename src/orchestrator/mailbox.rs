@@ -16,6 +16,7 @@ use crate::attempt::worker_dir::InboxEntry;
 use crate::mission::create::Draft;
 use crate::mission::entry::Entry;
 use crate::mission::id::{BackendName, BossId, ThreadId, WaitId, WorkerId};
+use crate::mission::message::Author;
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::Worker;
 use crate::mission::wake::WakeFailure;
@@ -83,6 +84,8 @@ pub enum Ask {
     /// A client asks for the end of a background wait.
     PollWait {
         id: WaitId,
+        /// Whether the client can show forms to the user.
+        forms: bool,
         render: RenderWait,
         reply: Reply<WaitState>,
     },
@@ -134,6 +137,8 @@ pub enum Ask {
         boss: BossId,
         name: String,
         request: AnswerRequest,
+        /// The author, if it is not the caller of this process.
+        by: Option<Author>,
         reply: Reply<Result<Posted>>,
     },
     Cancel {

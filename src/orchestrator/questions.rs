@@ -16,6 +16,7 @@ use super::question_error::QuestionError;
 use crate::attempt::status::{ClosedQuestion, LiveStatus};
 use crate::files;
 use crate::mission::id::{BossId, WorkerId};
+use crate::mission::message::Author;
 use crate::mission::question::Question;
 
 /// Time in which a supervisor takes an answer. It polls its inbox every second.
@@ -68,9 +69,10 @@ pub(super) async fn answer(
     boss: &BossId,
     name: &str,
     request: AnswerRequest,
+    by: Option<Author>,
 ) -> Result<Answered, OrchestratorError> {
     let (boss, name) = (boss.clone(), name.to_owned());
-    let posted = actor.ask(|reply| Ask::Answer { boss, name, request, reply }).await??;
+    let posted = actor.ask(|reply| Ask::Answer { boss, name, request, by, reply }).await??;
     let taken = until_taken(actor, &posted).await;
     // The message stands by itself, whichever answer counts.
     if let Some(message) = posted.message {

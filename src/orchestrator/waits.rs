@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
 use super::answers::*;
@@ -25,6 +26,8 @@ use crate::process;
 const REASONS: usize = 3;
 /// Maximum number of queued workers that are shown when the machine is full.
 const HELD_SHOWN: usize = 3;
+/// Time in which the user can answer a question in a form. Then the boss is woken.
+const FORM_TIME: SignedDuration = SignedDuration::from_secs(60);
 /// Maximum number of questions in one answer.
 const QUESTIONS_SHOWN: usize = 3;
 /// A background wait whose client has asked within this time is still waited for. Clients ask each second.
@@ -229,6 +232,14 @@ impl Waits {
         let workers = selection.workers(views.registry, boss);
         let stalled = workers.into_iter().map(|worker| &worker.id).filter(|id| is_stalled(id));
         stalled.filter(|id| !self.reported_stalls.contains(*id)).cloned().collect()
+    }
+
+    /// Returns the new questions that end a wait, as long as the user has time to answer them before the boss is woken.
+    pub fn for_the_user(&self, answer: &WaitAnswer, now: Timestamp) -> Vec<QuestionView> {
+        let new = answer.questions.iter().filter(|view| !self.reported_questions.contains(&key_of(view)));
+        let new: Vec<QuestionView> = new.filter(|_| answer.status == WaitStatus::Question).cloned().collect();
+        let is_recent = |view: &QuestionView| now.duration_since(view.open.asked_at) < FORM_TIME;
+        if new.iter().all(is_recent) { new } else { Vec::new() }
     }
 
     fn new_askers(&mut self, views: &Views<'_>, selection: &Selection, boss: &BossId) -> usize {

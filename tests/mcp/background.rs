@@ -9,7 +9,8 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::integrate::repository;
-use crate::support::wait::{until, until_some};
+use crate::support::sandbox::fake_cli;
+use crate::support::wait::{until, until_exists, until_some};
 
 /// A stand-in for Codex that completes when the file `gate`, or that of its worker, exists.
 const CODEX: &str = r#"#!/bin/sh
@@ -31,6 +32,20 @@ impl Terminal {
     fn open() -> Self {
         let home = tempfile::tempdir().unwrap();
         repository(home.path());
+        Self::start(home, &[])
+    }
+
+    /// Opens a terminal whose user wants to be asked, with the scripted agent as a backend.
+    fn open_asking() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        repository(home.path());
+        let folder = home.path().join(".config/orchestrator-boss");
+        fs::create_dir_all(&folder).unwrap();
+        let agent = format!(
+            "[[custom]]\nname = \"agent\"\nprogram = {:?}\nargs = [\"--acp\", \"--quick\"]\noutput = \"acp\"\n",
+            fake_cli()
+        );
+        fs::write(folder.join("config.toml"), format!("questions = \"ask\"\n{agent}")).unwrap();
         Self::start(home, &[])
     }
 
@@ -104,6 +119,31 @@ impl Terminal {
 
     fn get(&mut self, task: &str) -> Value {
         self.ask("tasks/get", json!({ "taskId": task }))
+    }
+
+    /// Begins a wait for a worker that then asks, and returns the task.
+    fn begin_before_question(&mut self) -> String {
+        let prompt = "FAKE:\nwait-file go 100\nask edit /etc/hosts\nsay done";
+        let mission = json!({"title": "t", "prompt": prompt, "backend": "agent"});
+        self.plain("create_worker_mission", mission);
+        let task = self.begin(json!({}));
+        let worktree = self.client.home.path().join("repo.worktrees/w-1-t");
+        until_exists(&worktree);
+        fs::write(worktree.join("go"), "").unwrap();
+        task
+    }
+
+    /// Asks for a task as a client that can show forms, until there is one.
+    fn form(&mut self, task: &str) -> (String, Value) {
+        let requests = until_some("a form", || {
+            let mut capabilities = tasks();
+            capabilities["elicitation"] = json!({"form": {}});
+            let id = self.send("tasks/get", json!({ "taskId": task }), capabilities);
+            let state = self.client.answer(id)["result"].clone();
+            (state["status"] == "input_required").then(|| state["inputRequests"].clone())
+        });
+        let (key, request) = requests.as_object().unwrap().iter().next().unwrap();
+        (key.clone(), request["params"].clone())
     }
 
     fn cancel(&mut self, task: &str) {
@@ -419,6 +459,44 @@ fn end_that_cannot_be_stored_stays_open() {
     let settled = &ended["result"]["structuredContent"]["settled"][0];
     assert_eq!(settled["worker_id"], json!(worker), "{ended:#}");
     assert!(settled.get("redelivered").is_none(), "{ended:#}");
+}
+
+#[test]
+fn user_answers_a_question_in_a_form() {
+    for (response, is_allowed) in
+        [(json!({"action": "accept", "content": {"decision": "allow"}}), true), (json!({"action": "decline"}), false)]
+    {
+        let mut boss = Terminal::open_asking();
+        let task = boss.begin_before_question();
+        let (key, form) = boss.form(&task);
+        assert!(key.starts_with("w-1-t/"), "{key}");
+        assert!(form["message"].as_str().unwrap().contains("/etc/hosts"), "{form:#}");
+        let decisions = &form["requestedSchema"]["properties"]["decision"]["oneOf"];
+        assert_eq!(decisions[0]["const"], "allow", "{form:#}");
+        for _clients_repeat_it in 0..2 {
+            let update = boss.ask("tasks/update", json!({"taskId": task, "inputResponses": {&key: response}}));
+            assert_eq!(update, json!({"resultType": "complete"}));
+        }
+        let ended = boss.ended(&task);
+        let settled = &ended["result"]["structuredContent"]["settled"][0];
+        assert_eq!(settled["status"], "completed", "{ended:#}");
+        let denials = settled["outcome"]["changes"]["permission_denials"].as_u64().unwrap_or_default();
+        assert_eq!(denials == 0, is_allowed, "{ended:#}");
+    }
+}
+
+#[test]
+fn question_without_a_form_wakes_the_boss() {
+    let mut boss = Terminal::open_asking();
+    let task = boss.begin_before_question();
+    let ended = boss.ended(&task);
+    let answer = &ended["result"]["structuredContent"];
+    assert_eq!((&answer["status"], &answer["questions"][0]["worker_id"]), (&json!("question"), &json!("w-1-t")));
+    let decision = json!({"worker_id": "w-1", "answers": answer["questions"][0]["question_id"], "decision": "allow"});
+    let next = boss.begin(json!({}));
+    boss.plain("send_message_to_worker", decision);
+    let ended = boss.ended(&next);
+    assert_eq!(ended["result"]["structuredContent"]["settled"][0]["status"], "completed", "{ended:#}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Background waits: opened in place of a blocking one, asked for by their clients, and ended once.
+//! Background waits: opened in place of a blocking one, asked for by their clients, and ended once. And the evidence
+//! that settlements arrived, whichever answer had them.
 //!
 //! A wait ends when its client asks and there is something to report, so it consumes nothing while its client is away.
 //! Its answer is stored before the entry that ends it, both under the journal's lock. A server that is killed in between
@@ -90,14 +91,14 @@ impl Actor {
 
     /// Returns the state of a wait for its client. Ends the wait if there is something to report or its time is up.
     /// Otherwise it writes nothing.
-    pub(super) fn poll_wait(&mut self, id: &WaitId, render: RenderWait) -> WaitState {
+    pub(super) fn poll_wait(&mut self, id: &WaitId, forms: bool, render: RenderWait) -> WaitState {
         if self.registry().waits.contains_key(id) {
             self.waits.note_poll(id);
         }
         for _other_server_was_faster in 0..2 {
             match self.registry().waits.get(id).cloned() {
                 Some(wait) if wait.is_open() => {
-                    if let Some(state) = self.poll_open(&wait, render) {
+                    if let Some(state) = self.poll_open(&wait, forms, render) {
                         return state;
                     }
                 }
@@ -122,13 +123,19 @@ impl Actor {
     }
 
     /// Returns the state of an open wait. `None`: another server has changed it.
-    fn poll_open(&mut self, wait: &BackgroundWait, render: RenderWait) -> Option<WaitState> {
+    fn poll_open(&mut self, wait: &BackgroundWait, forms: bool, render: RenderWait) -> Option<WaitState> {
         let asked = Asked { boss: wait.boss.clone(), selection: Selection::of(wait), most: MOST };
         let dir = self.state.records.dir()?.clone();
         let ready = self.waits.report(asked.clone(), &self.state.views(), &self.deliveries);
         let now = Timestamp::now();
         if ready.is_none() && now < wait.deadline {
             return Some(WaitState::Open(self.shown_open(wait)));
+        }
+        if let Some(ready) = ready.as_ref().filter(|_| forms && now < wait.deadline) {
+            let questions = self.waits.for_the_user(&ready.answer, now);
+            if !questions.is_empty() {
+                return Some(WaitState::Asking { wait: self.shown_open(wait), questions });
+            }
         }
         let content = ready.as_ref().map(|ready| ready.content()).unwrap_or_default();
         let mut answer = match &ready {
@@ -180,6 +187,22 @@ impl Actor {
         if let Some(reply) = reply {
             let _ = reply.send(());
         }
+    }
+
+    /// Acknowledges the settlements whose receipts the boss hands back, even if another server sent them.
+    pub(super) fn take_receipts(&mut self, boss: &BossId, receipts: &[String]) {
+        if receipts.is_empty() || !self.state.records.is_open() {
+            return;
+        }
+        let entries = |registry: &Registry| (delivery::acknowledge_receipts(registry, boss, receipts), ());
+        match self.state.records.transact(entries) {
+            Ok(()) => crash_point::at(Point::Acknowledged),
+            Err(error) => tracing::error!(%error, "cannot save that settlements arrived; they stay due"),
+        }
+    }
+
+    pub(super) fn unacknowledged_waits(&self, boss: &BossId) -> Vec<WaitId> {
+        delivery::unacknowledged_waits(self.registry(), boss)
     }
 
     /// Acknowledges the content of background waits whose ends are in a conversation of their boss.

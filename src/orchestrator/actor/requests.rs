@@ -180,7 +180,13 @@ impl Actor {
     }
 
     /// Posts the answer to a question of a running attempt, and the message beside it.
-    pub(super) fn answer_question(&mut self, boss: &BossId, name: &str, request: AnswerRequest) -> Result<Posted> {
+    pub(super) fn answer_question(
+        &mut self,
+        boss: &BossId,
+        name: &str,
+        request: AnswerRequest,
+        by: Option<Author>,
+    ) -> Result<Posted> {
         let worker = self.views().one_of_mine(boss, name, "answer")?;
         let not_running = || QuestionError::NotRunning { worker: worker.id.to_string(), status: worker.status };
         let dir = self.attempt_dir(&worker).filter(|_| worker.status.is_live()).ok_or_else(not_running)?;
@@ -194,7 +200,7 @@ impl Actor {
             message => (None, message),
         };
         let answer = Instruction::Answer { question: question.clone(), decision: request.decision, reason };
-        let entry = self.post(&worker, Some(self.author()), answer)?;
+        let entry = self.post(&worker, Some(by.unwrap_or(self.author())), answer)?;
         let Some(entry) = entry else {
             return Err(QuestionError::Withdrawn { worker: worker.id.to_string(), question }.into());
         };
