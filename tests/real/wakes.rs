@@ -63,6 +63,8 @@ async fn resumed_boss_is_woken_by_its_next_server(world: &World) {
     let servers = entries(world, "servers_gone");
     end_daemon(world);
     until("the end of the server", || entries(world, "servers_gone") > servers);
+    // The other server joins with its first call.
+    world.call("list_worker_missions", json!({})).await;
     end_worker(world);
     until_entry(world, "settled");
     assert_eq!(entries(world, "wake_sent"), 0);
