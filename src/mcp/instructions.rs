@@ -20,6 +20,7 @@ narrow it.
 - Worker ids (w-3 is enough) stay valid, and workers keep running when you or this server stop. list_worker_missions \
 finds them again; .orchestrator/orchestrator-state.json is the record.
 - Follow each answer's next_step. Errors name the accepted values.
+- If a wait is moved to the background, end your turn: its end wakes you.
 - Only wait_*, list_* and get_* run in parallel with other calls.
 - In Codex's code mode begin a script that waits with: // @exec: {\"yield_time_ms\": 280000}
 ";

@@ -123,9 +123,8 @@ impl Tool for WaitForAnyWorker {
     const DESCRIPTION: &'static str = "\
 Wait until any worker agent has finished, failed, stalled or is blocked. Call it after starting workers, and again \
 after each answer, instead of polling for status. It returns everything that settled since the last wait, at once \
-if something has: outcome, verification, changes, next_step. Status still_running is no error: call it again. If it is \
-moved to the background, end your turn: you are woken. In Codex's code mode put \
-// @exec: {\"yield_time_ms\": 280000} at the top of the script.";
+if something has: outcome, verification, changes, next_step. Status still_running is no error: call it again. In \
+Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the script.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = AnyArguments;
     type Answer = WaitReport;
