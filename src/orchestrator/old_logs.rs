@@ -43,7 +43,11 @@ async fn remove(actor: &ActorHandle, age: SignedDuration) -> Option<()> {
     }
     let state = StateDir::open(&context.state_root).ok()?;
     let waits = state.clone();
-    blocking(move || Ok(wait_answers::remove_old(&waits, before))).await.ok()?;
+    let remove_answers = move || {
+        wait_answers::remove_old(&waits, before);
+        Ok(())
+    };
+    blocking(remove_answers).await.ok()?;
     let found = blocking(move || Ok(with_old_logs(&state, before))).await.ok()?;
     for folder in found {
         let name = folder.root().file_name()?.to_string_lossy().into_owned();
