@@ -26,12 +26,21 @@ pub struct Round<'a> {
     windows: Vec<Option<Server>>,
     /// Cancelled waits: window and request. They may have been answered before the cancellation.
     cancelled: Vec<(usize, u64)>,
+    /// Waits that go on in the background: the window that began each, and its task.
+    tasks: Vec<(usize, String)>,
 }
 
 impl<'a> Round<'a> {
     pub fn new(world: &'a World, seed: u64) -> Self {
         let windows = WINDOWS.iter().map(|_| None).collect();
-        Self { world, dice: Dice::new(seed), model: Model::default(), windows, cancelled: Vec::new() }
+        Self {
+            world,
+            dice: Dice::new(seed),
+            model: Model::default(),
+            windows,
+            cancelled: Vec::new(),
+            tasks: Vec::new(),
+        }
     }
 
     pub fn run(&mut self) {
@@ -49,7 +58,7 @@ impl<'a> Round<'a> {
 
     fn step(&mut self, at: usize) {
         self.open(at);
-        match self.dice.below(34) {
+        match self.dice.below(38) {
             0..=6 => self.create(at),
             7..=9 => self.wait(at),
             10 | 11 => self.wait_side_by_side(at),
@@ -58,6 +67,8 @@ impl<'a> Round<'a> {
             15 => self.cancel_all(at),
             16..=18 => self.message(at),
             19 | 20 => self.retry(at),
+            34 | 35 => self.wait_in_background(at),
+            36 | 37 => self.poll_tasks(at),
             21 | 22 => self.integrate(at),
             23 => self.remove_worktree(at),
             24 => self.call_on_foreign_worker(at),
@@ -179,6 +190,36 @@ impl<'a> Round<'a> {
         for wait in waits {
             let answer = self.windows[at].as_mut().and_then(|server| server.answer(wait));
             self.take_wait(at, answer);
+        }
+    }
+
+    fn wait_in_background(&mut self, at: usize) {
+        let arguments = self.wait_arguments(at);
+        let Some(server) = &mut self.windows[at] else { return };
+        match server.begin_background_wait(&arguments) {
+            Some(Ok(task)) => self.tasks.push((at, task)),
+            Some(Err(answer)) => self.model.take_wait(WINDOWS[at], &answer),
+            None => {}
+        }
+        if self.dice.once_in(4) {
+            self.kill(at);
+        }
+    }
+
+    /// Asks this window's server for the end of all background waits, whichever server began them. An answer that was
+    /// read is the same for ever, so it counts once.
+    fn poll_tasks(&mut self, at: usize) {
+        for (began, task) in std::mem::take(&mut self.tasks) {
+            let state = self.windows[at].as_mut().and_then(|server| server.task(&task));
+            match state.as_ref().map(|state| state["status"].as_str().unwrap_or_default()) {
+                Some("completed") => {
+                    let answer = state.map(|state| state["result"]["structuredContent"].clone());
+                    self.model.take_wait(WINDOWS[began], &answer.unwrap_or_default());
+                }
+                Some("cancelled") => {}
+                Some("working") | None => self.tasks.push((began, task)),
+                Some(other) => panic!("a wait is {other}: {state:?}"),
+            }
         }
     }
 
