@@ -57,7 +57,8 @@ async fn cancelled_wait_consumes_no_notification() {
     assert_eq!((timed_out.status, timed_out.still_running.len() + timed_out.queued), (WaitStatus::StillRunning, 1));
 
     let stop = CancellationToken::new();
-    let request = WaitRequest { workers: vec![id.clone()], receipts: Vec::new(), timeout: CEILING, most: 10 };
+    let request =
+        WaitRequest { workers: vec![id.clone()], receipts: Vec::new(), timeout: CEILING, most: 10, background: None };
     let waiting = server.orchestrator.wait(&server.boss, request, &stop);
     let cancel = async {
         stop.cancel();
@@ -171,7 +172,8 @@ async fn bosses_see_and_control_only_their_workers() {
     assert_eq!((list.workers.len(), list.others), (0, 1));
     let refused = second.orchestrator.cancel(&second.boss, &id, "").await.unwrap_err().to_string();
     assert!(refused.contains("another boss"), "{refused}");
-    let request = WaitRequest { workers: vec![id.clone()], receipts: Vec::new(), timeout: CEILING, most: 10 };
+    let request =
+        WaitRequest { workers: vec![id.clone()], receipts: Vec::new(), timeout: CEILING, most: 10, background: None };
     let waited = second.orchestrator.wait(&second.boss, request, &CancellationToken::new()).await;
     assert!(waited.is_err_and(|error| error.to_string().contains("another boss")));
     let answer = first.wait(&[], CEILING).await;

@@ -2,7 +2,7 @@
 
 use orchestrator_boss::mission::delivery::Notification;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
-use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, Scope, WaitRequest, WaitStatus};
+use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, Scope, WaitRequest, WaitStatus, Waited};
 use orchestrator_boss::process::{Identity, Signal, send};
 use tokio_util::sync::CancellationToken;
 
@@ -133,10 +133,11 @@ async fn second_wait_gets_what_a_cancelled_one_missed() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("t", "say done")).await;
-    let request = WaitRequest { workers: Vec::new(), receipts: Vec::new(), timeout: CEILING, most: 100 };
+    let request =
+        WaitRequest { workers: Vec::new(), receipts: Vec::new(), timeout: CEILING, most: 100, background: None };
     let stop = CancellationToken::new();
     let (answer, delivery) = server.orchestrator.wait(&server.boss, request, &stop).await.unwrap();
-    assert_eq!(answer.settled.len(), 1);
+    assert!(matches!(answer, Waited::Answered(answer) if answer.settled.len() == 1));
     // The second wait begins before the first answer is discarded.
     let (beside, ()) = tokio::join!(biased; server.wait(&[], CEILING), async { drop(delivery) });
     assert_eq!(beside.status, WaitStatus::Settled);
