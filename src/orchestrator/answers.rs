@@ -1,5 +1,8 @@
 //! The arguments and answers of the facade: plain data, without the types of the protocol.
 
+mod messages;
+mod waits;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,26 +10,25 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 use super::budget::so_far;
 use super::error::OrchestratorError;
 use super::message_views::MessageView;
 use crate::attempt::status::{LiveStatus, OpenQuestion};
-use crate::attempt::worker_dir::{AttemptDir, Delivery};
+
 use crate::backend::{AgentEvent, Enforcement};
 pub use crate::git::{DiffPage, PushResult, Pushed, Strategy};
 use crate::mission::budget::Spent;
 use crate::mission::hint::Advice;
-use crate::mission::id::{BackendName, RaceId, TaskId, WaitId, WorkerId};
+use crate::mission::id::{BackendName, RaceId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::outcome::{Changes, Containment, LikelyCause, NotOnBranch, Outcome, Usage, Verification};
-use crate::mission::question::Decision;
 use crate::mission::race;
-use crate::mission::registry::{BackgroundWait, Worker};
+use crate::mission::registry::Worker;
 use crate::process;
 pub use crate::store::state_file::{Collision, Unchecked, With};
-use crate::store::wait_answers::WaitAnswerFile;
+pub use messages::*;
+pub use waits::*;
 
 /// A worker as the server presents it.
 #[derive(Debug, Clone)]
@@ -214,71 +216,6 @@ pub struct Created {
     pub race: Option<RaceId>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WaitStatus {
-    Settled,
-    Attention,
-    Blocked,
-    /// A worker asks something that no earlier answer has reported.
-    Question,
-    StillRunning,
-    Idle,
-}
-
-#[derive(Debug, Clone)]
-pub struct WaitAnswer {
-    pub status: WaitStatus,
-    pub settled: Vec<WorkerView>,
-    /// Running workers that show no sign of life; queued ones, when nothing runs and the machine is full.
-    pub attention: Vec<WorkerView>,
-    pub blocked: Vec<(TaskId, Advice)>,
-    /// Open questions, those first that no earlier answer has reported.
-    pub questions: Vec<QuestionView>,
-    pub already_reported: Vec<WorkerView>,
-    pub still_running: Vec<WorkerView>,
-    pub queued: usize,
-    /// The reasons of the queued workers, each once and with the number of workers.
-    pub waits_for: Option<String>,
-    /// Number of settlements that did not fit. The next wait reports them.
-    pub more: usize,
-    /// The usage of all workers of this boss, as far as the CLIs report it.
-    pub spent: Spent,
-    /// The background wait that is open for the same workers, so that this one does not go on.
-    pub background: Option<WaitId>,
-}
-
-/// A background wait that is open.
-#[derive(Debug, Clone)]
-pub struct OpenWait {
-    pub id: WaitId,
-    pub opened_at: Timestamp,
-    /// One line for people: the number of settled workers, and the activity of others.
-    pub progress: String,
-}
-
-/// The state of a background wait, for the client that asks for its end.
-#[derive(Debug, Clone)]
-pub enum WaitState {
-    Open(OpenWait),
-    /// It is open, and the user may answer these questions before they wake the boss.
-    Asking {
-        wait: OpenWait,
-        questions: Vec<QuestionView>,
-    },
-    /// Its answer, which never changes.
-    Ended(Box<WaitAnswerFile>),
-    Cancelled {
-        opened_at: Timestamp,
-        why: String,
-    },
-    /// It is not known (any more): its answer was removed, or it belongs to another state directory.
-    Gone,
-}
-
-/// Renders the answer of a background wait as the boss gets it.
-pub type RenderWait = fn(WaitAnswer, &BackgroundWait) -> serde_json::Value;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
@@ -361,63 +298,6 @@ pub struct LoggedEvent {
     pub at: Timestamp,
     #[serde(flatten)]
     pub event: AgentEvent,
-}
-
-#[derive(Debug, Clone)]
-pub struct MessageAnswer {
-    pub message_id: Uuid,
-    pub delivered: MessageDelivery,
-    pub status: WorkerStatus,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MessageDelivery {
-    /// Sent to the running CLI.
-    Live,
-    /// Delivered at the end of the turn, or when the worker starts.
-    Queued,
-    /// Part of the next attempt, which it has queued.
-    NextAttempt,
-    /// The decision on a question, which its CLI has received.
-    Answered,
-}
-
-/// A decision on a question of a worker.
-#[derive(Debug, Clone)]
-pub struct AnswerRequest {
-    /// The id of the question. `None` means the only one that is open.
-    pub question: Option<String>,
-    pub decision: Decision,
-    /// A message beside the decision: the reason of a denial if its CLI takes one, or else a message of its own.
-    pub message: Option<NewMessage>,
-}
-
-/// An answer in the inbox of a supervisor.
-pub(super) struct Posted {
-    pub worker: WorkerId,
-    pub attempt: u32,
-    pub dir: AttemptDir,
-    pub question: String,
-    pub entry: Uuid,
-    /// The message that goes beside it, if there is one.
-    pub message: Option<oneshot::Receiver<Result<MessageAnswer, OrchestratorError>>>,
-}
-
-/// A decision that counts.
-#[derive(Debug, Clone)]
-pub struct Answered {
-    pub worker_id: WorkerId,
-    pub question: String,
-    /// The id of the decision, and of the message that carries it.
-    pub message_id: Uuid,
-    pub status: WorkerStatus,
-}
-
-#[derive(Debug, Clone)]
-pub struct NewMessage {
-    pub text: String,
-    pub delivery: Delivery,
 }
 
 #[derive(Debug, Clone)]
