@@ -1,7 +1,7 @@
-//! A wait that goes on in the background: its call was answered, and its client asks for its end again and again. Any
-//! server of the state directory can answer. Data only; `fold` applies the entries, `delivery` decides. Pure.
+//! Waits that go on in the background: the call was answered, and the client polls for the end. Any server of the state
+//! directory can answer. Data only; `fold` applies the entries, `delivery` decides. Pure.
 //!
-//! Its id is a capability: a client does not say for which boss it asks, so the one that knows the id gets the answer.
+//! The id is a capability: a client does not name the boss for which it asks, so any caller with the id gets the answer.
 
 use std::fmt::Write as _;
 
@@ -15,11 +15,12 @@ const MAX_WAITS: usize = 200;
 /// Maximum number of workers that a description names.
 const NAMED: usize = 3;
 
+/// A wait whose call was answered before it ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackgroundWait {
     pub id: WaitId,
     pub boss: BossId,
-    /// Empty: all of the boss's.
+    /// Empty: all workers of the boss.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workers: Vec<WorkerId>,
     pub opened_at: Timestamp,
@@ -50,7 +51,7 @@ impl BackgroundWait {
         self.end.is_none()
     }
 
-    /// Describes it to a conversation that knows nothing of it, since the one that began it was cleared.
+    /// Describes it for a conversation that does not show its beginning, since another one began it or was cleared.
     pub fn purpose(&self) -> String {
         let mut text = format!("wait in the background since {}, for ", self.opened_at.strftime("%H:%M UTC"));
         match self.workers.as_slice() {
@@ -67,7 +68,7 @@ impl BackgroundWait {
     }
 }
 
-/// Returns the id of a wait for these workers, of which so many are open.
+/// Returns the id of a wait for these workers. `open` of `all` have not settled.
 pub fn name(workers: &[WorkerId], open: usize, all: usize, suffix: &str) -> WaitId {
     match workers {
         [one] => WaitId::new(one.as_str(), suffix),

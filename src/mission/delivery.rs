@@ -36,6 +36,7 @@ pub enum Selection {
 }
 
 impl Selection {
+    /// Returns the workers of a background wait.
     pub fn of(wait: &BackgroundWait) -> Self {
         if wait.workers.is_empty() { Selection::Mine } else { Selection::Named(wait.workers.clone()) }
     }

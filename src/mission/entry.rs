@@ -132,7 +132,7 @@ pub enum Entry {
         thread: ThreadId,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         workers: Vec<WorkerId>,
-        /// The turn that ends. Its own calls are no arrival of a pointer.
+        /// The turn that ends. A call from it does not show that a pointer arrived.
         #[serde(default)]
         turn: String,
     },
@@ -140,7 +140,7 @@ pub enum Entry {
     WakeSent {
         thread: ThreadId,
     },
-    /// The command has ended. Without a failure, the client has accepted the pointer, and may yet never deliver it.
+    /// The command has ended. Without a failure, the client has accepted the pointer, but may never deliver it.
     WakeRan {
         thread: ThreadId,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,11 +150,11 @@ pub enum Entry {
     WakeArrived {
         thread: ThreadId,
     },
-    /// A call of this thread after an answer to a wait: its boss leads again, and has what was due.
+    /// A call of this thread after an answer to a wait: its boss is active again, and has received what was due.
     WakeEnded {
         thread: ThreadId,
     },
-    /// A wait of this boss goes on in the background. No workers: all of the boss's.
+    /// A wait of this boss goes on in the background. Without workers: for all of its own.
     WaitOpened {
         id: WaitId,
         boss: BossId,

@@ -139,12 +139,12 @@ impl Registry {
         self.waits.insert(wait.id.clone(), wait);
     }
 
-    /// Ends a wait once. Its content is on offer from then on, also if the journal has lost that it was opened.
+    /// Ends a wait once. Its content counts as sent from then on, even if the journal has lost that it was opened.
     fn end_wait(&mut self, id: &WaitId, end: WaitEnd) {
         if self.waits.get(id).is_some_and(|wait| !wait.is_open()) {
             return;
         }
-        self.change_notifications(&end.settled, &end.blocked, |it| it.offer(end.delivery));
+        self.change_notifications(&end.settled, &end.blocked, |it| it.send_in_background(end.delivery));
         if let Some(wait) = self.waits.get_mut(id) {
             wait.end = Some(end);
         }

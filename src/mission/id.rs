@@ -100,8 +100,8 @@ text_id! {
 const WAIT_LIMIT: usize = 80;
 
 text_id! {
-    /// A wait that goes on in the background: `wait-any-3-of-5-k7f2` or `wait-w-3-fix-parser-k7f2`. It is all that a boss
-    /// sees of the wait until its end, so it says what the wait is for.
+    /// A wait that goes on in the background: `wait-any-3-of-5-k7f2` or `wait-w-3-fix-parser-k7f2`. A boss sees only this
+    /// id until the wait ends, so the id describes the wait.
     WaitId
 }
 impl WaitId {
@@ -111,7 +111,7 @@ impl WaitId {
         Self::from(format!("wait-{what}-{suffix}"))
     }
 
-    /// Returns the id that a client names, if it can be one of ours. It is also the name of a file.
+    /// Returns the id that a client names, if this program can have created it. It is also the name of a file.
     pub fn parse(text: &str) -> Option<Self> {
         let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         (text.starts_with("wait-") && text.len() <= WAIT_LIMIT && is_plain).then(|| Self::from(text))
@@ -151,7 +151,7 @@ impl WorkerId {
         &self.0
     }
 
-    /// Returns the id without the title, such as `w-3`. It names the worker unless a task or branch is called so too.
+    /// Returns the id without the title, such as `w-3`. It names the worker unless a task or a branch has the same name.
     pub fn short(&self) -> &str {
         let end = self.0.match_indices('-').nth(1).map_or(self.0.len(), |(at, _)| at);
         &self.0[..end]

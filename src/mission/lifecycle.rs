@@ -1,7 +1,7 @@
 //! The legal changes of a worker's status. Pure.
 //!
-//! The records never hold [`WorkerStatus::NeedsAnswer`]: a question lives and dies with its supervisor, whose status
-//! shows it. Views add it to the recorded status, by [`WorkerStatus::asking`].
+//! The records never have [`WorkerStatus::NeedsAnswer`]: a question exists only while its supervisor runs, in the status
+//! file. Views add it to the recorded status, by [`WorkerStatus::asking`].
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

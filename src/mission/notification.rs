@@ -14,7 +14,7 @@ pub enum Notification {
     InFlight {
         /// The sequence number of the journal entry that recorded the answer.
         delivery: u64,
-        /// The server whose client got it, or `background`.
+        /// The server whose client received it, or `background`.
         server: ServerId,
         redelivered: bool,
     },
@@ -32,9 +32,9 @@ impl Notification {
         }
     }
 
-    /// Records that a background wait has ended with it. The client gets that answer as often as it asks and never says
-    /// that it has it, so the notification is due again for every server until something shows that it arrived.
-    pub(super) fn offer(&mut self, delivery: u64) {
+    /// Records that a background wait has ended with it. The client gets that answer as often as it asks, and never
+    /// acknowledges it. So the notification is due again in every server until there is evidence that it arrived.
+    pub(super) fn send_in_background(&mut self, delivery: u64) {
         self.send(delivery, &ServerId::from("background"));
     }
 

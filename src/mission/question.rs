@@ -1,7 +1,7 @@
 //! The questions that a CLI asks while it works (a permission, a choice), and the decisions on them.
 //!
-//! Pure: a decoder makes a [`Question`] of a CLI's request and sends the answer, the supervisor keeps it open and decides
-//! when its time is up. All texts come from a CLI, so they are limited and sanitised here.
+//! Pure: a decoder turns a CLI's request into a [`Question`] and sends the answer. The supervisor keeps it open, and denies
+//! it when its time is up. All texts come from a CLI, so they are limited and sanitised here.
 
 use std::fmt;
 
@@ -41,7 +41,7 @@ pub enum QuestionPolicy {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct QuestionRules<'a> {
     pub policy: QuestionPolicy,
-    /// The beginning of the ids of its questions. No other turn of the worker has the same.
+    /// The prefix of the ids of its questions, unique to this turn of the worker.
     pub prefix: &'a str,
 }
 
@@ -57,7 +57,7 @@ pub struct Question {
     pub choices: Vec<Choice>,
 }
 
-/// An answer that the CLI offers. "Always" is never among them: some CLIs then write a rule into the worktree or the
+/// An answer that the CLI accepts. "Always" is never a choice: some CLIs then write a rule into the worktree or the
 /// user's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choice {
@@ -66,6 +66,7 @@ pub struct Choice {
     pub kind: ChoiceKind,
 }
 
+/// The effect of a choice on the action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChoiceKind {
@@ -122,7 +123,7 @@ impl Hinted for InvalidDecision {
 }
 
 impl Question {
-    /// Creates a question from texts of a CLI. `choices` are those that it offers, in its order, without "always".
+    /// Creates a question from texts of a CLI. `choices` are those of the CLI, in its order, without "always".
     pub fn new(id: String, text: &str, action: &str, choices: impl IntoIterator<Item = Choice>) -> Self {
         let plain = |text: &str, limit| clipped(escaped(text, |c| matches!(c, '\n' | '\t')), limit);
         let choice = |(at, choice): (usize, Choice)| Choice {
@@ -171,7 +172,7 @@ fn clipped(text: String, limit: usize) -> String {
     if text.len() <= limit { text } else { format!("{}…", &text[..text.floor_char_boundary(limit)]) }
 }
 
-/// Returns whether a CLI's id of a choice can be shown and typed. The words of decisions are ours.
+/// Returns whether a CLI's id of a choice can be shown and typed. The words of decisions are reserved.
 fn is_plain_id(id: &str) -> bool {
     let is_word = matches!(Decision::from(id.to_owned()), Decision::Allow | Decision::Deny);
     !is_word && (1..=ID_LIMIT).contains(&id.len()) && id.chars().all(|c| c.is_ascii_graphic())
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_choices_cannot_take_our_words() {
+    fn ids_of_choices_are_never_decision_words() {
         use ChoiceKind::{AllowOnce, RejectOnce};
         let long = "x".repeat(61);
         let hostile =

@@ -1,21 +1,21 @@
-//! Waking a boss that has ended its turn: its request, and the pointer that the client's own command hands to its
-//! thread. A pointer says that something is due, and never what. Pure: time comes in as an argument.
+//! Waking a boss that has ended its turn: its request, and the pointer that the client's own command passes to its
+//! thread. A pointer counts what is due, and never has its content. Pure: time comes in as an argument.
 //!
 //! The client (Codex) makes each message a turn of its own, in order, and none can be taken back. Its command reports
 //! success also for messages that it never delivers. The rules follow from that:
 //!
-//! - A request gets one pointer at most that the command has accepted. It is not sent again, however long it is on its
-//!   way: a kept message would otherwise become a second turn with nothing to report.
+//! - A request gets at most one pointer that the command has accepted. It is not sent again, even if it has not arrived
+//!   for long: a stored message would otherwise become a second turn with nothing to report.
 //! - The pointer has arrived when a call comes from a turn that a queued message began. That also ends its request.
 //! - A request also ends with an answer to a wait of its thread that reports something. The pointer stays outstanding
-//!   then, since the client still holds it.
-//! - A later request shows that the boss lives. While an earlier pointer is outstanding, its own waits for the arrival,
-//!   and at most [`OUTSTANDING`]: the earlier one may be lost.
+//!   then, since the client still has it.
+//! - A later request shows that the boss is active. Its own pointer waits for the arrival of an earlier one, and at most
+//!   [`OUTSTANDING`]: the earlier one may be lost.
 //! - A run is recorded before it begins. If its server dies before the result is recorded, another server repeats it. So
-//!   a pointer is never lost, and at most sent twice.
+//!   a pointer is not lost with its server, but may be sent again.
 //! - A run that fails is repeated after a pause, up to [`MOST_RUNS`] runs. Then the boss is not woken, and the next wait
 //!   reports what is due.
-//! - The server that recorded the request sends the pointer. If it is gone, the first other one that can.
+//! - The server that recorded the request sends the pointer. If it has ended, the first other one that can does so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,12 +28,13 @@ use super::id::{BossId, ServerId, ThreadId, WorkerId};
 
 /// Maximum number of runs of the command for one request.
 pub const MOST_RUNS: u32 = 3;
-/// Pause after the first run that failed. It grows by [`GROWTH`] with each further one.
+/// Pause after the first run that failed.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
+/// Factor by which the pause grows with each further run.
 const GROWTH: u32 = 6;
-/// Time for which an accepted pointer of an earlier request holds back the next one.
+/// Time for which an accepted pointer of an earlier request delays the next one.
 const OUTSTANDING: Duration = Duration::from_secs(600);
-/// Time after which a thread is forgotten. Its boss reads what is due with its next wait.
+/// Time after which a thread is forgotten. The next wait of its boss reports what is due.
 const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Maximum number of bytes of a failure that are kept.
 const FAILURE: usize = 300;
@@ -63,6 +64,7 @@ pub struct Wake {
     pointer: Option<Pointer>,
 }
 
+/// The request of a boss to be woken.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct WakeRequest {
     seq: u64,
@@ -80,6 +82,7 @@ struct WakeRequest {
     last_run: Timestamp,
 }
 
+/// A message that was passed to the client, and whose arrival is not known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Pointer {
     seq: u64,
@@ -89,9 +92,9 @@ struct Pointer {
     is_accepted: bool,
 }
 
-/// What a pointer says.
+/// The counts in the text of a pointer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct News {
+pub struct DueCounts {
     pub settled: usize,
     pub blocked: usize,
     pub stalled: usize,
@@ -109,7 +112,7 @@ impl Wakes {
         self.threads.iter().filter(|(_, wake)| wake.request.is_some())
     }
 
-    /// Returns whether a delivery to the boss came after the request of this thread, so that the boss leads again.
+    /// Returns whether a delivery to the boss came after the request of this thread, so that the boss is active again.
     pub fn is_overtaken(&self, thread: &ThreadId, delivery: u64) -> bool {
         let request = self.threads.get(thread).and_then(|wake| wake.request.as_ref());
         request.is_some_and(|request| request.seq < delivery)
@@ -194,7 +197,7 @@ impl Wake {
             Some(pointer) if pointer.is_accepted => {
                 pointer.seq < request.seq && has_passed(OUTSTANDING, pointer.at, now)
             }
-            // This server's own run mails its result. That of a dead server has none.
+            // A run of a live server reports its result. A run of a dead one has none.
             Some(pointer) if pointer.server == *me || lives(&pointer.server) => false,
             _ => has_passed(request.pause(), request.last_run, now),
         }
@@ -237,14 +240,14 @@ impl WakeRequest {
     }
 }
 
-/// Returns whether this time has passed. A clock that was set back counts as passed, since nothing must wait for it.
+/// Returns whether this time has passed. After a clock was set back it counts as passed, so that nothing waits for ever.
 fn has_passed(pause: Duration, since: Timestamp, now: Timestamp) -> bool {
     Duration::try_from(now.duration_since(since)).map_or(true, |passed| passed >= pause)
 }
 
-impl News {
-    /// Returns the text of the pointer, which the client shows as a message of the user. It has no words of workers,
-    /// which could read as instructions.
+impl DueCounts {
+    /// Returns the text of the pointer, which the client shows as a message of the user. It has no text of workers, which
+    /// could read like instructions.
     pub fn pointer(&self) -> String {
         let parts = [
             (self.settled, "worker settled", "workers settled"),
@@ -252,11 +255,11 @@ impl News {
             (self.stalled, "worker has stalled", "workers have stalled"),
             (self.asking, "worker asks", "workers ask"),
         ];
-        let said = parts.iter().filter(|(count, ..)| *count > 0);
-        let said: Vec<String> =
-            said.map(|(count, one, more)| format!("{count} {}", if *count == 1 { one } else { more })).collect();
-        let said = if said.is_empty() { "nothing runs or can start".to_owned() } else { said.join(", ") };
-        format!("orchestrator-boss: {said}; call wait_for_any_worker")
+        let due = parts.iter().filter(|(count, ..)| *count > 0);
+        let due: Vec<String> =
+            due.map(|(count, one, more)| format!("{count} {}", if *count == 1 { one } else { more })).collect();
+        let due = if due.is_empty() { "nothing runs or can start".to_owned() } else { due.join(", ") };
+        format!("orchestrator-boss: {due}; call wait_for_any_worker")
     }
 }
 

@@ -1,5 +1,5 @@
-//! The blocking waits, and what a wait reports: which of them can be answered now, and with what. A background wait is
-//! one whenever its client asks for its end; it is not kept here, but in the registry.
+//! The blocking waits that are open, and the content of an answer to a wait, blocking or not. Background waits are in the
+//! registry, and are checked here whenever their clients poll.
 //!
 //! A wait that begins after the end of a worker is answered at once. A wait whose client has gone is forgotten and
 //! consumes nothing. This module saves and sends nothing: the actor records an answer as in flight before it sends it.
@@ -19,7 +19,7 @@ use crate::mission::hint::Advice;
 use crate::mission::id::{BossId, TaskId, WaitId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::{Registry, Worker};
-use crate::mission::wake::News;
+use crate::mission::wake::DueCounts;
 use crate::process;
 
 /// Maximum number of reasons for queued workers in one answer.
@@ -30,12 +30,12 @@ const HELD_SHOWN: usize = 3;
 const FORM_TIME: SignedDuration = SignedDuration::from_secs(60);
 /// Maximum number of questions in one answer.
 const QUESTIONS_SHOWN: usize = 3;
-/// A background wait whose client has asked within this time is still waited for. Clients ask each second.
+/// Time after a poll in which the client of a background wait counts as present. Clients poll each second.
 const POLLED_WITHIN: Duration = Duration::from_secs(60);
 /// Maximum number of running workers in a line of progress.
 const RUNNING_SHOWN: usize = 3;
 
-/// A question: its worker, and its id.
+/// The worker of a question, and the id of the question.
 type QuestionKey = (WorkerId, String);
 
 #[derive(Default)]
@@ -50,7 +50,7 @@ pub(super) struct Waits {
     unsent_questions: HashMap<u64, Vec<QuestionKey>>,
     /// Bosses that were notified that none of their workers can start. Forgotten when one can again.
     reported_full: HashSet<BossId>,
-    /// Time at which the client of this server last asked for the end of a background wait.
+    /// Time of the last poll for the end of each background wait, in this server.
     polled: HashMap<WaitId, Instant>,
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Ready {
     is_full: bool,
 }
 
-/// What a wait must report at once.
+/// The content that a wait must report at once.
 struct Pressing<'a> {
     due: Due<'a>,
     stalled: Vec<WorkerId>,
@@ -106,7 +106,7 @@ impl Waits {
         ticket
     }
 
-    /// Returns what an unanswered wait is for.
+    /// Returns the workers of an unanswered wait.
     pub fn asked(&self, ticket: u64) -> Option<&Asked> {
         self.open.iter().find(|wait| wait.ticket == ticket).map(|wait| &wait.asked)
     }
@@ -149,17 +149,17 @@ impl Waits {
         Some(Ready { asked, answer, stalled, is_full })
     }
 
-    /// Returns what a boss that has ended its turn is to be woken for.
-    pub fn news(
+    /// Returns the counts of what a boss that has ended its turn is to be woken for.
+    pub fn due_counts(
         &mut self,
         views: &Views<'_>,
         boss: &BossId,
         selection: &Selection,
         deliveries: &Deliveries,
-    ) -> Option<News> {
+    ) -> Option<DueCounts> {
         let Pressing { due, stalled, asking, .. } = self.pressing(views, boss, selection, deliveries)?;
         let (settled, blocked) = (due.settled.len(), blocked_tasks(&due).len());
-        Some(News { settled, blocked, stalled: stalled.len(), asking })
+        Some(DueCounts { settled, blocked, stalled: stalled.len(), asking })
     }
 
     /// Returns what a wait for these workers must report at once.
@@ -234,7 +234,7 @@ impl Waits {
         stalled.filter(|id| !self.reported_stalls.contains(*id)).cloned().collect()
     }
 
-    /// Returns the new questions that end a wait, as long as the user has time to answer them before the boss is woken.
+    /// Returns the new questions that would end a wait, while the user still has time to answer them in a form.
     pub fn for_the_user(&self, answer: &WaitAnswer, now: Timestamp) -> Vec<QuestionView> {
         let new = answer.questions.iter().filter(|view| !self.reported_questions.contains(&key_of(view)));
         let new: Vec<QuestionView> = new.filter(|_| answer.status == WaitStatus::Question).cloned().collect();

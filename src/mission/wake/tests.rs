@@ -187,7 +187,7 @@ fn pointer_counts_and_names_nothing() {
         ((0, 0, 0, 0), "nothing runs or can start"),
     ];
     for ((settled, blocked, stalled, asking), said) in cases {
-        let pointer = News { settled, blocked, stalled, asking }.pointer();
+        let pointer = DueCounts { settled, blocked, stalled, asking }.pointer();
         assert_eq!(pointer, format!("orchestrator-boss: {said}; call wait_for_any_worker"));
     }
 }

@@ -9,12 +9,12 @@ use crate::mission::delivery::Selection;
 use crate::mission::entry::Entry;
 use crate::mission::id::{BossId, ServerId, ThreadId};
 use crate::mission::registry::Registry;
-use crate::mission::wake::News;
+use crate::mission::wake::DueCounts;
 use crate::orchestrator::mailbox::WakeOrder;
 use crate::orchestrator::waking;
 
 impl Actor {
-    /// Records the request of a boss, which is answered only then.
+    /// Records the request of a boss. The boss is answered only after that.
     pub(super) fn request_wake(&mut self, request: WakeOrder) -> Result<()> {
         let WakeOrder { boss, workers, thread, turn } = request;
         let workers = match self.views().select(&boss, &workers)? {
@@ -26,14 +26,14 @@ impl Actor {
     }
 
     /// Notes a call from a thread. In a turn that a queued message began, its pointer has arrived. After an answer with
-    /// something to report, its boss leads again and needs no pointer for an earlier request.
+    /// something to report, its boss is active again and needs no pointer for an earlier request.
     pub(super) fn note_arrival_from(&mut self, boss: &BossId, thread: ThreadId, woken_turn: Option<String>) {
         let reported = self.note_arrival(boss);
         let wakes = &self.registry().wakes;
         if woken_turn.is_some_and(|turn| wakes.has_arrived(&thread, &turn)) {
             self.apply(vec![Effect::note("save that a boss was woken", Entry::WakeArrived { thread })]);
         } else if reported.is_some_and(|delivery| wakes.is_overtaken(&thread, delivery)) {
-            self.apply(vec![Effect::note("save that a boss leads again", Entry::WakeEnded { thread })]);
+            self.apply(vec![Effect::note("save that a boss is active again", Entry::WakeEnded { thread })]);
         }
     }
 
@@ -54,15 +54,15 @@ impl Actor {
             return;
         }
         for (thread, boss, selection) in threads {
-            let news = self.waits.news(&self.state.views(), &boss, &selection, &self.deliveries);
-            if let Some(news) = news {
-                self.send_pointer(thread, news);
+            let due = self.waits.due_counts(&self.state.views(), &boss, &selection, &self.deliveries);
+            if let Some(due) = due {
+                self.send_pointer(thread, due);
             }
         }
     }
 
     /// Records a run of the client's command, and starts it. Of several servers, the first one to record it does so.
-    fn send_pointer(&mut self, thread: ThreadId, news: News) {
+    fn send_pointer(&mut self, thread: ThreadId, due: DueCounts) {
         // The program is searched for again when it runs, so that its absence is recorded as a failure.
         if matches!(waking::check(&self.state.context.settings), Err(why) if why != waking::NotWoken::NoProgram) {
             return;
@@ -75,15 +75,16 @@ impl Actor {
         match recorded {
             Ok(true) => {
                 let (context, mailbox) = (Arc::clone(&self.state.context), self.mailbox.clone());
-                self.apply(vec![Effect::spawn(waking::send(context, mailbox, thread, news.pointer()))]);
+                self.apply(vec![Effect::spawn(waking::send(context, mailbox, thread, due.pointer()))]);
             }
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "cannot save that a boss is woken; retrying"),
         }
     }
 
+    /// Records the result of a run of the client's command.
     pub(super) fn note_run(&mut self, thread: ThreadId, failure: Option<String>) {
-        self.apply(vec![Effect::note("save how a boss was woken", Entry::WakeRan { thread, failure })]);
+        self.apply(vec![Effect::note("save the result of waking a boss", Entry::WakeRan { thread, failure })]);
     }
 }
 
