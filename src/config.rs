@@ -170,7 +170,7 @@ pub struct BossSettings {
     pub timeout_minutes: Option<u64>,
 }
 
-/// The way in which a boss learns that a wait is over.
+/// The way in which a boss is notified of the end of a wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Wake {
@@ -518,12 +518,12 @@ impl Settings {
         }
     }
 
-    /// `None`: never.
+    /// Returns the time without activity after which a worker counts as stalled. `None`: never.
     pub fn stall_after(&self) -> Option<Duration> {
         Duration::try_from_secs_f64(self.stall_minutes * 60.0).ok().filter(|after| !after.is_zero())
     }
 
-    /// `None`: never.
+    /// Returns the time after which a question is denied. `None`: never.
     pub fn question_limit(&self) -> Option<Duration> {
         Duration::try_from_secs_f64(self.question_minutes * 60.0).ok().filter(|limit| !limit.is_zero())
     }

@@ -1,5 +1,6 @@
 //! Notifies the user of attempts that stall, ask or end while no server runs. A supervisor process does this: at a
-//! stall, at a question, and after its attempt has settled. It changes no state, except that it claims the events that it sends.
+//! stall, at a question, and after its attempt has settled. It changes no state, except that it claims the events that
+//! it sends.
 
 use std::fs;
 use std::io;

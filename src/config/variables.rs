@@ -1,4 +1,5 @@
-//! The environment variables that override settings.
+//! The environment variables that override settings. Their values are read here; which setting wins is decided in
+//! `config`.
 
 use std::env;
 
@@ -32,7 +33,7 @@ pub fn overriding_variable(setting: &str) -> Option<&'static str> {
     OVERRIDDEN.into_iter().find(|(name, variable)| *name == setting && is_set(variable)).map(|(_, variable)| variable)
 }
 
-/// Refuses a variable that is nearly one of ours. Other programs may have variables with the same prefix.
+/// Refuses a variable whose name is nearly that of one of [`VARIABLES`]. Other programs may have variables with the same prefix.
 pub(super) fn check_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
     let mut ours = names.filter(|name| name.starts_with("ORCHESTRATOR_") && !VARIABLES.contains(&name.as_str()));
     let misspelt = ours.find_map(|found| Some((spelling::nearest_variable(&found, VARIABLES)?, found)));

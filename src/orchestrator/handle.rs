@@ -67,10 +67,11 @@ pub struct DeliveryGuard {
     sent: bool,
 }
 
+/// The content of an answer that may still be revoked.
 enum Guarded {
     /// The answer of the wait with this ticket.
     Answer(u64),
-    /// The id of a background wait. The client cannot ask for it without.
+    /// The id of a background wait, without which the client cannot ask for its end.
     Background(WaitId),
 }
 
@@ -171,12 +172,12 @@ impl Orchestrator {
         waking::check(self.settings())
     }
 
-    /// Records that a boss ends its turn and is to be woken. What is due already wakes it too.
+    /// Records that a boss ends its turn and is to be woken. It is woken at once if something is already due.
     pub async fn request_wake(&self, order: WakeOrder) -> Result<()> {
         self.actor.ask(|reply| Ask::RequestWake { order, reply }).await?
     }
 
-    /// Returns the last failure to wake a boss, unless one was woken since.
+    /// Returns the last failure to wake a boss, unless a boss was woken since.
     pub async fn wake_failure(&self) -> Result<Option<WakeFailure>> {
         self.actor.ask(|reply| Ask::WakeFailure { reply }).await
     }
@@ -232,7 +233,7 @@ impl Orchestrator {
         DeliveryGuard { actor: self.actor.clone(), content, sent: false }
     }
 
-    /// Returns the state of a background wait. The first call after something has happened ends it. Cheap otherwise.
+    /// Returns the state of a background wait. The first call that finds something to report ends it; any other is cheap.
     /// With `forms`, the client can show questions to the user first.
     pub async fn poll_wait(&self, id: &WaitId, forms: bool, render: RenderWait) -> Result<WaitState> {
         let id = id.clone();
@@ -245,7 +246,7 @@ impl Orchestrator {
         self.actor.ask(|reply| Ask::CancelWait { id, reply: Some(reply) }).await
     }
 
-    /// Returns the background waits of a boss that have ended, if it is not known that the boss has their answers.
+    /// Returns the background waits of a boss that have ended, and whose answers the boss has not acknowledged.
     pub async fn unacknowledged_waits(&self, boss: &BossId) -> Result<Vec<WaitId>> {
         let boss = boss.clone();
         self.actor.ask(|reply| Ask::UnacknowledgedWaits { boss, reply }).await

@@ -81,7 +81,7 @@ pub enum Ask {
     ForgetWait {
         ticket: u64,
     },
-    /// A client asks for the end of a background wait.
+    /// A client polls for the end of a background wait.
     PollWait {
         id: WaitId,
         /// Whether the client can show forms to the user.

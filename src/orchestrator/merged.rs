@@ -114,6 +114,7 @@ pub(super) fn set_unknown(views: &mut [WorkerView]) {
     views.iter_mut().for_each(set_unknown_of);
 }
 
+/// Marks the merge state of this view as unknown, for display.
 pub(super) fn set_unknown_of(view: &mut WorkerView) {
     if may_be_merged(&view.worker) {
         view.merge_is_unknown = true;

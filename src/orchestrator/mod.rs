@@ -4,8 +4,8 @@
 //! [`Observer`] reads the same state without being a server. Inside, [`actor`] is a mailbox loop that decides, saves,
 //! then answers. Its components own their state and return effects: [`waits`], [`admission`], [`cancellations`],
 //! [`scan`] (collisions), [`user_events`]. Tasks report by mail: [`start`], [`follow`], [`integrate`], [`verify`],
-//! [`probe`], [`waking`]. [`mailbox`] and [`views`] are below all of them. Only the actor touches the journal, and no lock is held
-//! across an await.
+//! [`probe`], [`waking`]. [`mailbox`] and [`views`] are below all of them. Only the actor touches the journal, and no
+//! lock is held across an await.
 
 mod actor;
 mod actor_handle;

@@ -1,4 +1,4 @@
-//! The reasons why an answer to a question does not count.
+//! The errors of answers to questions.
 
 use thiserror::Error;
 
@@ -6,6 +6,7 @@ use crate::mission::hint::{Hint, Hinted};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::question::{Decision, InvalidDecision};
 
+/// A reason why an answer to a question does not count, or is not known to.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum QuestionError {
     #[error("cannot answer {worker}: it has no open question{}", named(question.as_deref()))]
@@ -18,7 +19,7 @@ pub enum QuestionError {
     Withdrawn { worker: String, question: String },
     #[error("cannot answer {worker}: it is {status}, so it waits for no answer")]
     NotRunning { worker: String, status: WorkerStatus },
-    #[error("cannot confirm the answer to {question} of {worker}: it has not taken it yet, and takes it when it can")]
+    #[error("cannot confirm the answer to {question} of {worker}: its supervisor has not read it yet, and will")]
     Unconfirmed { worker: String, question: String },
     #[error(transparent)]
     Invalid(#[from] InvalidDecision),

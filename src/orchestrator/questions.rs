@@ -1,8 +1,8 @@
 //! Answers of bosses and the user to the questions of workers.
 //!
 //! The supervisor decides which answer counts, in the order of its inbox. This module checks an answer against the
-//! worker's status file, posts it, and waits until the supervisor has taken it. So servers and one-shot clients need no
-//! agreement among themselves.
+//! worker's status file, posts it, and waits until the supervisor has read it. So servers and one-shot clients need no
+//! coordination. It decides nothing, and changes no record.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::mission::id::{BossId, WorkerId};
 use crate::mission::message::Author;
 use crate::mission::question::Question;
 
-/// Time in which a supervisor takes an answer. It polls its inbox every second.
+/// Time limit for a supervisor to read an answer. It polls its inbox every second.
 const TAKEN_LIMIT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -74,7 +74,7 @@ pub(super) async fn answer(
     let (boss, name) = (boss.clone(), name.to_owned());
     let posted = actor.ask(|reply| Ask::Answer { boss, name, request, by, reply }).await??;
     let taken = until_taken(actor, &posted).await;
-    // The message stands by itself, whichever answer counts.
+    // The message is delivered, whichever answer counts.
     if let Some(message) = posted.message {
         message.await.map_err(|_| OrchestratorError::ShuttingDown)??;
     }
@@ -89,13 +89,13 @@ async fn until_taken(actor: &ActorHandle, posted: &Posted) -> Result<(), Questio
     let limit = Instant::now() + TAKEN_LIMIT;
     loop {
         let has_ended = posted.dir.outcome_path().exists();
-        // After the end, the file says what happened last.
+        // After the end of the attempt, the file has its last state.
         let status: Option<LiveStatus> = files::read_json(&posted.dir.status()).ok().flatten();
         if let Some(closed) = status.as_ref().and_then(|status| closed(status, &posted.question)) {
             let is_ours = closed.decided.as_ref().is_some_and(|decided| decided.entry == Some(posted.entry));
             let error = (!is_ours).then(|| how_closed(worker, closed));
             if let Some(status) = status {
-                // What this server shows next must not be older than this answer.
+                // The next status that this server shows must not be older than this answer.
                 let report = Report::Status(Box::new(status));
                 actor.send(Ask::Reported { worker: posted.worker.clone(), attempt: posted.attempt, report });
             }

@@ -48,7 +48,7 @@ pub(super) struct UserEvents {
     runner: Option<Runner>,
     /// The newest attempt of each worker, and its progress.
     noted: HashMap<WorkerId, (u32, Progress)>,
-    /// The open questions that were passed on.
+    /// The open questions whose events were sent.
     questions: HashSet<(WorkerId, String)>,
 }
 
@@ -128,7 +128,7 @@ impl UserEvents {
     }
 }
 
-/// Returns the open questions of the workers of this server that were not passed on, and notes them.
+/// Returns the open questions of the workers of this server whose events were not sent, and notes them.
 fn new_questions<'a>(
     noted: &mut HashSet<(WorkerId, String)>,
     context: &Context,

@@ -1,6 +1,5 @@
-//! Wakes bosses that have ended their turn: runs the command of the client that hands a pointer to their thread. Only
-//! Codex has such a command. When it runs is decided in `mission/wake.rs`; the actor records each run, and never waits
-//! for one.
+//! Wakes bosses that have ended their turn: runs the command of the client that passes a pointer to their thread. Only
+//! Codex has such a command. `mission/wake.rs` decides when it runs. The actor records each run, and never waits for one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,8 +34,8 @@ pub enum NotWoken {
     NoProgram,
 }
 
-/// Checks whether a pointer from this server would be delivered. Without the daemon, the command succeeds too, and the
-/// open terminal never sees the message.
+/// Checks whether a pointer from this server would be delivered. Without the daemon, the command succeeds too, but the
+/// message does not reach the open terminal.
 pub(super) fn check(settings: &Settings) -> Result<(), NotWoken> {
     if settings.wake == Wake::Off {
         return Err(NotWoken::Off);

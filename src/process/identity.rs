@@ -59,7 +59,7 @@ impl Identity {
     }
 }
 
-/// Returns the arguments of this process's ancestors, the parent first, and at most so many.
+/// Returns the arguments of at most `most` ancestors of this process, the parent first.
 pub fn ancestors(most: usize) -> Vec<Vec<String>> {
     let parent = Identity::own().ok().and_then(|own| own.parent());
     let parents = std::iter::successors(parent, Identity::parent);

@@ -77,7 +77,7 @@ fn failed(status: ExitStatus, printed: &[u8]) -> UserCommandError {
 }
 
 /// Runs a program once, without input and with this process's environment. Ends it with all its descendants if it takes
-/// longer than the limit. Its output goes nowhere, but for the beginning of the error output in an error.
+/// longer than the limit. Its output is dropped, but an error quotes the beginning of the error output.
 pub async fn run_program(
     program: &Path,
     arguments: &[String],

@@ -22,7 +22,7 @@
 //!   bases/                    whether a `verify_command` passes on the base commit; checked when it fails on the work
 //!   integrations/             running verifications of integrations, each removed at its end
 //!   verifications/            the complete output of the last ten failed verifications of integrations
-//!   waits/ID.json             the answer of a background wait that has ended, the same for ever
+//!   waits/ID.json             the answer of a background wait that has ended, until it is old
 //!   workers/ID/
 //!     worker.json             the worker when its attempt began; worktree.json: its worktree;
 //!                             setup.json: that the setup of the worktree succeeded

@@ -108,7 +108,7 @@ struct TaskRace<'a> {
     winner: Option<&'a str>,
 }
 
-/// A question that a worker waits for the answer to, and the decisions that it accepts.
+/// An open question of a worker, and the decisions that it accepts.
 #[derive(Debug, Serialize)]
 struct TaskQuestion {
     question_id: String,
@@ -189,7 +189,7 @@ pub struct SavedTask {
 impl SavedTask {
     /// Returns whether it was written while the worker had this status.
     pub fn is_of(&self, status: WorkerStatus) -> bool {
-        // A question comes and goes without a change of the record.
+        // A question opens and closes without a change of the record.
         self.status == status.as_str() || self.status == status.asking(true).as_str()
     }
 }

@@ -1,5 +1,5 @@
-//! The answers of background waits that have ended, one file each. An answer is written once, under the journal's lock
-//! and before the entry that ends the wait, so that every server gives the same answer for ever. This module decides
+//! The answers of background waits that have ended, one file each. An answer is written under the journal's lock, before
+//! the entry that ends the wait. So every server gives the same answer, until it is old and removed. This module decides
 //! nothing.
 
 use std::fs;
@@ -15,9 +15,10 @@ use crate::files::{self, FileError};
 use crate::mission::delivery::Recorded;
 use crate::mission::id::WaitId;
 
-/// Number of the newest answers that stay, whatever their age.
+/// Maximum number of answers. Older ones are removed, whatever their age.
 const KEPT: usize = 1_000;
 
+/// The answer of a background wait, as stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WaitAnswerFile {
     pub opened_at: Timestamp,
@@ -36,6 +37,7 @@ pub fn read(dir: &StateDir, id: &WaitId) -> Option<WaitAnswerFile> {
     })
 }
 
+/// Returns whether there is a file for the answer of this wait, even a damaged one.
 pub fn exists(dir: &StateDir, id: &WaitId) -> bool {
     path(dir, id).symlink_metadata().is_ok()
 }
@@ -47,7 +49,7 @@ pub fn write(dir: &StateDir, id: &WaitId, answer: &WaitAnswerFile) -> Result<(),
     files::replace_json(&path(dir, id), answer, true)
 }
 
-/// Removes the answers that were written before then, and those beyond the newest thousand.
+/// Removes the answers that were written before this time, and those beyond the newest [`KEPT`].
 pub fn remove_old(dir: &StateDir, before: Timestamp) {
     let entries = fs::read_dir(dir.waits()).into_iter().flatten().flatten();
     let mut answers: Vec<(SystemTime, PathBuf)> =

@@ -126,8 +126,8 @@ impl LiveAttempt {
         let is_over = self.inbox.must_stop()
             || self.inbox.over_budget().is_some()
             || !matches!(end.stop, None | Some(Stop::ForMessage));
-        // The boss decides about a failed turn. A message to it opens the next attempt. A message that waits when a denial
-        // ends the turn says how to go on without that action.
+        // The boss decides about a failed turn, and a message to the worker then starts the next attempt. After a denial
+        // that ends the turn, a waiting message continues the attempt, since it may give another way.
         let is_failure = |failure: &Failure| failure.kind != FailureKind::Permission;
         let failed = end.stop.is_none() && end.report.end.as_ref().is_err_and(is_failure);
         let messages = if is_over || failed { Vec::new() } else { self.inbox.take_queue() };

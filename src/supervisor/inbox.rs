@@ -23,7 +23,7 @@ pub struct Inbox {
     read: usize,
     /// Messages that wait for the end of the turn.
     queue: VecDeque<QueuedMessage>,
-    /// Answers to questions that were not taken yet.
+    /// Answers to questions that the turn has not taken yet.
     answers: Vec<QueuedAnswer>,
     cancelled: Option<Cancelled>,
     over_budget: Option<String>,

@@ -11,9 +11,10 @@ use crate::attempt::status::{ClosedQuestion, Decided, OpenQuestion};
 use crate::mission::question::Question;
 use crate::process;
 
-/// Number of closed questions that are kept, so that a late answer gets the decision.
+/// Number of closed questions that are kept, so that a late answer gets an error with the decision.
 const CLOSED_KEPT: usize = 32;
 
+/// The questions of an attempt that are open, and the last ones that were closed.
 pub(super) struct Questions {
     open: Vec<Waiting>,
     closed: VecDeque<ClosedQuestion>,
@@ -34,6 +35,7 @@ impl Questions {
         Self { open: Vec::new(), closed: VecDeque::new(), limit, waits_since: None }
     }
 
+    /// Opens a question.
     pub fn ask(&mut self, question: Question, now: Instant) {
         let denied_at = self.limit.and_then(|limit| process::monotonic().checked_add(limit));
         let question = OpenQuestion { question, asked_at: Timestamp::now(), denied_at };

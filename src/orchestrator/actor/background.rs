@@ -1,7 +1,7 @@
-//! Background waits: opened in place of a blocking one, asked for by their clients, and ended once. And the evidence
-//! that settlements arrived, whichever answer had them.
+//! Background waits: opened in place of blocking ones, polled by their clients, and ended once. Also the evidence that
+//! settlements arrived, in whichever answer.
 //!
-//! A wait ends when its client asks and there is something to report, so it consumes nothing while its client is away.
+//! A wait ends when its client polls and there is something to report, so it consumes nothing while its client is away.
 //! Its answer is stored before the entry that ends it, both under the journal's lock. A server that is killed in between
 //! has answered nothing, so the next one stores its own answer.
 
@@ -25,7 +25,7 @@ use crate::orchestrator::merged;
 use crate::orchestrator::waits::{self, Asked};
 use crate::store::wait_answers::{self, WaitAnswerFile};
 
-/// Length of the random end of an id. The one that knows it gets the answer.
+/// Length of the random end of an id, which makes the id hard to guess.
 const SUFFIX: usize = 6;
 /// Maximum number of settlements in the answer of a background wait.
 const MOST: usize = 4;
@@ -65,7 +65,7 @@ impl Actor {
         open_waits_for(self.registry(), asked).next().map(|wait| wait.id.clone())
     }
 
-    /// Opens a wait, which replaces those for the same workers that no client asks for any more.
+    /// Opens a wait, which replaces those for the same workers that no client polls any more.
     fn open_wait(&mut self, asked: &Asked, time: Duration) -> Result<BackgroundWait, OrchestratorError> {
         let now = Timestamp::now();
         let deadline = SignedDuration::try_from(time).ok().and_then(|time| now.checked_add(time).ok());
@@ -89,13 +89,14 @@ impl Actor {
         self.registry().waits.get(&opened).cloned().ok_or(OrchestratorError::ShuttingDown)
     }
 
-    /// Returns the state of a wait for its client. Ends the wait if there is something to report or its time is up.
-    /// Otherwise it writes nothing.
+    /// Returns the state of a wait for its client. Ends the wait if there is something to report or its time is up, and
+    /// writes nothing otherwise.
     pub(super) fn poll_wait(&mut self, id: &WaitId, forms: bool, render: RenderWait) -> WaitState {
         if self.registry().waits.contains_key(id) {
             self.waits.note_poll(id);
         }
-        for _other_server_was_faster in 0..2 {
+        // A second round, if another server has changed the wait meanwhile.
+        for _ in 0..2 {
             match self.registry().waits.get(id).cloned() {
                 Some(wait) if wait.is_open() => {
                     if let Some(state) = self.poll_open(&wait, forms, render) {
@@ -142,7 +143,7 @@ impl Actor {
             Some(ready) => ready.answer.clone(),
             None => self.waits.timed_out(&asked, &self.state.views()),
         };
-        // Git would be too slow here, so only a merge that was never recorded is not shown.
+        // Git would be too slow here, so a merge that was never recorded is not shown.
         let recorded = answer.settled.iter_mut().chain(&mut answer.already_reported);
         recorded.filter(|view| view.worker.integrated.is_some()).for_each(merged::set_unknown_of);
         let answer = render(answer, wait);
@@ -167,7 +168,7 @@ impl Actor {
         OpenWait { id: wait.id.clone(), opened_at: wait.opened_at, progress }
     }
 
-    /// Ends an open wait. Clients cancel twice, and may cancel one that is over.
+    /// Cancels a wait if it is open. Clients may repeat this, also after the end.
     pub(super) fn cancel_wait(&mut self, id: &WaitId, reply: Option<Reply<()>>) {
         if self.registry().waits.get(id).is_some_and(BackgroundWait::is_open) {
             let cancelled = self.state.records.transact(|registry| {
@@ -189,7 +190,7 @@ impl Actor {
         }
     }
 
-    /// Acknowledges the settlements whose receipts the boss hands back, even if another server sent them.
+    /// Acknowledges the settlements whose receipts the boss returns, even if another server sent them.
     pub(super) fn take_receipts(&mut self, boss: &BossId, receipts: &[String]) {
         if receipts.is_empty() || !self.state.records.is_open() {
             return;
@@ -215,7 +216,7 @@ impl Actor {
     }
 }
 
-/// A wait that is to end, and what is to be reported.
+/// A wait that is to end, and its answer.
 struct Ending<'a> {
     wait: &'a BackgroundWait,
     asked: &'a Asked,

@@ -35,7 +35,7 @@ impl Actor {
     fn note_status(&mut self, worker: &Worker, status: LiveStatus) {
         self.apply(settle::phase_changed(worker, status.phase).into_iter().collect());
         let known = self.state.live.get(&worker.id);
-        // An answer to a question reads the status file, and may so overtake a report.
+        // An answer to a question reads the status file, which may be newer than a report on its way.
         if known.is_some_and(|known| known.supervisor == status.supervisor && known.last_event > status.last_event) {
             return;
         }

@@ -179,7 +179,7 @@ impl Actor {
         }))
     }
 
-    /// Posts the answer to a question of a running attempt, and the message beside it.
+    /// Writes the answer to a question of a running attempt into its inbox, and sends the message beside it.
     pub(super) fn answer_question(
         &mut self,
         boss: &BossId,

@@ -1,5 +1,5 @@
-//! The questions of a running CLI: their decisions go to its decoder, and all that happens to them into the status and
-//! the event log.
+//! The questions of a running CLI. Passes the decisions to its decoder, and records each change in the status and the
+//! event log. Which decision counts is decided by the order of the inbox, not here.
 
 use tokio::time::Instant;
 
@@ -41,7 +41,7 @@ impl Running {
         let Some(question) = attempt.questions.find(id) else { return };
         let verdict = match question.verdict(&decided.decision, reason) {
             Ok(verdict) => verdict,
-            Err(error) => return tracing::warn!(%error, "the server has checked this decision"),
+            Err(error) => return tracing::warn!(%error, "cannot apply a decision that the server has checked"),
         };
         let can_answer = self.stop.is_none() && self.input.is_open();
         let Some(events) = can_answer.then(|| self.decoder.answer(id, &verdict)).flatten() else {
