@@ -220,6 +220,8 @@ fn wait_that_would_block_is_a_task() {
     assert_eq!((&answer["status"], &answer["settled"][0]["worker_id"]), (&json!("settled"), &json!(worker)));
     assert!(answer["settled"][0].get("redelivered").is_none(), "{answer:#}");
     assert!(answer["waited_for"].as_str().unwrap().ends_with("for all your workers"), "{answer:#}");
+    let status = boss.plain("get_backend_status", json!({"backend": "codex"}));
+    assert!(status["waking"].as_str().unwrap().contains("its end wakes you"), "{status:#}");
     boss.cancel(&task);
     boss.cancel(&task);
     assert_eq!(boss.get(&task), ended, "the answer never changes");

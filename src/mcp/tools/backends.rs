@@ -17,7 +17,7 @@ const ENVELOPE: usize = 300;
 /// Maximum number of bytes of all profiles.
 const PROFILES: usize = 2_500;
 const MODELS_SHOWN: usize = 12;
-/// Maximum number of bytes of how the boss is woken.
+/// Maximum size in bytes of `waking`.
 const WAKING: usize = 300;
 
 pub(super) struct GetBackendStatus;
@@ -33,7 +33,7 @@ pub(super) struct BackendArguments {
 pub(super) struct BackendsReport {
     next_step: String,
     backends: Vec<BackendReport>,
-    /// How a wait of yours ends.
+    /// How you are woken.
     waking: String,
     /// Further agents. Name one as `backend` to learn how to install it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -109,6 +109,9 @@ could_not_start.";
 /// Returns how the calling boss is woken, with the last failure to wake one.
 async fn waking(call: &ToolCall) -> Result<String, ToolError> {
     let how = match call.turn_before_wake() {
+        _ if call.can_wait_as_task() => {
+            "a wait that would block goes on in the background, and its end wakes you".to_owned()
+        }
         Ok(_) => "with background: true you may end your turn; a message wakes you".to_owned(),
         Err(why) => format!("the wait blocks: {why}"),
     };

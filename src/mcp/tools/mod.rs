@@ -27,8 +27,9 @@ use tokio_util::sync::CancellationToken;
 use super::client::{Client, CodexTurn, Waking};
 use super::error::ToolError;
 use super::{arguments, schema};
+use crate::config::Wake;
 use crate::mission::id::BossId;
-use crate::orchestrator::{DeliveryGuard, OpenWait, Orchestrator};
+use crate::orchestrator::{DeliveryGuard, NotWoken, OpenWait, Orchestrator};
 
 pub(super) type Arguments = JsonObject;
 
@@ -67,7 +68,7 @@ trait Tool {
         schema::output::<Self::Answer>()
     }
 
-    /// Returns the background wait that is answered in place of this, if there is one.
+    /// Returns the background wait with which the call is answered instead, if there is one.
     fn background(_: &Self::Answer) -> Option<&OpenWait> {
         None
     }
@@ -100,8 +101,16 @@ pub(super) struct ToolCall {
 }
 
 impl ToolCall {
+    /// Returns whether a wait of this call that would block answers as a task.
+    fn can_wait_as_task(&self) -> bool {
+        self.waking == Waking::Task && self.orchestrator.settings().wake == Wake::Auto
+    }
+
     /// Returns the turn of the call, if this server can wake its thread after it, or else the reason.
     fn turn_before_wake(&self) -> Result<&CodexTurn, String> {
+        if self.orchestrator.settings().wake == Wake::Off {
+            return Err(NotWoken::Off.to_string());
+        }
         let turn = self.client.turn_before_wake(self.turn.as_ref())?;
         self.orchestrator.can_wake().map_err(|why| why.to_string())?;
         Ok(turn)
@@ -142,7 +151,7 @@ pub(super) struct ToolEntry {
 pub(super) struct ToolAnswer {
     pub(super) value: Value,
     pub(super) line: String,
-    /// Answered in place of the value, if it is there.
+    /// The background wait with which the call is answered instead of the value.
     pub(super) background: Option<OpenWait>,
 }
 

@@ -9,9 +9,8 @@ use serde_json::Value;
 
 use super::mission::lines;
 use super::{Tool, ToolCall, ToolKind};
-use crate::config::Wake;
 use crate::mcp::arguments::{self, NAME};
-use crate::mcp::client::{LONGEST_WAIT_SECONDS, Waking};
+use crate::mcp::client::LONGEST_WAIT_SECONDS;
 use crate::mcp::error::ToolError;
 use crate::mcp::{hint, schema, size, wire};
 use crate::mission::hint::Advice;
@@ -31,7 +30,7 @@ const QUESTION: usize = 900;
 /// Bytes of the reason why a boss is not woken.
 const NOT_WOKEN: usize = 120;
 const WOKEN: &str = "end your turn: a message wakes you when there is something to report";
-/// Bytes of what a background wait was for.
+/// Maximum size in bytes of `waited_for`.
 const WAITED_FOR: usize = 180;
 /// Bytes kept for the receipts, and for the lists beside the settled workers.
 const FOR_OTHERS: usize = 900;
@@ -101,7 +100,7 @@ pub(super) struct WaitReport {
     /// Why background had no effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_woken: Option<String>,
-    /// The background wait that this ends, since its conversation may be gone. No call is answered with it.
+    /// The background wait that this ends, since its conversation may have been cleared. Absent in the answer of a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(skip)]
     waited_for: Option<String>,
@@ -181,8 +180,8 @@ async fn wait(
         arguments::optional(seconds, |it| arguments::range("timeout_seconds", it, 0, LONGEST_WAIT_SECONDS))?;
     let settings = call.orchestrator.settings();
     let timeout = call.client.wait(requested, settings.wait_seconds, call.wants_progress);
-    let is_task = call.waking == Waking::Task && settings.wake == Wake::Auto && requested != Some(0);
-    // Each wake-up costs a turn, so the default of a wait that blocks does not end one that does not.
+    let is_task = call.can_wait_as_task() && requested != Some(0);
+    // Each wake costs a turn, so a background wait does not end after the default time of a blocking one.
     let time = is_task.then(|| Duration::from_secs(requested.unwrap_or(LONGEST_WAIT_SECONDS)));
     let mut request = WaitRequest { workers, receipts, timeout, most: AT_ONCE, background: time };
     let mut not_woken = None;
@@ -191,7 +190,7 @@ async fn wait(
             Ok(report) => return Ok(report),
             Err(why) => not_woken = Some(size::line(&why, NOT_WOKEN)),
         }
-        // The receipts were handed back.
+        // The receipts were acknowledged there.
         request.receipts.clear();
     }
     let (waited, notifications) = call.orchestrator.wait(&call.boss, request, &call.stop).await?;
@@ -221,7 +220,7 @@ async fn in_background(call: &ToolCall, request: &WaitRequest) -> Result<Result<
     let Waited::Answered(answer) = waited else { return Ok(Err("it goes on in the background".to_owned())) };
     let mut report = WaitReport::new(*answer);
     if report.status == WaitStatus::StillRunning {
-        // What becomes due from here on wakes the boss.
+        // Anything that becomes due from here on wakes the boss.
         let order = WakeOrder {
             boss: call.boss.clone(),
             workers: request.workers.clone(),
@@ -250,7 +249,7 @@ impl WaitReport {
         Self::within(size::ANSWER, answer)
     }
 
-    /// Returns the report in place of which a background wait is answered.
+    /// Returns the report of a call that is answered with an open background wait instead.
     fn going_on(wait: OpenWait) -> Self {
         let next_step = format!("waiting in the background as {}: end your turn", wait.id);
         Self {
