@@ -36,6 +36,7 @@ impl Hinted for QuestionError {
                 vec![Hint::to(format!("name one of {}", open.join(", ")))]
             }
             Self::Invalid(error) => error.hints(),
+            Self::NotRunning { status, .. } if status.is_settled() => Vec::new(),
             Self::NotOpen { worker, .. }
             | Self::Several { worker, .. }
             | Self::AlreadyAnswered { worker, .. }
