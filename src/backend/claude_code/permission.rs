@@ -1,9 +1,9 @@
 //! Claude Code's permission prompts. With `--permission-prompt-tool=stdio` it asks by a `can_use_tool` request before
-//! each action that it would refuse otherwise, and waits for the answer without a limit. It then also offers its tool
-//! AskUserQuestion to the model, whose questions come in the same way.
+//! each action that it would refuse otherwise, and waits for the answer without a limit. The model then also has the tool
+//! AskUserQuestion, whose questions (a form) arrive in the same way.
 //!
-//! An allowed action runs with the input that the CLI has. This module never sends one back: of a long line it has only
-//! a shortened copy.
+//! An allowed action runs with the input that the CLI has. This module never sends the input of an action back, since it
+//! has only a shortened copy of a long line.
 
 use serde_json::{Map, Value, json};
 
@@ -14,6 +14,9 @@ use crate::mission::question::{Choice, ChoiceKind, OPEN_LIMIT, Question, Questio
 pub(super) const FORM: &str = "AskUserQuestion";
 /// Maximum size in bytes of the input of a form.
 const FORM_LIMIT: usize = 64 * 1024;
+/// The reasons of a denial without a decision, for the model.
+const UNUSABLE_FORM: &str = "the form is too large, or has no questions";
+const TOO_MANY: &str = "too many questions are open";
 /// Maximum size in bytes of a command in the text of a question.
 const COMMAND_LIMIT: usize = 1_500;
 /// Maximum size in bytes of the CLI's reason for a prompt.
@@ -22,13 +25,14 @@ const REASON_LIMIT: usize = 300;
 /// The prompts of one process, and those that wait for an answer.
 #[derive(Default)]
 pub(super) struct Prompts {
-    /// The beginning of the ids of questions. `None`: the CLI was not started to ask.
+    /// The prefix of the ids of questions. `None`: the CLI was started so that it does not ask.
     prefix: Option<String>,
     /// The number of questions so far.
     count: usize,
     open: Vec<Prompt>,
 }
 
+/// A request of the CLI that waits for an answer.
 struct Prompt {
     request: String,
     refused: RefusedCall,
@@ -38,6 +42,7 @@ struct Prompt {
     form: Option<Value>,
 }
 
+/// One question of a prompt.
 struct Part {
     /// Our id of the question.
     id: String,
@@ -89,14 +94,15 @@ impl Prompts {
         };
         let is_form = tool == FORM;
         let questions = match tool {
-            // Of a larger one this may be a shortened copy, which could not be sent back.
+            // The copy of a larger one may be shortened, and an answer has to repeat the questions.
             FORM if input.to_string().len() > FORM_LIMIT => Vec::new(),
             FORM => self.form(input),
             tool => vec![self.permission(tool, request)],
         };
         let waiting: usize = self.open.iter().map(|prompt| prompt.parts.len()).sum();
         if questions.is_empty() || waiting + questions.len() > OPEN_LIMIT {
-            let reply = Some(denial(id, Some("too much waits for an answer already")));
+            let reason = if questions.is_empty() { UNUSABLE_FORM } else { TOO_MANY };
+            let reply = Some(denial(id, Some(reason)));
             return Reaction { reply, refused: Some(refused).filter(|_| !is_form), ..Reaction::default() };
         }
         let (questions, parts) = questions.into_iter().unzip();
@@ -207,7 +213,7 @@ impl Part {
     }
 }
 
-/// Summarises a tool call: a form by its questions.
+/// Summarises a tool call in one line: a form by its questions, any other call by its input.
 pub(super) fn summary(tool: &str, input: &Value) -> String {
     match tool {
         FORM => one_line(&items(input, "/questions").map(|item| text(item, "/question")).collect::<Vec<_>>().join(" ")),
@@ -215,7 +221,7 @@ pub(super) fn summary(tool: &str, input: &Value) -> String {
     }
 }
 
-/// Returns the answer that refuses. The model gets the text as the result of its call.
+/// Returns the line that denies a request. The model gets its text as the result of the call.
 fn denial(request: &str, reason: Option<&str>) -> String {
     let message = match reason {
         Some(reason) => format!("This was denied: {reason}"),
