@@ -23,7 +23,8 @@ points! {
     RotationBegins, SegmentWritten, SegmentOpened, OldSegmentRemoved,
     // The server: what it decided is saved, and not yet acted on or answered.
     Joined, Decided, BatchRegistered, InboxEntryPosted, CancelNoted, Requeued, RetriedByItself, Notified, Acknowledged,
-    AnswerSent, AnswerWritten, WaitOpened, WaitAnswerStored, WaitEnded, CalledOffRecorded, VerificationPrepared, Proven, Merged, WorktreeRemoved, Leaving,
+    AnswerSent, AnswerWritten, WaitOpened, WaitAnswerStored, WaitEnded, CalledOffRecorded, VerificationPrepared, Proven,
+    Merged, WorktreeRemoved, Leaving,
     // The server, on the way from admitted to running, and to the end.
     Admitted, BranchBegun, WorktreeRecorded, WorktreeMade, WorktreeRemembered, AttemptPrepared, SupervisorSpawned, SupervisorReady, EndSeen, EndNoted,
     TakenOver, LossCleanedUp, LossRecorded,

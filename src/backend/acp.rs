@@ -6,10 +6,10 @@
 //!     -> session/prompt -> its answer -> session/prompt …
 //! ```
 //!
-//! Only an answer with the id of an open request of ours counts. Every request of the agent is answered at once: one
-//! for a permission by the mission's permissions, unless it becomes a question (`acp/permission.rs`), one for waiting
-//! messages with them
-//! (`acp/live.rs`), any other one with "method not found", since this client offers neither files nor terminals. No
+//! Only an answer with the id of an open request of ours counts. A request of the agent for a permission is answered by
+//! the mission's permissions, unless it becomes a question (`acp/permission.rs`). All others are answered at once: one
+//! for waiting messages with them (`acp/live.rs`), any other one with "method not found", since this client offers
+//! neither files nor terminals. No
 //! server of the client is passed on.
 //!
 //! The end of a turn that the agent reports is not success by itself: see `acp/turn.rs`.

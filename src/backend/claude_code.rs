@@ -126,8 +126,8 @@ fn permissions(permissions: Permissions) -> &'static [&'static str] {
     }
 }
 
-/// Returns the tools that it may not use. Rules in the user's own settings could allow the first ones to a read-only
-/// worker, and a refusal is stronger. Only a CLI that asks offers the mode for plans, in which it does not work.
+/// Returns the tools that it may not use. Rules in the user's own settings could allow edits to a read-only worker, and
+/// a disallowed tool overrides them. Only a CLI that asks has the plan mode, in which it changes nothing.
 fn disallowed(permissions: Permissions, asks: bool) -> Option<String> {
     let edits = ["Edit", "Write", "NotebookEdit"].iter().filter(|_| permissions == Permissions::ReadOnly);
     let plans = ["EnterPlanMode", "ExitPlanMode"].iter().filter(|_| asks);

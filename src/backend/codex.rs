@@ -32,14 +32,14 @@ impl Default for Codex {
     }
 }
 
-/// Returns the arguments with which Codex hands a message to a thread, where it becomes a turn of its own. Its exit
-/// status 0 means that the message is stored. Only the daemon delivers it to an open terminal.
+/// Returns the arguments with which Codex passes a message to a thread, where it becomes a turn of its own. Exit status 0
+/// means only that the message is stored. Only the daemon delivers it to an open terminal.
 pub fn queue_arguments(thread: &str, message: &str) -> Vec<String> {
     ["queue", "--thread", thread, "--message", message].map(str::to_owned).to_vec()
 }
 
 /// Returns whether a process with these ancestors was started by Codex's daemon, which owns the threads of terminals. A
-/// launcher such as `npx` may be between them, but no other Codex: that one owns its threads itself.
+/// launcher such as `npx` may be between them, but no other Codex, which would own its threads itself.
 pub fn is_below_daemon(ancestors: &[Vec<String>]) -> bool {
     let is_codex = |arguments: &&Vec<String>| {
         let program = |word: &String| Path::new(word).file_name().is_some_and(|name| name == "codex");

@@ -1,4 +1,5 @@
-//! `answer`: answers the question of a worker, as `a` and `d` in `status --watch` do.
+//! `answer`: answers the question of a worker, as `a` and `d` in `status --watch` do. The supervisor decides whether the
+//! answer counts.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::ExitCode;
@@ -33,7 +34,7 @@ the open questions, and asks for one in a terminal.
 
 Exit codes:
   0    the question is answered
-  1    refused, or already answered; the output says by whom
+  1    refused, or already answered; the output names the author
   2    wrong usage, unknown worker, or no decision and no terminal to ask
   130  Ctrl-C: it may be answered anyway; see `orchestrator-boss logs w-3`")]
 pub(super) struct AnswerArgs {

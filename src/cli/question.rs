@@ -15,7 +15,7 @@ pub(super) fn is_permission(question: &Question) -> bool {
 
 /// Returns the decisions that it accepts, each with its meaning: `allow, deny, 1 (Red)`.
 pub(super) fn choices(question: &Question) -> String {
-    // The words stand for the first choice of their kind.
+    // "allow" and "deny" stand for the first choice of their kind.
     let is_word = |at: usize, kind: ChoiceKind| {
         kind != ChoiceKind::Other && question.choices.iter().position(|choice| choice.kind == kind) == Some(at)
     };
@@ -26,7 +26,7 @@ pub(super) fn choices(question: &Question) -> String {
     text::clean(&words.chain(others).collect::<Vec<_>>().join(", "))
 }
 
-/// Describes the decision that was taken.
+/// Describes the decision on a question.
 pub(super) fn decided(worker: &str, question: &str, decision: &Decision) -> String {
     let what = match decision {
         Decision::Allow => "allowed".to_owned(),

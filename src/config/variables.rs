@@ -33,7 +33,8 @@ pub fn overriding_variable(setting: &str) -> Option<&'static str> {
     OVERRIDDEN.into_iter().find(|(name, variable)| *name == setting && is_set(variable)).map(|(_, variable)| variable)
 }
 
-/// Refuses a variable whose name is nearly that of one of [`VARIABLES`]. Other programs may have variables with the same prefix.
+/// Refuses a variable whose name is nearly that of one of [`VARIABLES`]. Other programs may have variables with the same
+/// prefix.
 pub(super) fn check_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
     let mut ours = names.filter(|name| name.starts_with("ORCHESTRATOR_") && !VARIABLES.contains(&name.as_str()));
     let misspelt = ours.find_map(|found| Some((spelling::nearest_variable(&found, VARIABLES)?, found)));

@@ -29,6 +29,7 @@ pub(super) struct CodexTurn {
     pub began: TurnBegin,
 }
 
+/// The way in which a turn began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TurnBegin {
     /// With a message that `codex queue` stored.
@@ -64,19 +65,19 @@ fn seconds_before(limit_ms: u64) -> u64 {
     ((limit_ms / 10 * 9).saturating_sub(1_000) / 1_000).clamp(1, LONGEST_WAIT_SECONDS)
 }
 
-/// The way in which a boss that has ended its turn is woken when a wait is over.
+/// The way in which a call can wait, given how its client wakes a boss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waking {
     /// The wait answers as an MCP task, whose end starts a turn.
     Task,
-    /// The boss cannot be woken, so the wait blocks.
+    /// The call cannot become a task, so the wait blocks, unless a message can wake its thread ([`CodexTurn`]).
     Blocking,
 }
 
 impl Waking {
-    /// Returns what this call allows. Claude Code declares tasks in each call of a terminal, but not in those of
-    /// `claude -p` and of subagents on the same connection, so only the call's own `_meta` counts. A client of the older
-    /// era that lists the extension does not know these tasks.
+    /// Returns what this call allows. Only its own `_meta` counts: Claude Code declares tasks in each call of a terminal,
+    /// but not in those of `claude -p`, nor in those of subagents on the same connection. A client of the older era that
+    /// lists the extension does not support these tasks.
     pub(super) fn of(meta: &RequestMetaObject) -> Self {
         let is_modern = meta.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
         let declares = meta.client_capabilities().is_some_and(|capabilities| capabilities.supports_tasks());
@@ -139,7 +140,7 @@ impl Client {
         Some(BossId::from(format!("codex:{session}")))
     }
 
-    /// Returns the turn of a call. `None` for another client, and for a version of Codex that does not say how the turn
+    /// Returns the turn of a call. `None` for another client, and for a version of Codex that does not report how the turn
     /// began.
     pub(super) fn codex_turn(self, meta: &RequestMetaObject) -> Option<CodexTurn> {
         // It becomes an argument of a program.

@@ -1,12 +1,12 @@
-//! Finds the conversation of Claude Code that makes a call, and which ends of background waits it shows.
+//! Finds the conversation of Claude Code that makes a call, and the ends of background waits that it shows.
 //!
 //! The environment of a server (`CLAUDE_CODE_SESSION_ID`) is not reliable: `claude -p --continue` passes an id without
 //! a conversation, and `/resume` and `/clear` change the conversation of a running server. But each call has an id
 //! (`claudecode/toolUseId`), which appears in the transcript of its conversation within 20 to 250 ms. A call must be
 //! open in exactly one transcript to count.
 //!
-//! The client asks for the end of a background wait long before its model gets it, if ever: no request shows that it has
-//! arrived. The transcript of the conversation does. This module only reads.
+//! The client polls for the end of a background wait long before its model gets it, if ever. So no request shows that it
+//! has arrived, but the transcript of the conversation does. This module only reads.
 
 use std::env;
 use std::fs::{self, File};
@@ -129,8 +129,8 @@ async fn acknowledge_waits(transcripts: Vec<PathBuf>, boss: &BossId, orchestrato
     }
 }
 
-/// Returns the waits whose completion the model was given: as the message that began a turn, or attached to a turn. What
-/// was only put into the client's queue does not count.
+/// Returns the waits whose completion the model has received: as the message that began a turn, or attached to a turn. A
+/// completion that is only in the client's queue does not count.
 fn shown_in(transcript: &str, waits: &[WaitId]) -> Vec<WaitId> {
     let rows = transcript.lines().filter(|line| line.contains("task-notification"));
     let rows = rows.filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -1,5 +1,5 @@
-//! Forms in which the user answers the questions of workers, for clients that show them beside a task. It decides
-//! nothing.
+//! Forms in which the user answers the questions of workers, for clients that show them beside a task. This module only
+//! translates; it decides nothing and answers no worker.
 
 use rmcp::model::InputRequests;
 use serde_json::{Value, json};
@@ -9,11 +9,11 @@ use crate::attempt::worker_dir::Delivery;
 use crate::mission::question::{ChoiceKind, Decision};
 use crate::orchestrator::{AnswerRequest, NewMessage, QuestionView};
 
-/// Bytes of the text of a form.
+/// Maximum size in bytes of the text of a form.
 const TEXT: usize = 1_500;
-/// Bytes of a reason.
+/// Maximum size in bytes of a reason.
 const REASON: usize = 4_000;
-/// Between worker and question in the key of a form. Neither id has it.
+/// Separator of worker and question in the key of a form. Neither id can contain it.
 const SEPARATOR: char = '/';
 
 /// Returns a form for each question.
@@ -28,7 +28,7 @@ pub(super) fn of(questions: &[QuestionView]) -> InputRequests {
 
 fn form(view: &QuestionView) -> Value {
     let question = &view.open.question;
-    // The first choices of each kind are what "allow" and "deny" mean.
+    // "allow" and "deny" stand for the first choice of their kind.
     let others = question.choices.iter().filter(|choice| choice.kind == ChoiceKind::Other);
     let words = question.accepted().into_iter().filter(|word| ["allow", "deny"].contains(&word.as_str()));
     let decisions: Vec<Value> = words

@@ -1,9 +1,9 @@
-//! MCP tasks: the wire form of background waits. It decides nothing.
+//! MCP tasks: the wire form of background waits. This module decides nothing.
 //!
-//! Claude Code asks for a task once a second, shows its status message to the user only, and keeps asking for five
-//! minutes on an error code, after which the boss learns nothing. So every request gets a task: an id that is not known
-//! (any more) is a completed one whose result says which call to make. A result is both structured and text, since
-//! clients show the model one of them. A request does not say for which boss it is made: the id is the capability.
+//! Claude Code polls a task once a second, and shows its status message to the user only. After an error code it polls for
+//! five minutes, and then gives up without a report to the boss. So every request gets a task: an unknown id is a
+//! completed one, whose result names the next call. A result is both structured and text, since clients show the model one
+//! of them. A request does not name its boss: the id is the capability.
 
 use jiff::Timestamp;
 use rmcp::model::{
@@ -18,9 +18,9 @@ use super::{forms, size};
 use crate::mission::id::WaitId;
 use crate::orchestrator::{OpenWait, WaitState};
 
-/// Interval at which a client should ask. Its boss is woken so much later, and a request costs nearly nothing.
+/// Interval at which a client should poll. It delays the wake of its boss, and a request costs nearly nothing.
 const POLL_INTERVAL_MS: u64 = 1_000;
-/// Bytes of the line that the user sees.
+/// Maximum size in bytes of the line that is shown to the user.
 const MESSAGE: usize = 300;
 
 /// Returns the answer of a call whose wait goes on in the background.
@@ -45,7 +45,7 @@ pub(super) async fn get(starter: &Starter, id: &str, forms: bool) -> GetTaskResu
             result(task(id, opened_at, opened_at).with_status_message(why), TaskPayload::Cancelled)
         }
         Ok(WaitState::Gone) => gone(id),
-        // The wait may be open. The user sees the cause, and repairs it or not.
+        // The wait may still be open, so it is not ended here. The user sees the cause.
         Err(cause) => {
             let now = Timestamp::now();
             let message = size::line(&format!("cannot read the state of the workers: {cause}"), MESSAGE);
@@ -54,7 +54,7 @@ pub(super) async fn get(starter: &Starter, id: &str, forms: bool) -> GetTaskResu
     }
 }
 
-/// Cancels a task. One that is over or unknown stays so.
+/// Cancels a task. Has no effect on one that is over or unknown.
 pub(super) async fn cancel(starter: &Starter, id: &str) {
     let Some(wait) = WaitId::parse(id) else { return };
     if let Ok(orchestrator) = starter.get().await
@@ -87,7 +87,7 @@ fn task(id: &str, created: Timestamp, updated: Timestamp) -> Task {
 fn gone(id: &str) -> GetTaskResult {
     let now = Timestamp::now();
     let next_step = "this wait is gone: call wait_for_any_worker";
-    // An id that a client made up may be long.
+    // An id that is not from this program may be long.
     let id = size::head(id, 1_024);
     completed(task(id, now, now), json!({"status": "gone", "next_step": next_step}))
 }

@@ -1,7 +1,7 @@
 //! The questions that a CLI asks while it works (a permission, a choice), and the decisions on them.
 //!
-//! Pure: a decoder turns a CLI's request into a [`Question`] and sends the answer. The supervisor keeps it open, and denies
-//! it when its time is up. All texts come from a CLI, so they are limited and sanitised here.
+//! Pure: a decoder turns a CLI's request into a [`Question`] and sends the answer. The supervisor keeps it open, and
+//! denies it when its time is up. All texts come from a CLI, so they are limited and sanitised here.
 
 use std::fmt;
 

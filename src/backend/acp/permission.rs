@@ -1,6 +1,6 @@
-//! Answers to the agent's requests for a permission, by the mission's permissions and the policy for questions. A request
-//! that becomes a question waits for its decision. "Always" is never chosen, since some agents then write a rule into the
-//! worktree or the user's settings.
+//! Answers to the agent's requests for a permission, by the mission's permissions and the policy for questions. A
+//! request that becomes a question waits for its decision. "Always" is never chosen, since some agents then write a rule
+//! into the worktree or the user's settings.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -26,12 +26,12 @@ pub(super) struct OpenPermission {
 }
 
 /// The options of a request that may be chosen, and the agent's ids of them.
-struct Offer {
+struct Options {
     choices: Vec<Choice>,
-    options: Vec<String>,
+    ids: Vec<String>,
 }
 
-impl Offer {
+impl Options {
     fn of(params: &Value) -> Self {
         let choice = |option: &Value| {
             let kind = match text(option, "/kind") {
@@ -42,13 +42,13 @@ impl Offer {
             let id = option["optionId"].as_str()?.to_owned();
             Some((Choice { id: id.clone(), name: text(option, "/name").to_owned(), kind }, id))
         };
-        let (choices, options) = items(params, "/options").filter_map(choice).unzip();
-        Self { choices, options }
+        let (choices, ids) = items(params, "/options").filter_map(choice).unzip();
+        Self { choices, ids }
     }
 
     fn first(&self, kind: ChoiceKind) -> Option<&str> {
         let at = self.choices.iter().position(|choice| choice.kind == kind)?;
-        Some(&self.options[at])
+        Some(&self.ids[at])
     }
 }
 
@@ -57,20 +57,20 @@ impl AcpStream {
         let call = &params["toolCall"];
         let started = self.tools.asked(call);
         let asked = self.tools.describe(call);
-        let offer = Offer::of(params);
+        let offered = Options::of(params);
         let may_run = self.state == State::Turn && !self.is_cancelled;
         let may_allow = may_run && self.policy != QuestionPolicy::Deny && self.is_permitted(&asked);
-        let allowed = offer.first(ChoiceKind::AllowOnce).filter(|_| may_allow);
+        let allowed = offered.first(ChoiceKind::AllowOnce).filter(|_| may_allow);
         let mut events = [self.confirmed(), self.speech.flush()].concat();
         events.extend(started);
-        let may_ask = may_run && !may_allow && offer.first(ChoiceKind::AllowOnce).is_some();
+        let may_ask = may_run && !may_allow && offered.first(ChoiceKind::AllowOnce).is_some();
         if may_ask && self.policy == QuestionPolicy::Ask && self.open_permissions.len() < OPEN_LIMIT {
             let text = self.question_text(&asked, call);
-            events.push(self.ask(id, &text, &asked.line, offer));
+            events.push(self.ask(id, &text, &asked.line, offered));
             return events;
         }
         // A turn that was cancelled gets this outcome for all its requests.
-        let chosen = allowed.or_else(|| offer.first(ChoiceKind::RejectOnce).filter(|_| may_run));
+        let chosen = allowed.or_else(|| offered.first(ChoiceKind::RejectOnce).filter(|_| may_run));
         self.replies.push(outcome(id, chosen));
         if allowed.is_none() {
             events.push(self.denied(asked.line));
@@ -78,10 +78,10 @@ impl AcpStream {
         events
     }
 
-    fn ask(&mut self, request: &Value, text: &str, action: &str, offer: Offer) -> AgentEvent {
+    fn ask(&mut self, request: &Value, text: &str, action: &str, offered: Options) -> AgentEvent {
         self.asked += 1;
-        let question = Question::new(format!("{}.{}", self.question_prefix, self.asked), text, action, offer.choices);
-        let (request, options) = (request.clone(), offer.options);
+        let question = Question::new(format!("{}.{}", self.question_prefix, self.asked), text, action, offered.choices);
+        let (request, options) = (request.clone(), offered.ids);
         self.open_permissions.push(OpenPermission { request, question: question.clone(), options });
         AgentEvent::Asked { question }
     }
@@ -102,6 +102,7 @@ impl AcpStream {
         format!("permission for {what}{why}")
     }
 
+    /// Answers the request of a question. `None` if the question is not open.
     pub(super) fn decide(&mut self, question: &str, verdict: &Verdict) -> Option<Vec<AgentEvent>> {
         let at = self.open_permissions.iter().position(|open| open.question.id == question)?;
         let OpenPermission { request, question, options } = self.open_permissions.remove(at);

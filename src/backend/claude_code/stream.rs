@@ -131,7 +131,7 @@ impl ClaudeStream {
         vec![AgentEvent::Retrying { failure, fatal }]
     }
 
-    /// Sends what answers a prompt. Returns its questions, or the action that it refuses.
+    /// Sends the reply to a prompt, if there is one. Returns the events of its questions, or of the refused action.
     fn react(&mut self, reaction: Reaction) -> Vec<AgentEvent> {
         self.replies.extend(reaction.reply);
         let refused = reaction.refused.map(|call| self.denial(&call.id, &call.tool, call.what));
@@ -139,7 +139,8 @@ impl ClaudeStream {
         asked.chain(refused.into_iter().flatten()).collect()
     }
 
-    /// Reports a refused call once: an event, our answer and the result may name it. `what` describes an unknown call.
+    /// Returns the event of a refused call, once: an event, our answer and the result may name it. `what` describes a call
+    /// that is not known yet.
     fn denial(&mut self, id: &str, tool: &str, what: String) -> Vec<AgentEvent> {
         if tool == FORM || self.denied.len() >= FOLLOWED || !self.denied.insert(id.to_owned()) {
             return Vec::new();

@@ -40,7 +40,7 @@ pub fn check_all(context: &CheckContext) -> Vec<Finding> {
     checks
 }
 
-/// Reports how bosses are woken that have ended their turn, and the last failure to wake one.
+/// Reports how a boss that has ended its turn is woken, and the last failure to do so.
 fn waking(context: &CheckContext) -> Finding {
     const NAME: &str = "waking";
     if context.settings.wake == Wake::Off {

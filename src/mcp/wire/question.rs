@@ -11,11 +11,12 @@ use crate::process;
 const CHOICES: usize = 500;
 /// Maximum size in bytes of the name of a choice.
 const CHOICE_NAME: usize = 60;
-/// Bytes of a question beside its text and its choices.
+/// Size in bytes of a question without its text and its choices, at most.
 const ENVELOPE: usize = 260;
 /// Minimum size in bytes of its text.
 const SHORTEST: usize = 160;
 
+/// An open question, as a model reads it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(in crate::mcp) struct QuestionReport {
     #[serde(skip_serializing_if = "Option::is_none")]

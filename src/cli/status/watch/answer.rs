@@ -9,7 +9,7 @@ use crate::cli::question;
 use crate::mission::id::WorkerId;
 use crate::mission::question::{Decision, Question};
 
-/// An answer that is being given. It stays with its question, whatever the worker asks meanwhile.
+/// An unfinished answer. It stays with its question, even if the worker asks another one meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli::status) struct AnswerDraft {
     pub worker: WorkerId,
@@ -17,9 +17,10 @@ pub(in crate::cli::status) struct AnswerDraft {
     pub kind: AnswerKind,
 }
 
+/// The kind of an unfinished answer, with the text typed so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli::status) enum AnswerKind {
-    /// To be confirmed.
+    /// Without text; a key confirms it.
     Allow,
     /// With the reason typed so far.
     Deny(String),
@@ -85,7 +86,7 @@ impl AnswerDraft {
                     (AnswerKind::Choose(_), Some(typed)) if self.has_choice(&typed) => {
                         self.send(Decision::Choice(typed), None)
                     }
-                    // Other words than a choice are the reason for taking none.
+                    // A text that is no choice denies all of them, and is the reason.
                     (_, typed) => self.send(Decision::Deny, typed),
                 }
             }

@@ -258,9 +258,9 @@ impl App {
             let worker = &shown.view.worker;
             let has_ended = open.contains(&worker.id) && delivery::is_final(worker);
             let asks = worker.status == WorkerStatus::NeedsAnswer && !asking.contains(&worker.id);
-            // What asks already when the screen begins is shown, and not announced.
-            let is_news = has_ended || (asks && open.contains(&worker.id));
-            is_news.then(|| format!("{} {}: {}", worker.id, worker.status, worker.mission.title))
+            // A worker that already asks when the screen begins is shown, and not announced.
+            let is_new = has_ended || (asks && open.contains(&worker.id));
+            is_new.then(|| format!("{} {}: {}", worker.id, worker.status, worker.mission.title))
         };
         let names: Vec<String> = self.workers().filter_map(name).collect();
         (self.notifies && !names.is_empty()).then(|| Action::Announce(names.join(", ")))
