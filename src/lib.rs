@@ -65,11 +65,13 @@
 //! | worktree, base, branch, integration branch | as in git |
 //! | outcome | the record that settles an attempt: run, verification, changes |
 //! | settled | has an outcome; in texts for people: finished |
-//! | background wait | a wait that goes on after its call was answered; an MCP task to the client, which wakes its boss |
+//! | background wait | a wait that goes on after its call was answered: an MCP task of a client that can wake its boss |
 //! | notification | the report of a settlement to its boss: pending, in flight, unconfirmed, acknowledged |
-//! | wake, pointer | the start of a turn of a boss that has ended its own; the message for it, which has no content |
+//! | wake, pointer | the start of a turn of a boss that has ended its turn; the message that does it, with counts only |
+//! | thread | a conversation of a client whose own command can start a turn in it |
 //! | user event | what the user's `notify_command` receives: finished, failed, needs_answer, all_done |
-//! | question | a request of a CLI that waits for a decision of the boss, the user or a time limit |
+//! | question, decision | a request of a CLI that waits; its answer, by the boss, the user or the time limit |
+//! | form | several questions of a CLI that are answered together; to a client: questions that it shows to the user |
 //! | lease | which server looks after an open worker |
 //! | claim | the file by which one supervisor owns one attempt |
 //! | journal, segment, snapshot | the append-only log; one file of it; the state at its beginning |
