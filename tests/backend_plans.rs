@@ -35,7 +35,7 @@ fn backends_have_the_recommended_command_lines() {
     insta::assert_snapshot!(text);
 }
 
-/// The other backends that ask do so by their protocol, with any command line.
+/// Checks the command lines of all backends. The others that ask do so by their protocol, without an argument.
 #[test]
 fn only_claude_code_is_started_to_ask() {
     let backends = Backends::with_custom(vec![custom(), agent()]);

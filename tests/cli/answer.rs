@@ -9,7 +9,7 @@ use crate::world::*;
 /// The question of the first `ask` of a worker.
 const FIRST: &str = "q1.1.1";
 
-/// Creates a world in which the agent asks before it does what it may not.
+/// Creates a world in which the agent asks before an action that its mission does not permit.
 pub fn asking_world() -> World {
     let agent =
         format!("[[custom]]\nname = \"agent\"\nprogram = {:?}\nargs = [\"--acp\"]\noutput = \"acp\"", fake_cli());

@@ -161,7 +161,7 @@ fn supervisor_notifies_of_a_stall_without_server() {
     world.run(&["cancel", &worker]).ended(0);
 }
 
-/// Creates a world whose user wants to be asked by the scripted agent, which is the backend `agent`.
+/// Creates a world with the policy `ask`, and the scripted agent as the backend `agent`.
 fn asking() -> World {
     let agent = format!(
         "questions = \"ask\"\n[[custom]]\nname = \"agent\"\nprogram = {:?}\nargs = [\"--acp\"]\noutput = \"acp\"\n",

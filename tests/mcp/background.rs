@@ -1,5 +1,5 @@
-//! Waits that go on in the background as MCP tasks: asked for by a client of the newer era as Claude Code does in a
-//! terminal, by servers that are killed and started again, in conversations that are cleared.
+//! Waits that go on in the background as MCP tasks. The client polls them as Claude Code does in a terminal. Servers are
+//! killed and started again, and conversations are cleared.
 
 use std::fs;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ impl Terminal {
         Self::start(home, &[])
     }
 
-    /// Opens a terminal whose user wants to be asked, with the scripted agent as a backend.
+    /// Opens a terminal with the policy `ask`, and the scripted agent as a backend.
     fn open_asking() -> Self {
         let home = tempfile::tempdir().unwrap();
         repository(home.path());
@@ -228,7 +228,7 @@ fn wait_that_would_block_is_a_task() {
 }
 
 #[test]
-fn wait_is_plain_unless_the_call_declares_tasks_and_would_block() {
+fn wait_without_need_or_support_is_no_task() {
     let mut boss = Terminal::open();
     assert_eq!(boss.plain("wait_for_any_worker", json!({}))["status"], "idle");
     let worker = boss.create("slow");
@@ -428,7 +428,7 @@ fn blocking_wait_beside_a_task_loses_nothing() {
 }
 
 #[test]
-fn storm_of_requests_writes_nothing() {
+fn many_polls_write_nothing() {
     let mut boss = Terminal::open();
     boss.create("slow");
     let task = boss.begin(json!({}));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::integrate::repository;
 
-/// Starts a server whose user wants to be asked, with the scripted agent as a backend.
+/// Starts a server with the policy `ask`, and the scripted agent as a backend.
 fn boss() -> Client {
     let home = tempfile::tempdir().unwrap();
     repository(home.path());

@@ -14,7 +14,7 @@ use crate::client::{CEILING, Client, script};
 use crate::integrate::repository;
 use crate::support::wait::until;
 
-/// A stand-in for Codex. `queue` does what the file `mode` says.
+/// A stand-in for Codex. The file `mode` selects the behaviour of `queue`.
 const CODEX: &str = r#"#!/bin/sh
 [ "$1" = queue ] || { echo 99.0; exit; }
 echo "$*" >> {home}/queued
@@ -127,7 +127,7 @@ impl Boss {
         }
     }
 
-    /// Returns the severity of what `doctor` says about waking.
+    /// Returns the severity of the check `waking` in `doctor`.
     fn doctor(&self) -> String {
         let mut doctor = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
         let path = format!("{}:/usr/bin:/bin", self.client.home.path().join("bin").display());
@@ -147,8 +147,8 @@ impl Boss {
     }
 }
 
-fn pointer(news: &str) -> String {
-    format!("queue --thread {THREAD} --message orchestrator-boss: {news}; call wait_for_any_worker")
+fn pointer(due: &str) -> String {
+    format!("queue --thread {THREAD} --message orchestrator-boss: {due}; call wait_for_any_worker")
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn what_is_due_already_is_answered_at_once() {
 }
 
 #[test]
-fn boss_that_cannot_be_woken_blocks_and_learns_why() {
+fn boss_that_cannot_be_woken_gets_the_reason() {
     let mut boss = Boss::start();
     boss.create("one");
     let wait = json!({"background": true, "timeout_seconds": 1});
@@ -282,7 +282,7 @@ fn server_killed_in_the_middle_loses_no_pointer() {
     boss.queued(1);
     boss.client.end();
     let shared = boss.shared.clone();
-    // Its home must outlive it.
+    // Its home must exist longer than the server.
     let home = std::mem::replace(&mut boss.client.home, tempfile::tempdir().unwrap());
     drop(boss);
     let mut boss = Boss::start_below(home, &shared, "codex app-server --managed-daemon");

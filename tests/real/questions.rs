@@ -96,8 +96,8 @@ async fn boss_denies_with_a_reason(world: &World) {
     let changes = &settled["outcome"]["changes"];
     assert_eq!(changes["permission_denials"], 1, "{settled:#}");
     assert!(changes["denied"].to_string().contains("Write: "), "{changes:#}");
-    let heard = world.asked().last().map(|request| request.body.to_string()).unwrap_or_default();
-    assert!(heard.contains("This was denied: stay in your worktree"), "{heard}");
+    let request = world.asked().last().map(|request| request.body.to_string()).unwrap_or_default();
+    assert!(request.contains("This was denied: stay in your worktree"), "{request}");
     let log = world.details(&worker, &["log"]).await.to_string();
     assert!(log.contains("answered by the boss: deny"), "{log}");
 }
@@ -130,8 +130,8 @@ async fn form_is_answered_with_a_choice(world: &World) {
     assert!(question["text"].as_str().is_some_and(|text| text.starts_with("Which colour?")), "{question:#}");
     decide(world, &worker, &question, "2", Value::Null).await;
     assert_eq!(world.settled(&worker).await["status"], "completed");
-    let heard = world.asked().last().map(|request| request.body.to_string()).unwrap_or_default();
-    assert!(heard.contains(r#"\"Which colour?\"=\"Blue\""#), "{heard}");
+    let request = world.asked().last().map(|request| request.body.to_string()).unwrap_or_default();
+    assert!(request.contains(r#"\"Which colour?\"=\"Blue\""#), "{request}");
 }
 
 async fn message_waits_for_the_answer(world: &World) {

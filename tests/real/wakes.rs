@@ -20,7 +20,7 @@ with_each_cli!(resumed_boss_is_woken_by_its_next_server: Codex);
 with_each_cli!(boss_without_daemon_waits_in_its_turn: Codex);
 with_each_cli!(headless_boss_waits_in_its_turn: Codex);
 
-/// The words of every pointer.
+/// The text that every pointer contains.
 const POINTER: &str = "orchestrator-boss:";
 
 async fn idle_boss_is_woken_for_its_workers(world: &World) {
@@ -39,7 +39,7 @@ async fn idle_boss_is_woken_for_its_workers(world: &World) {
     });
 }
 
-/// The daemon owns the thread for a while after its window is closed.
+/// Checks the time after a window is closed, in which the daemon still owns the thread.
 async fn boss_with_closed_window_is_woken(world: &World) {
     let terminal = open_terminal(world, "");
     let mut terminal = begin(world, terminal);
@@ -54,7 +54,8 @@ async fn boss_with_closed_window_is_woken(world: &World) {
     end_daemon(world);
 }
 
-/// The worker ends while neither the daemon nor its server lives. Another server follows it, which cannot wake the boss.
+/// Checks a worker that ends while neither the daemon nor its server runs. Another server follows it, which cannot wake
+/// the boss.
 async fn resumed_boss_is_woken_by_its_next_server(world: &World) {
     let terminal = open_terminal(world, "");
     let terminal = begin(world, terminal);

@@ -1,6 +1,6 @@
-//! Claude Code in a terminal, whose waits answer as MCP tasks: the end of a wait wakes the boss that has ended its turn,
-//! also after the server or the client was killed, and in a cleared conversation. What its conversation shows is not
-//! reported again.
+//! Claude Code in a terminal, whose waits answer as MCP tasks. The end of a wait wakes the boss that has ended its turn,
+//! also after the server or the client was killed, and in a cleared conversation. Settlements that its conversation shows
+//! are not reported again.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ async fn boss_is_woken_after_a_restart(world: &World) {
     let mut terminal = open(world, script);
     begin(&mut terminal);
     terminal.until_shown("Irest");
-    // The server dies, then the client; the worker finishes while neither is there.
+    // The server is killed, then the client. The worker finishes while neither runs.
     kill_server(world);
     terminal.end();
     finish(world, "w-1-be-slow");
@@ -96,15 +96,15 @@ async fn cleared_conversation_is_woken(world: &World) {
     terminal.until_shown("Irest");
     type_in(&mut terminal, "/clear");
     finish(world, "w-1-be-slow");
-    let is_told = |request: &Recorded| {
+    let is_notified = |request: &Recorded| {
         let text = plain(request);
         text.contains("waited_for") && text.contains("w-1-be-slow") && !text.contains("SCRIPT:begin")
     };
-    assert!(world.model.wait_for_request(CEILING, is_told).is_some(), "{}", terminal.shown());
-    let script = Script::new().call(&wait_tool(world, "wait_for_any_worker"), json!({})).say("I was told");
+    assert!(world.model.wait_for_request(CEILING, is_notified).is_some(), "{}", terminal.shown());
+    let script = Script::new().call(&wait_tool(world, "wait_for_any_worker"), json!({})).say("I was notified");
     world.model.register("after", script);
     type_in(&mut terminal, "Go on. SCRIPT:after");
-    terminal.until_shown("Iwastold");
+    terminal.until_shown("Iwasnotified");
     let last = last_request(world);
     assert!(last.contains(r#""status":"idle""#) && !last.contains("redelivered"), "{last}");
     terminal.end();
@@ -193,7 +193,7 @@ fn kill_server(world: &World) {
     kill_process(server.pid, Signal::KILL).expect("a live process");
 }
 
-/// Returns all that the model knows at the end, without backslashes.
+/// Returns the last request to the model, without backslashes.
 fn last_request(world: &World) -> String {
     plain(world.asked().last().expect("a request to the model"))
 }

@@ -1,4 +1,4 @@
-//! Workers whose CLI asks: who may answer, which answer counts, and what becomes of a question that gets none.
+//! Workers whose CLI asks: the authors of answers, the answer that counts, and questions without one.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -228,7 +228,7 @@ async fn message_continues_a_turn_that_a_denial_ended() {
     server.until(&id, "completed").await;
 }
 
-/// The time limit of the mission is one minute, which the question outlasts.
+/// Checks a question that is open for longer than the time limit of its mission, which is one minute.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unanswered_question_is_denied_and_its_time_counts_nowhere() {
     let world = World::new();
@@ -261,7 +261,7 @@ async fn cancelled_worker_asks_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn question_dies_with_its_worker() {
+async fn question_ends_with_its_worker() {
     let world = World::new();
     let server = asking(&world);
     let pid = world.path("pid");

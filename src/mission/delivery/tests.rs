@@ -121,11 +121,11 @@ impl Model {
             return;
         };
         let me = ServerId::from(SERVERS[server]);
-        let news = due(&self.registry, &boss, &Selection::Mine, &me);
-        if news.settled.is_empty() {
+        let due_now = due(&self.registry, &boss, &Selection::Mine, &me);
+        if due_now.settled.is_empty() {
             return;
         }
-        let content = content_of(&news);
+        let content = content_of(&due_now);
         let recorded = content.to_record(&self.registry, &me, &boss, &Selection::Mine).expect("it is due");
         self.note_sent(&content);
         let settled = recorded.settled.clone();
@@ -174,9 +174,9 @@ impl Model {
 
     fn answer(&mut self, server: usize) {
         let (boss, me) = (BossId::from("b"), ServerId::from(SERVERS[server]));
-        let news = due(&self.registry, &boss, &Selection::Mine, &me);
-        let settled: Vec<_> = news.settled.iter().map(|it| (it.worker.id.clone(), it.worker.attempt)).collect();
-        let content = content_of(&news);
+        let due_now = due(&self.registry, &boss, &Selection::Mine, &me);
+        let settled: Vec<_> = due_now.settled.iter().map(|it| (it.worker.id.clone(), it.worker.attempt)).collect();
+        let content = content_of(&due_now);
         self.note_sent(&content);
         if settled.is_empty() {
             return;
@@ -262,7 +262,7 @@ fn background_wait_redelivers_until_shown() {
 }
 
 #[test]
-fn ended_wait_keeps_its_end_and_another_boss_proves_nothing() {
+fn ended_wait_is_final_for_its_boss_only() {
     let mut registry = Registry::default();
     let id = create(&mut registry, &[draft("a")]).remove(0).unwrap();
     let (wait, boss) = (WaitId::new("any-1-of-1", "a"), BossId::from("b"));

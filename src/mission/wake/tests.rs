@@ -186,9 +186,9 @@ fn pointer_counts_and_names_nothing() {
         ((0, 3, 1, 2), "3 tasks are blocked, 1 worker has stalled, 2 workers ask"),
         ((0, 0, 0, 0), "nothing runs or can start"),
     ];
-    for ((settled, blocked, stalled, asking), said) in cases {
+    for ((settled, blocked, stalled, asking), counts) in cases {
         let pointer = DueCounts { settled, blocked, stalled, asking }.pointer();
-        assert_eq!(pointer, format!("orchestrator-boss: {said}; call wait_for_any_worker"));
+        assert_eq!(pointer, format!("orchestrator-boss: {counts}; call wait_for_any_worker"));
     }
 }
 
@@ -227,7 +227,7 @@ const SERVERS: [&str; 4] = ["s-1", "s-2", "s-3", "s-4"];
 
 proptest! {
     #[test]
-    fn pointers_do_not_pile_up_and_no_request_is_lost(steps in steps()) {
+    fn pointers_stay_few_and_no_request_is_lost(steps in steps()) {
         let mut world = World::default();
         let (mut runs, mut accepted) = (0, 0);
         let mut last_accepted: Option<Timestamp> = None;
