@@ -161,11 +161,7 @@ impl Running {
                     let why = format!("it printed nothing for {} s before its first turn", START_LIMIT.as_secs());
                     self.begin_stop(Stop::Failed(FailureKind::CouldNotStart, why));
                 }
-                LoopEvent::NoMessageAnswer => {
-                    for event in self.decoder.give_up_message() {
-                        self.take_event(attempt, &event);
-                    }
-                }
+                LoopEvent::NoMessageAnswer => self.give_up_message(attempt),
                 LoopEvent::QuestionOverdue => self.deny_overdue(attempt),
                 LoopEvent::PublishStatus => self.publish_status(attempt),
                 LoopEvent::CheckActivity => {
@@ -179,6 +175,12 @@ impl Running {
             // Reading available lines never suspends this task, and on one thread timers run only while it is
             // suspended.
             tokio::task::consume_budget().await;
+        }
+    }
+
+    fn give_up_message(&mut self, attempt: &mut LiveAttempt) {
+        for event in self.decoder.give_up_message() {
+            self.take_event(attempt, &event);
         }
     }
 
