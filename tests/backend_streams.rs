@@ -2,9 +2,12 @@
 //!
 //! `stream.jsonl` is the output of the CLI, `case.json` its exit and the purpose of the case. `events.jsonl`,
 //! `report.json` and, for a CLI that gets answers, `sent.jsonl` are the expected results. `UPDATE_FIXTURES=1` rewrites
-//! them, to be read before they are committed. In `stream.jsonl` a line `> prompt TEXT` begins a further turn there,
-//! `> message TEXT` gives a message to the running one, `> answer QUESTION DECISION REASON` answers a question,
-//! `> late-answer` expects that it is not open any more, and `> cancel` cancels the turn.
+//! them, to be read before they are committed. Lines of `stream.jsonl` can be steps:
+//!
+//! - `> prompt TEXT` begins a further turn.
+//! - `> message TEXT` gives a message to the running turn.
+//! - `> answer QUESTION DECISION REASON` answers a question; `> late-answer` expects that it is not open any more.
+//! - `> cancel` cancels the turn.
 
 #[path = "support/recordings.rs"]
 mod recordings;

@@ -75,9 +75,9 @@ pub(super) enum Waking {
 }
 
 impl Waking {
-    /// Returns what this call allows. Only its own `_meta` counts: Claude Code declares tasks in each call of a terminal,
-    /// but not in those of `claude -p`, nor in those of subagents on the same connection. A client of the older era that
-    /// lists the extension does not support these tasks.
+    /// Returns what this call allows. Only its own `_meta` counts: Claude Code declares tasks in each call of a terminal.
+    /// It does not in calls of `claude -p`, nor in those of subagents on the same connection. A client of the older era
+    /// that lists the extension does not support these tasks.
     pub(super) fn of(meta: &RequestMetaObject) -> Self {
         let is_modern = meta.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
         let declares = meta.client_capabilities().is_some_and(|capabilities| capabilities.supports_tasks());

@@ -1,5 +1,5 @@
-//! Removes the logs of workers that settled long ago and whose work is merged or cleaned up, and the old answers of
-//! background waits, so that the state directory does not grow for ever. Outcome records and statuses stay.
+//! Removes old files, so that the state directory does not grow without limit: the logs of workers whose work is merged
+//! or cleaned up, and the answers of background waits. Outcome records and statuses stay.
 
 use std::fs;
 use std::time::{Duration, SystemTime};

@@ -1,6 +1,6 @@
-//! Claude Code in a terminal, whose waits answer as MCP tasks. The end of a wait wakes the boss that has ended its turn,
-//! also after the server or the client was killed, and in a cleared conversation. Settlements that its conversation shows
-//! are not reported again.
+//! Claude Code in a terminal, whose waits answer as MCP tasks. The end of a wait wakes the boss that has ended its turn.
+//! It does so after the server or the client was killed, too, and in a cleared conversation. Settlements that its
+//! conversation shows are not reported again.
 
 use std::fs;
 use std::time::{Duration, Instant};
