@@ -70,7 +70,8 @@ fn seconds_before(limit_ms: u64) -> u64 {
 pub(super) enum Waking {
     /// The wait answers as an MCP task, whose end starts a turn.
     Task,
-    /// The call cannot become a task, so the wait blocks, unless a message can wake its thread ([`CodexTurn`]).
+    /// The call cannot become a task, so the wait blocks, unless a message can wake
+    /// its thread ([`CodexTurn`]).
     Blocking,
 }
 
