@@ -16,7 +16,7 @@ pub(super) const FORM: &str = "AskUserQuestion";
 const FORM_LIMIT: usize = 64 * 1024;
 /// The reasons of a denial without a decision, for the model.
 const UNUSABLE_FORM: &str = "the form is too large, or has no questions";
-const TOO_MANY: &str = "too many questions are open";
+const TOO_MANY: &str = "there are too many questions";
 /// Maximum size in bytes of a command in the text of a question.
 const COMMAND_LIMIT: usize = 1_500;
 /// Maximum size in bytes of the CLI's reason for a prompt.
