@@ -121,8 +121,8 @@ pub struct Settings {
     /// Limits for all workers of one boss together.
     pub boss: BossSettings,
     /// Number of days after which the logs of a finished worker are removed: its events and the raw output of its CLI.
-    /// Its outcome stays. Workers whose work is neither merged nor cleaned up keep their logs. Answers of background waits
-    /// are removed after the same time. 0: never.
+    /// Its outcome stays. Workers whose work is neither merged nor cleaned up keep their logs. Answers of background
+    /// waits are removed after the same time. 0: never.
     pub log_days: u32,
     /// Maximum size of the raw output of one attempt. An attempt that prints more is ended.
     pub max_output_mib: u64,

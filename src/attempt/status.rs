@@ -58,7 +58,7 @@ pub struct OpenQuestion {
     #[serde(flatten)]
     pub question: Question,
     pub asked_at: Timestamp,
-    /// When it is denied, by [`crate::process::monotonic`]. `None`: never.
+    /// Time at which it is denied, by [`crate::process::monotonic`]. `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied_at: Option<Duration>,
 }
@@ -72,6 +72,7 @@ pub struct ClosedQuestion {
     pub decided: Option<Decided>,
 }
 
+/// The decision that closed a question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decided {
     pub decision: Decision,

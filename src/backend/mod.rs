@@ -360,8 +360,8 @@ pub trait Decoder: Send {
         None
     }
 
-    /// Cancels the turn by the CLI's protocol, with its open questions. Returns false if the protocol has no way, or if no
-    /// turn runs.
+    /// Cancels the turn by the CLI's protocol, with its open questions. Returns false if the protocol has no way, or if
+    /// no turn runs.
     fn cancel(&mut self) -> bool {
         false
     }

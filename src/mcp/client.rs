@@ -70,8 +70,7 @@ fn seconds_before(limit_ms: u64) -> u64 {
 pub(super) enum Waking {
     /// The wait answers as an MCP task, whose end starts a turn.
     Task,
-    /// The call cannot become a task, so the wait blocks, unless a message can wake
-    /// its thread ([`CodexTurn`]).
+    /// The call cannot become a task, so the wait blocks, unless a message can wake its thread ([`CodexTurn`]).
     Blocking,
 }
 
@@ -141,8 +140,8 @@ impl Client {
         Some(BossId::from(format!("codex:{session}")))
     }
 
-    /// Returns the turn of a call. `None` for another client, and for a version of Codex that does not report how the turn
-    /// began.
+    /// Returns the turn of a call. `None` for another client, and for a version of Codex that does not report how the
+    /// turn began.
     pub(super) fn codex_turn(self, meta: &RequestMetaObject) -> Option<CodexTurn> {
         // It becomes an argument of a program.
         let is_argument =

@@ -1,9 +1,9 @@
 //! MCP tasks: the wire form of background waits. This module decides nothing.
 //!
-//! Claude Code polls a task once a second, and shows its status message to the user only. After an error code it polls for
-//! five minutes, and then gives up without a report to the boss. So every request gets a task: an unknown id is a
-//! completed one, whose result names the next call. A result is both structured and text, since clients show the model one
-//! of them. A request does not name its boss: the id is the capability.
+//! Claude Code polls a task once a second, and shows its status message to the user only. After an error code it polls
+//! for five minutes, and then gives up without a report to the boss. So every request gets a task: an unknown id is a
+//! completed one, whose result names the next call. A result is both structured and text, since clients show the model
+//! one of them. A request does not name its boss: the id is the capability.
 
 use jiff::Timestamp;
 use rmcp::model::{

@@ -31,7 +31,7 @@ pub enum QuestionPolicy {
     /// Allow once what the mission permits and deny the rest, at once.
     #[default]
     AllowInWorktree,
-    /// What would be denied becomes a question to the boss and to you.
+    /// A request that would be denied becomes a question to the boss and to you.
     Ask,
     /// Deny every request.
     Deny,

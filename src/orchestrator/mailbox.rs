@@ -84,7 +84,7 @@ pub enum Ask {
     /// A client polls for the end of a background wait.
     PollWait {
         id: WaitId,
-        /// Whether the client can show forms to the user.
+        /// True if the client can show forms to the user.
         forms: bool,
         render: RenderWait,
         reply: Reply<WaitState>,

@@ -139,8 +139,8 @@ impl ClaudeStream {
         asked.chain(refused.into_iter().flatten()).collect()
     }
 
-    /// Returns the event of a refused call, once: an event, our answer and the result may name it. `what` describes a call
-    /// that is not known yet.
+    /// Returns the event of a refused call, once: an event, our answer and the result may name it. `what` describes an
+    /// unknown call.
     fn denial(&mut self, id: &str, tool: &str, what: String) -> Vec<AgentEvent> {
         if tool == FORM || self.denied.len() >= FOLLOWED || !self.denied.insert(id.to_owned()) {
             return Vec::new();
