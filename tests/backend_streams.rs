@@ -6,7 +6,8 @@
 //!
 //! - `> prompt TEXT` begins a further turn.
 //! - `> message TEXT` gives a message to the running turn.
-//! - `> answer QUESTION DECISION REASON` answers a question; `> late-answer` expects that it is not open any more.
+//! - `> answer QUESTION DECISION REASON` answers a question; `> late-answer` expects that it is not
+//!   open any more.
 //! - `> cancel` cancels the turn.
 
 #[path = "support/recordings.rs"]

@@ -16,7 +16,7 @@ pub enum WaitStatus {
     Settled,
     Attention,
     Blocked,
-    /// A worker asks something that no earlier answer has reported.
+    /// A worker has a question that no earlier answer has reported.
     Question,
     StillRunning,
     Idle,
@@ -40,7 +40,7 @@ pub struct WaitAnswer {
     pub more: usize,
     /// The usage of all workers of this boss, as far as the CLIs report it.
     pub spent: Spent,
-    /// The background wait that is open for the same workers, so that this one does not go on.
+    /// The background wait that is open for the same workers, so that this one ended at once.
     pub background: Option<WaitId>,
 }
 
@@ -57,7 +57,7 @@ pub struct OpenWait {
 #[derive(Debug, Clone)]
 pub enum WaitState {
     Open(OpenWait),
-    /// It is open, and the user may answer these questions before they wake the boss.
+    /// It is open, and the user can answer these questions before it wakes the boss.
     Asking {
         wait: OpenWait,
         questions: Vec<QuestionView>,
@@ -68,7 +68,7 @@ pub enum WaitState {
         opened_at: Timestamp,
         why: String,
     },
-    /// It is not known (any more): its answer was removed, or it belongs to another state directory.
+    /// It is unknown: its answer was removed, or it belongs to another state directory.
     Gone,
 }
 
