@@ -157,6 +157,6 @@ fn list_of_tools_is_short() {
     let whole = Value::from(tools.clone()).to_string().len();
     let read: usize = tools.iter().map(read_by_models).sum();
     println!("tools/list: {whole} bytes; read by models: {read} bytes, about {} tokens", read / BYTES_A_TOKEN);
-    assert!(whole < 38_000, "{whole} bytes");
-    assert!(read / BYTES_A_TOKEN < 3_750, "{read} bytes");
+    assert!(whole < 39_000, "{whole} bytes");
+    assert!(read / BYTES_A_TOKEN < 3_600, "{read} bytes");
 }

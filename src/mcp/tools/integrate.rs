@@ -368,7 +368,7 @@ mod tests {
             let worker = Some(WorkerId::new(1, "try"));
             let report =
                 IntegrateReport::new(IntegrationAnswer { worker, own_worktree: true, ..answer(status, "main") });
-            assert!(!report.next_step.contains("w-1-try"), "{}", report.next_step);
+            assert!(!report.next_step.contains("orchestrator/w-1-try"), "{}", report.next_step);
             assert_eq!(
                 report.next_step.contains("w-1"),
                 status != IntegrationStatus::WouldMerge,

@@ -15,11 +15,11 @@ pub(super) struct SendMessageToWorker;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MessageArguments {
-    /// Worker id, such as w-3 or w-3-fix-parser.
+    /// Such as w-3.
     worker_id: String,
     /// At most 1 MiB.
     message: Option<String>,
-    /// when_ready (default: as soon as it accepts input) or interrupt (stops its turn first).
+    /// when_ready (default) or interrupt (stops its turn first).
     #[schemars(with = "Option<String>", extend("enum" = ["when_ready", "interrupt"]))]
     delivery: Option<Delivery>,
     /// Id of a question.
@@ -42,10 +42,9 @@ pub(super) struct MessageReport {
 impl Tool for SendMessageToWorker {
     const NAME: &'static str = "send_message_to_worker";
     const DESCRIPTION: &'static str = "\
-Send a message to a worker agent: steer it, answer its question, give feedback, add work. A running worker gets it at \
-once (Claude Code, some ACP agents) or after its turn (others); delivery interrupt stops the turn and continues in the \
-same session. A message to a settled worker starts its next attempt, in the same worktree and, if its CLI supports it, \
-the same session. get_worker_status with include [\"messages\"] shows whether it arrived.";
+Send a message to a worker agent: steer it, answer its question, give feedback, add work. A running worker gets it \
+at once (Claude Code, some ACP agents) or after its turn; delivery interrupt stops the turn first. A settled \
+worker starts its next attempt with it, in the same worktree and, if its CLI can, the same session.";
     const KIND: ToolKind = ToolKind::StartsAgent;
     type Arguments = MessageArguments;
     type Answer = MessageReport;
