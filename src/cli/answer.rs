@@ -115,7 +115,7 @@ pub(super) fn run(args: &AnswerArgs, places: &Places) -> ExitCode {
 async fn send(places: &Places, worker: &str, decided: Decided) -> Result<Answered, CliError> {
     let client = one_shot::open_for(places, &[worker.to_owned()]).await?;
     let Decided { question, decision, reason } = decided;
-    let message = reason.map(|text| NewMessage { text, delivery: Delivery::WhenReady });
+    let message = reason.map(|text| NewMessage { text, delivery: Delivery::WhenReady, by: None });
     let answered = client.answer(worker, AnswerRequest { question, decision, message }).await;
     client.close().await;
     answered

@@ -91,7 +91,7 @@ impl OneShotClient {
     /// Sends a message. A settled worker resumes with it.
     pub async fn message(&self, name: &str, text: String, delivery: Delivery) -> Result<MessageAnswer, CliError> {
         let worker = self.find(name).await?.worker;
-        let sent = self.orchestrator.send_message(&worker.boss, name, NewMessage { text, delivery }).await;
+        let sent = self.orchestrator.send_message(&worker.boss, name, NewMessage { text, delivery, by: None }).await;
         let answer = sent?;
         if answer.delivered == MessageDelivery::NextAttempt {
             self.wait_for_start(worker.id.as_str()).await?;

@@ -59,8 +59,11 @@ pub(super) fn answer(key: &str, response: &Value) -> Option<(String, AnswerReque
         _ => return None,
     };
     let reason = content["reason"].as_str().map(str::trim).filter(|reason| !reason.is_empty());
-    let message =
-        reason.map(|reason| NewMessage { text: size::head(reason, REASON).to_owned(), delivery: Delivery::default() });
+    let message = reason.map(|reason| NewMessage {
+        text: size::head(reason, REASON).to_owned(),
+        delivery: Delivery::default(),
+        by: None,
+    });
     Some((worker.to_owned(), AnswerRequest { question: Some(question.to_owned()), decision, message }))
 }
 

@@ -153,7 +153,7 @@ impl ServerHandler for Handler {
     }
 
     async fn update_task(&self, request: UpdateTaskParams, _: RequestContext<RoleServer>) -> Result<(), ErrorData> {
-        tasks::update(&self.starter, request.input_responses).await;
+        tasks::update(&self.starter, &request.task_id, request.input_responses).await;
         Ok(())
     }
 
@@ -297,6 +297,10 @@ impl ServerHandler for Handler {
     ) -> Result<CustomResult, ErrorData> {
         Err(match request.method.as_str() {
             "tools/call" => ErrorData::invalid_params(malformed_call(request.params.as_ref()), None),
+            method if method.starts_with("tasks/") => {
+                let why = format!("malformed {method}: params needs taskId, a string, and the fields of its method");
+                ErrorData::invalid_params(why, None)
+            }
             method => ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("unknown method {method:?}"), None),
         })
     }

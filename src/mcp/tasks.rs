@@ -66,11 +66,12 @@ pub(super) async fn cancel(starter: &Starter, id: &str) {
 
 /// Passes the user's answers in forms on to the workers. An answer that comes too late has no effect: the next request
 /// shows the state.
-pub(super) async fn update(starter: &Starter, responses: InputResponses) {
+pub(super) async fn update(starter: &Starter, id: &str, responses: InputResponses) {
+    let Some(wait) = WaitId::parse(id) else { return };
     let Ok(orchestrator) = starter.get().await else { return };
     for (key, response) in responses {
         let Some((worker, request)) = forms::answer(&key, &response) else { continue };
-        if let Err(error) = orchestrator.answer_form(&worker, request).await {
+        if let Err(error) = orchestrator.answer_form(&wait, &worker, request).await {
             tracing::info!(%error, "the user's answer has no effect");
         }
     }

@@ -34,6 +34,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const GROWTH: u32 = 6;
 /// Time for which an accepted pointer of an earlier request delays the next one.
 const OUTSTANDING: Duration = Duration::from_secs(600);
+/// Time after a failure in which no boss is promised a wake.
+const DISTRUSTED: Duration = Duration::from_secs(600);
 /// Time after which a thread is forgotten. The next wait of its boss reports what is due.
 const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Maximum number of bytes of a failure that are kept.
@@ -52,6 +54,13 @@ pub struct Wakes {
 pub struct WakeFailure {
     pub at: Timestamp,
     pub reason: String,
+}
+
+impl WakeFailure {
+    /// Returns whether the command is likely to fail again.
+    pub fn is_recent(&self, now: Timestamp) -> bool {
+        !has_passed(DISTRUSTED, self.at, now)
+    }
 }
 
 /// The open request of a thread, and the pointer that is on its way to it.

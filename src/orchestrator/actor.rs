@@ -11,6 +11,7 @@ mod background;
 mod reports;
 mod requests;
 mod takeover;
+mod unfollowed;
 mod wakes;
 
 use std::collections::HashMap;
@@ -182,6 +183,7 @@ impl Actor {
                 drop(reply.send(begun.map(|ticket| self.go_on_in_background(ticket, background))))
             }
             Ask::PollWait { id, forms, render, reply } => drop(reply.send(self.poll_wait(&id, forms, render))),
+            Ask::BossOfForm { id, worker, reply } => drop(reply.send(self.boss_of_form(&id, &worker))),
             Ask::CancelWait { id, reply } => self.cancel_wait(&id, reply),
             Ask::UnacknowledgedWaits { boss, reply } => drop(reply.send(self.unacknowledged_waits(&boss))),
             Ask::WaitsShown { boss, waits, reply } => {
@@ -287,7 +289,7 @@ impl Actor {
     /// Checks what no entry reports, in this order:
     ///
     /// 1. Files that the user or another program may have removed, and leftovers of dead servers.
-    /// 2. Takeovers, which give this server more workers to follow.
+    /// 2. Takeovers, which give this server more workers to follow, and the status of those that others follow.
     /// 3. Running workers: losers, collisions, budgets.
     /// 4. Admission, since the machine may have room again, and a backend may accept work again.
     /// 5. Wakes that failed a while ago.
@@ -303,6 +305,9 @@ impl Actor {
         }
         self.take_over();
         self.follow_again();
+        if !self.is_one_shot() {
+            self.read_unfollowed();
+        }
         self.stop_losers();
         self.scan_for_collisions();
         self.stop_over_budget();

@@ -16,6 +16,7 @@ use super::builds::{BuildsStay, WorktreeBuilds};
 use super::context::{Context, Startup};
 use super::error::OrchestratorError;
 use super::mailbox::{Ask, BegunWait, WakeOrder};
+use super::question_error::QuestionError;
 use super::waking::{self, NotWoken};
 use super::{integrate, old_logs, probe, prune, questions, worktrees};
 use crate::attempt::state_dir;
@@ -307,9 +308,16 @@ impl Orchestrator {
         questions::answer(&self.actor, boss, name, request, None).await
     }
 
-    /// Answers a question as the user, who was shown a form for it.
-    pub async fn answer_form(&self, worker: &str, request: AnswerRequest) -> Result<Answered> {
-        let boss = self.get(worker).await?.worker.boss.clone();
+    /// Answers a question as the user, who was shown a form for it by a client that waits for its worker.
+    pub async fn answer_form(&self, wait: &WaitId, worker: &str, request: AnswerRequest) -> Result<Answered> {
+        let (id, name) = (wait.clone(), worker.to_owned());
+        let boss = self.actor.ask(|reply| Ask::BossOfForm { id, worker: name, reply }).await?;
+        let not_open = || QuestionError::NotOpen {
+            worker: worker.to_owned(),
+            question: request.question.clone(),
+            open: Vec::new(),
+        };
+        let boss = boss.ok_or_else(not_open)?;
         questions::answer(&self.actor, &boss, worker, request, Some(Author::User)).await
     }
 

@@ -89,6 +89,12 @@ pub enum Ask {
         render: RenderWait,
         reply: Reply<WaitState>,
     },
+    /// Asks for the boss of a wait that is open and covers this worker.
+    BossOfForm {
+        id: WaitId,
+        worker: String,
+        reply: Reply<Option<BossId>>,
+    },
     /// Ends a background wait, which then reports nothing.
     CancelWait {
         id: WaitId,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::actor_handle::ActorHandle;
-use super::answers::{AnswerRequest, Answered, Posted};
+use super::answers::{AnswerRequest, Answered, NewMessage, Posted};
 use super::error::OrchestratorError;
 use super::mailbox::{Ask, Report};
 use super::question_error::QuestionError;
@@ -71,14 +71,15 @@ pub(super) async fn answer(
     request: AnswerRequest,
     by: Option<Author>,
 ) -> Result<Answered, OrchestratorError> {
-    let (boss, name) = (boss.clone(), name.to_owned());
-    let posted = actor.ask(|reply| Ask::Answer { boss, name, request, by, reply }).await??;
-    let taken = until_taken(actor, &posted).await;
-    // The message is delivered, whichever answer counts.
+    let (owner, name) = (boss.clone(), name.to_owned());
+    let posted = actor.ask(|reply| Ask::Answer { boss: owner, name, request, by, reply }).await??;
+    until_taken(actor, &posted).await?;
+    // The worker must not hear the words of an answer that was refused.
     if let Some(message) = posted.message {
-        message.await.map_err(|_| OrchestratorError::ShuttingDown)??;
+        let message = NewMessage { by, ..message };
+        let (boss, name) = (boss.clone(), posted.worker.to_string());
+        actor.ask(|reply| Ask::Message { boss, name, message, reply }).await??;
     }
-    taken?;
     let status = actor.get(posted.worker.as_str()).await?.worker.status;
     Ok(Answered { worker_id: posted.worker, question: posted.question, message_id: posted.entry, status })
 }

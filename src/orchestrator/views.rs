@@ -94,7 +94,7 @@ impl<'a> Views<'a> {
         Ok(Selection::Named(ids))
     }
 
-    /// Returns the usage of the running attempts that this server follows, by boss.
+    /// Returns the usage of the running attempts, by boss.
     fn spending(&self) -> HashMap<BossId, Spent> {
         let mut spending: HashMap<BossId, Spent> = HashMap::new();
         for (id, status) in self.live {

@@ -133,6 +133,8 @@ impl StatusPublisher {
             AgentEvent::ToolStarted { tool, what, .. } => self.set_activity(&format!("{tool}: "), first_line(what)),
             AgentEvent::Edited { paths } => self.set_activity("edited ", &paths.join(", ")),
             AgentEvent::Asked { question } => self.set_activity("asks: ", first_line(&question.text)),
+            AgentEvent::Answered { .. } => self.set_activity("", "the question was answered"),
+            AgentEvent::Withdrawn { .. } => self.set_activity("", "the question was withdrawn"),
             AgentEvent::Retrying { failure, .. } => self.set_activity("retrying: ", first_line(&failure.message)),
             _ => {}
         }

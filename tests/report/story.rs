@@ -243,6 +243,7 @@ async fn steer(server: &Server, world: &World, workers: &[String]) {
                say The README has a section about the format now, with an example."
             .into(),
         delivery: Delivery::WhenReady,
+        by: None,
     };
     server.orchestrator.send_message(&server.boss, &workers[2], message).await.expect("a message");
     std::fs::write(world.path("released"), "").expect("a file");

@@ -40,7 +40,7 @@ async fn last(server: &Server, id: &str) -> AttemptSummary {
 }
 
 async fn send(server: &Server, id: &str, text: &str, delivery: Delivery) {
-    let message = NewMessage { text: text.to_owned(), delivery };
+    let message = NewMessage { text: text.to_owned(), delivery, by: None };
     server.orchestrator.send_message(&server.boss, id, message).await.expect("an accepted message");
 }
 

@@ -15,7 +15,7 @@ use crate::support::wait::CEILING;
 use crate::world::{World, mission, until_exists};
 
 fn message(text: &str) -> NewMessage {
-    NewMessage { text: text.to_owned(), delivery: Delivery::WhenReady }
+    NewMessage { text: text.to_owned(), delivery: Delivery::WhenReady, by: None }
 }
 
 fn inbox_entry(instruction: Instruction) -> InboxEntry {

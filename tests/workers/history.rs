@@ -119,7 +119,7 @@ async fn archived_worker_is_reused_depended_on_and_retried() {
     assert!(world.worktree(&next).join("a.txt").exists(), "it starts from the archived worker's branch");
 
     archive_by_age(&world, &next);
-    let message = NewMessage { text: "FAKE:\nsay heard".to_owned(), delivery: Delivery::WhenReady };
+    let message = NewMessage { text: "FAKE:\nsay heard".to_owned(), delivery: Delivery::WhenReady, by: None };
     let sent = server.orchestrator.send_message(&server.boss, "w-1", message).await.unwrap();
     assert_eq!((sent.delivered, sent.status), (MessageDelivery::NextAttempt, WorkerStatus::Queued));
     let other = world.server(Some("other"));

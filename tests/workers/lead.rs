@@ -17,7 +17,7 @@ use crate::support::wait::CEILING;
 use crate::world::{World, mission};
 
 fn message(text: &str, delivery: Delivery) -> NewMessage {
-    NewMessage { text: text.to_owned(), delivery }
+    NewMessage { text: text.to_owned(), delivery, by: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

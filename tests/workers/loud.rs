@@ -84,7 +84,7 @@ async fn cli_that_reads_nothing_is_cancelled() {
     draft.prompt = "more than a pipe holds ".repeat(20_000);
     let id = server.create_one(draft).await;
     server.until(&id, "running").await;
-    let message = NewMessage { text: "hello".to_owned(), delivery: Delivery::WhenReady };
+    let message = NewMessage { text: "hello".to_owned(), delivery: Delivery::WhenReady, by: None };
     server.orchestrator.send_message(&server.boss, &id, message).await.unwrap();
     let waited = server.wait(&[], Duration::from_secs(1)).await;
     assert_eq!(waited.still_running.len(), 1, "its supervisor had time to receive the message");

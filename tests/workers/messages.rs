@@ -8,7 +8,7 @@ use crate::support::wait::{CEILING, in_time};
 use crate::world::{Server, World, mission};
 
 async fn write_to(server: &Server, worker: &str, text: &str) -> uuid::Uuid {
-    let message = NewMessage { text: text.to_owned(), delivery: Delivery::WhenReady };
+    let message = NewMessage { text: text.to_owned(), delivery: Delivery::WhenReady, by: None };
     server.orchestrator.send_message(&server.boss, worker, message).await.expect("the message is accepted").message_id
 }
 

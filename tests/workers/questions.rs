@@ -55,7 +55,7 @@ async fn decide_with(
     decision: &str,
     message: Option<&str>,
 ) -> Result<Answered, String> {
-    let message = message.map(|text| NewMessage { text: text.to_owned(), delivery: Delivery::WhenReady });
+    let message = message.map(|text| NewMessage { text: text.to_owned(), delivery: Delivery::WhenReady, by: None });
     let question = question.map(str::to_owned);
     let request = AnswerRequest { question, decision: Decision::from(decision.to_owned()), message };
     orchestrator.answer(&server.boss, id, request).await.map_err(|error| with_hints(&error))
@@ -209,6 +209,35 @@ async fn message_beside_the_answer_is_delivered() {
         view.worker.last().is_some_and(|last| last.final_message == "I heard it")
     };
     assert!(in_time(heard).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_answer_delivers_no_message() {
+    let world = World::new();
+    let server = asking(&world);
+    let id = server.create_one(on_agent("ask edit /etc/hosts\nsay first")).await;
+    asked(&server, &id).await;
+    let decide = |decision, text| decide_with(&server.orchestrator, &server, &id, None, decision, Some(text));
+    let (one, other) = tokio::join!(decide("deny", "FAKE:\nsay one"), decide("allow", "FAKE:\nsay other"));
+    assert_ne!(one.is_ok(), other.is_ok(), "{one:?} {other:?}");
+    let (heard, refused) = if one.is_ok() { ("say one", "say other") } else { ("say other", "say one") };
+    let entries = std::fs::read_dir(attempt_file(&world, &id, "inbox")).unwrap();
+    let inbox: String = entries.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok()).collect();
+    assert!(inbox.contains(heard) && !inbox.contains(refused), "{inbox}");
+}
+
+/// Checks a boss with two servers. The one that does not follow the worker reports its question too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn question_reaches_its_boss_through_any_server() {
+    let world = World::new();
+    let (first, second) = (asking(&world), asking(&world));
+    let id = first.create_one(on_agent(ASKS)).await;
+    let question = asked(&second, &id).await;
+    assert_eq!(asked(&first, &id).await.open.question.id, question.open.question.id);
+    let list = second.orchestrator.list(&second.boss, Scope::Mine).await.unwrap();
+    assert_eq!(list.workers[0].worker.status.as_str(), "needs_answer");
+    decide(&second, &id, &question, "deny").await.unwrap();
+    first.until(&id, "completed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

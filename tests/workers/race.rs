@@ -224,7 +224,7 @@ async fn loser_is_an_ordinary_worker_after_the_race() {
     while server.wait(&[], CEILING).await.status != WaitStatus::Idle {}
 
     let text = "FAKE:\nwrite b.txt x\ncommit b".to_owned();
-    let message = NewMessage { text, delivery: Delivery::WhenReady };
+    let message = NewMessage { text, delivery: Delivery::WhenReady, by: None };
     server.orchestrator.send_message(&server.boss, &racers[1], message).await.unwrap();
     let answer = server.wait(&[], CEILING).await;
     assert_eq!((ids(&answer.settled), answer.settled[0].worker.status), (vec![racers[1].as_str()], COMPLETED));

@@ -155,7 +155,7 @@ async fn setup_is_shown_and_cancelled_while_it_runs() {
     let shown = async || live().await.is_some_and(|live| live.phase == Phase::SettingUp);
     assert!(in_time(shown).await, "{:?}", live().await);
     assert!(live().await.unwrap().activity.starts_with("setting up: touch "), "{:?}", live().await);
-    let message = NewMessage { text: "look at b".to_owned(), delivery: Delivery::WhenReady };
+    let message = NewMessage { text: "look at b".to_owned(), delivery: Delivery::WhenReady, by: None };
     server.orchestrator.send_message(&server.boss, &id, message).await.unwrap();
 
     let answer = server.orchestrator.cancel(&server.boss, &id, "enough").await.unwrap();
@@ -173,7 +173,7 @@ async fn message_during_setup_reaches_the_first_turn() {
     let server = world.server_with(Some("boss"), settings(&world, &command));
     let id = server.create_one(mission("one", "say done")).await;
     until_exists(&began).await;
-    let message = NewMessage { text: "FAKE:\ntouch heard".to_owned(), delivery: Delivery::WhenReady };
+    let message = NewMessage { text: "FAKE:\ntouch heard".to_owned(), delivery: Delivery::WhenReady, by: None };
     server.orchestrator.send_message(&server.boss, &id, message).await.unwrap();
     fs::write(&go, "").unwrap();
     server.until(&id, "completed").await;

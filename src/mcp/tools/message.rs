@@ -60,7 +60,7 @@ worker starts its next attempt with it, in the same worktree and, if its CLI can
             None => return Err(ArgumentError::Missing { field: "message" }.into()),
             Some(message) => Some(arguments::text("message", message, PROMPT)?),
         };
-        let message = text.map(|text| NewMessage { text, delivery });
+        let message = text.map(|text| NewMessage { text, delivery, by: None });
         let (message_id, delivered, status) = match (decision, question, message) {
             (Some(decision), question, message) => {
                 let request = AnswerRequest { question, decision: Decision::from(decision), message };

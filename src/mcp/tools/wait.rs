@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -183,15 +184,13 @@ async fn wait(
     let is_task = call.can_wait_as_task() && requested != Some(0);
     // Each wake costs a turn, so a background wait does not end after the default time of a blocking one.
     let time = is_task.then(|| Duration::from_secs(requested.unwrap_or(LONGEST_WAIT_SECONDS)));
-    let mut request = WaitRequest { workers, receipts, timeout, most: AT_ONCE, background: time };
+    let request = WaitRequest { workers, receipts, timeout, most: AT_ONCE, background: time };
     let mut not_woken = None;
-    if background && !is_task {
+    if background && !call.can_wait_as_task() {
         match in_background(&call, &request).await? {
             Ok(report) => return Ok(report),
             Err(why) => not_woken = Some(size::line(&why, NOT_WOKEN)),
         }
-        // The receipts were acknowledged there.
-        request.receipts.clear();
     }
     let (waited, notifications) = call.orchestrator.wait(&call.boss, request, &call.stop).await?;
     call.delivery.set(notifications);
@@ -215,6 +214,11 @@ async fn in_background(call: &ToolCall, request: &WaitRequest) -> Result<Result<
         Ok(turn) => turn,
         Err(why) => return Ok(Err(why)),
     };
+    // A boss must not rely on a command that has just failed.
+    let failure = call.orchestrator.wake_failure().await?;
+    if let Some(failure) = failure.filter(|failure| failure.is_recent(Timestamp::now())) {
+        return Ok(Err(format!("the last wake failed: {}", failure.reason)));
+    }
     let at_once = WaitRequest { timeout: Duration::ZERO, ..request.clone() };
     let (waited, notifications) = call.orchestrator.wait(&call.boss, at_once, &call.stop).await?;
     let Waited::Answered(answer) = waited else { return Ok(Err("it goes on in the background".to_owned())) };

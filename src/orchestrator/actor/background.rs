@@ -158,9 +158,17 @@ impl Actor {
             Ok(Ok(Decided::Changed)) => None,
             Ok(Err(error)) | Err(error) => {
                 tracing::error!(%error, "cannot save the end of a background wait; it stays open");
-                Some(WaitState::Open(self.shown_open(wait)))
+                let progress = format!("cannot save the end of this wait: {error}");
+                Some(WaitState::Open(OpenWait { progress, ..self.shown_open(wait) }))
             }
         }
+    }
+
+    /// Returns the boss of an open wait that covers this worker. Ids of waits are hard to guess, those of workers are not.
+    pub(super) fn boss_of_form(&self, id: &WaitId, worker: &str) -> Option<BossId> {
+        let wait = self.registry().waits.get(id).filter(|wait| wait.is_open())?;
+        let covered = Selection::of(wait).workers(self.registry(), &wait.boss);
+        covered.iter().any(|it| it.id.as_str() == worker).then(|| wait.boss.clone())
     }
 
     fn shown_open(&self, wait: &BackgroundWait) -> OpenWait {

@@ -167,7 +167,8 @@ impl Actor {
     /// Posts a message to a running attempt. `None` if its inbox was closed a moment ago.
     fn post_message(&mut self, worker: &Worker, message: &NewMessage) -> Result<Option<MessageAnswer>> {
         let instruction = Instruction::Message { text: message.text.clone(), delivery: message.delivery };
-        let Some(id) = self.post(worker, Some(self.author()), instruction)? else { return Ok(None) };
+        let by = message.by.unwrap_or(self.author());
+        let Some(id) = self.post(worker, Some(by), instruction)? else { return Ok(None) };
         let running = self.phase(worker) == Some(Phase::Running);
         let hears =
             self.state.context.backends.get(worker.next.backend.as_str()).is_ok_and(|it| it.accepts_live_messages());
@@ -179,7 +180,7 @@ impl Actor {
         }))
     }
 
-    /// Writes the answer to a question of a running attempt into its inbox, and sends the message beside it.
+    /// Writes the answer to a question of a running attempt into its inbox.
     pub(super) fn answer_question(
         &mut self,
         boss: &BossId,
@@ -204,11 +205,6 @@ impl Actor {
         let Some(entry) = entry else {
             return Err(QuestionError::Withdrawn { worker: worker.id.to_string(), question }.into());
         };
-        let message = message.map(|message| {
-            let (reply, sent) = oneshot::channel();
-            self.message(boss, worker.id.as_str(), message, reply);
-            sent
-        });
         Ok(Posted { worker: worker.id.clone(), attempt: worker.attempt, dir, question, entry, message })
     }
 
@@ -253,17 +249,18 @@ impl Actor {
         if self.is_one_shot() { BossId::one_shot_client(&self.state.context.server) } else { boss.clone() }
     }
 
-    fn message_of(&self, text: &str) -> Message {
-        Message { id: Uuid::new_v4(), at: Timestamp::now(), by: self.author(), text: text.to_owned() }
+    fn message_of(&self, text: &str, by: Option<Author>) -> Message {
+        let by = by.unwrap_or(self.author());
+        Message { id: Uuid::new_v4(), at: Timestamp::now(), by, text: text.to_owned() }
     }
 
-    fn attempt_dir(&self, worker: &Worker) -> Option<AttemptDir> {
+    pub(super) fn attempt_dir(&self, worker: &Worker) -> Option<AttemptDir> {
         self.state.records.dir().map(|dir| dir.worker(&worker.id).attempt(worker.attempt))
     }
 
     /// Adds a message to a queued worker. `None` if another server has dequeued the worker a moment ago.
     fn amend(&mut self, worker: &Worker, message: &NewMessage) -> Result<Option<MessageAnswer>> {
-        let written = self.message_of(&message.text);
+        let written = self.message_of(&message.text, message.by);
         let message_id = written.id;
         let amended = self.state.records.transact(|registry| {
             let queued = registry.get(&worker.id).filter(|worker| worker.status == WorkerStatus::Queued);
@@ -278,7 +275,7 @@ impl Actor {
     /// Queues the next attempt of a settled worker, with the message.
     fn reopen(&mut self, worker: &Worker, message: &NewMessage) -> Result<MessageAnswer> {
         let request = RetryRequest { feedback: Some(message.text.clone()), ..RetryRequest::default() };
-        let written = self.message_of(&message.text);
+        let written = self.message_of(&message.text, message.by);
         let message_id = written.id;
         self.requeue(worker, &request, vec![written])?;
         Ok(MessageAnswer { message_id, delivered: MessageDelivery::NextAttempt, status: WorkerStatus::Queued })
@@ -376,7 +373,7 @@ impl Actor {
             return Err(OrchestratorError::not_settled(&worker, "retry"));
         }
         let texts = [request.prompt.as_deref(), request.feedback.as_deref()].into_iter().flatten();
-        let written = texts.map(|text| self.message_of(text)).collect();
+        let written = texts.map(|text| self.message_of(text, None)).collect();
         self.requeue(&worker, &request, written)?;
         self.views().named(worker.id.as_str())
     }

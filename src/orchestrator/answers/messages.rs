@@ -1,14 +1,13 @@
 //! The arguments and answers of messages to workers, and of decisions on their questions.
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::attempt::worker_dir::{AttemptDir, Delivery};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::WorkerStatus;
+use crate::mission::message::Author;
 use crate::mission::question::Decision;
-use crate::orchestrator::error::OrchestratorError;
 
 #[derive(Debug, Clone)]
 pub struct MessageAnswer {
@@ -47,8 +46,8 @@ pub struct Posted {
     pub dir: AttemptDir,
     pub question: String,
     pub entry: Uuid,
-    /// The message that goes beside it, if there is one.
-    pub message: Option<oneshot::Receiver<Result<MessageAnswer, OrchestratorError>>>,
+    /// The message to send once the answer counts.
+    pub message: Option<NewMessage>,
 }
 
 /// A decision that counts.
@@ -65,4 +64,6 @@ pub struct Answered {
 pub struct NewMessage {
     pub text: String,
     pub delivery: Delivery,
+    /// The author, if it is not the one for whom this process acts.
+    pub by: Option<Author>,
 }
