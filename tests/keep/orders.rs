@@ -407,7 +407,8 @@ async fn random_worker_operations_lose_nothing() {
                     format!("retry {retry:?}: {:?}", orchestrator.retry(boss, &worker, retry.clone()).await.err())
                 }
                 2 => {
-                    let message = NewMessage { text: format!("FAKE:\n{script}"), delivery: Delivery::WhenReady };
+                    let message =
+                        NewMessage { text: format!("FAKE:\n{script}"), delivery: Delivery::WhenReady, by: None };
                     format!("message {script:?}: {:?}", orchestrator.send_message(boss, &worker, message).await.err())
                 }
                 3 => {

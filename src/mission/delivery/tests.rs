@@ -51,6 +51,9 @@ const SERVERS: [&str; 2] = ["s", "other"];
 /// The sequence number of a delivery, and its content.
 type Delivery = (u64, Vec<(WorkerId, u32)>);
 
+/// Workers, with the number of the attempt that settled.
+type Settlements = Vec<(WorkerId, u32)>;
+
 /// A boss with two servers, one after the other or both at once.
 #[derive(Default)]
 struct Model {
@@ -65,7 +68,7 @@ struct Model {
     /// The settlements whose receipts were handed back.
     handed_back: BTreeSet<(WorkerId, u32)>,
     /// The background waits, with the content of those that have ended.
-    waits: Vec<(WaitId, Option<Vec<(WorkerId, u32)>>)>,
+    waits: Vec<(WaitId, Option<Settlements>)>,
     /// The waits whose ends the conversation shows.
     shown: Vec<WaitId>,
     /// The settlements that have provably arrived.
