@@ -1,6 +1,8 @@
 //! The user's settings: from the user's own file and from the environment. Nothing is read from the repository that
 //! workers change, since that would let a repository run commands.
 
+mod confine;
+mod defaults;
 mod error;
 pub mod fields;
 #[cfg(test)]
@@ -22,6 +24,8 @@ use etcetera::BaseStrategy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::confine::{Confine, ConfineGit};
+use self::defaults::{PRUNE, SHARED_DAEMONS};
 pub use self::error::{ConfigError, InvalidSettings, ProfileError, UnknownProfile};
 pub use self::position::Position;
 pub use self::profiles::Profile;
@@ -62,6 +66,15 @@ pub struct Settings {
     pub branch_prefix: String,
     /// Whether missions may request `permissions: full`.
     pub allow_full_permissions: bool,
+    /// Whether the kernel keeps workers, setups and verifications from writing outside of their worktree. Missions with
+    /// `permissions: full` are never confined. Reading, the network and sockets with a path stay open. Tried on Linux
+    /// 6.18, not on macOS.
+    pub confine: Confine,
+    /// How much of the repository's `.git` a confined worker can write.
+    pub confine_git: ConfineGit,
+    /// Further folders that confined workers can write, such as the cache of a build tool: full paths, or paths that
+    /// begin with `~/`.
+    pub confine_writable: Vec<PathBuf>,
     /// Folder for worktrees. `{repository}` stands for the name of the repository's folder, `{id}` for a short id of
     /// the state directory. Default: `../{repository}.worktrees`, beside the repository.
     pub worktrees_dir: Option<String>,
@@ -244,6 +257,9 @@ impl Default for Settings {
             integration_branch: None,
             branch_prefix: "orchestrator/".to_owned(),
             allow_full_permissions: false,
+            confine: Confine::Off,
+            confine_git: ConfineGit::Shared,
+            confine_writable: Vec::new(),
             worktrees_dir: None,
             worktree_roots: Vec::new(),
             prompt_frame: None,
@@ -283,106 +299,6 @@ impl Default for Settings {
 
 /// Placeholders of `prompt_frame` that have no value in some missions. A line with such a placeholder is left out then.
 const OPTIONAL: [&str; 3] = ["subfolder", "branch", "verify_command"];
-
-/// Folders that tools always create again from the files of a project. Excludes names that a project may use for
-/// anything else, such as `build` and `bin`.
-const PRUNE: [&str; 20] = [
-    "target",
-    "node_modules",
-    ".venv",
-    "venv",
-    ".tox",
-    ".nox",
-    "__pycache__",
-    ".mypy_cache",
-    ".pytest_cache",
-    ".ruff_cache",
-    ".gradle",
-    ".next",
-    ".nuxt",
-    ".svelte-kit",
-    ".turbo",
-    ".parcel-cache",
-    "Pods",
-    "DerivedData",
-    ".dart_tool",
-    ".terraform",
-];
-
-/// All names in `process/daemons.rs`.
-const SHARED_DAEMONS: [&str; 71] = [
-    "sccache",
-    "watchman",
-    "gradle",
-    "kotlin",
-    "mvnd",
-    "bazel",
-    "buck2d",
-    "buck",
-    "pants",
-    "sbt",
-    "bloop",
-    "mill",
-    "nailgun",
-    "nx",
-    "turbo",
-    "dotnet",
-    "dmypy",
-    "spring",
-    "eslint_d",
-    "prettierd",
-    "biome",
-    "rubocop",
-    "flow",
-    "gopls",
-    "lspmux",
-    "distccd",
-    "iceccd",
-    "reproxy",
-    "buildkitd",
-    "nix-daemon",
-    "epmd",
-    "pm2",
-    "gpg-agent",
-    "keyboxd",
-    "dirmngr",
-    "scdaemon",
-    "ssh-agent",
-    "ssh",
-    "git-credential-cache",
-    "gnome-keyring",
-    "kwallet",
-    "op",
-    "tmux",
-    "screen",
-    "zellij",
-    "dtach",
-    "abduco",
-    "mosh-server",
-    "emacs",
-    "dbus-daemon",
-    "pulseaudio",
-    "pipewire",
-    "adb",
-    "emulator",
-    "simulator",
-    "docker",
-    "containerd-shim",
-    "podman",
-    "conmon",
-    "virtualbox",
-    "lima",
-    "git-fsmonitor",
-    "postgres",
-    "mysql",
-    "mongodb",
-    "redis",
-    "memcached",
-    "etcd",
-    "mutagen",
-    "syncthing",
-    "ollama",
-];
 
 /// Returns the path of the settings file unless `--config` names another: `~/.config/orchestrator-boss/config.toml`, or
 /// in `XDG_CONFIG_HOME`. macOS uses the same path, as command-line users expect.
@@ -493,6 +409,7 @@ impl Settings {
         if let Some(path) = self.prune.iter().find(|path| !is_inside(path)) {
             return Err(InvalidSettings::Prune(path.clone()));
         }
+        self.confine_writable.iter().try_for_each(|path| confine::check(path))?;
         if self.integration_branch.as_deref() == Some("") {
             return Err(InvalidSettings::EmptyBranch);
         }

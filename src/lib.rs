@@ -76,6 +76,7 @@
 //! | claim | the file by which one supervisor owns one attempt |
 //! | journal, segment, snapshot | the append-only log; one file of it; the state at its beginning |
 //! | salvage ref | where work is kept before it is removed by force |
+//! | confinement | what the kernel keeps a worker from writing: see `process/confine` |
 //! | build, pruning | a folder that tools create again, such as `node_modules`; its deletion from a worktree |
 //! | train | several branches that are integrated in order and verified together |
 //! | race | several workers on one prompt; the first verified one wins |

@@ -80,6 +80,23 @@ fn agents_get_the_same_first_line() {
 }
 
 #[test]
+fn confined_backends_have_no_sandbox_of_their_own() {
+    let backends = Backends::with_custom(Vec::new());
+    let args = |name, permissions| {
+        let mission = mission(name, permissions);
+        let confined = Turn { confined: true, ..turn(&mission, Session::New(SESSION)) };
+        backends.get(name).unwrap().plan(&confined).args
+    };
+    for permissions in [Permissions::ReadOnly, Permissions::Edit] {
+        let codex = args("codex", permissions);
+        assert!(codex.contains(&"--sandbox=danger-full-access".to_owned()), "{codex:?}");
+        assert!(!codex.iter().any(|arg| arg.starts_with("--add-dir") || arg.starts_with("sandbox_")), "{codex:?}");
+        let claude = args("claudecode", permissions);
+        assert!(claude.contains(&r#"--settings={"sandbox":{"enabled":false}}"#.to_owned()), "{claude:?}");
+    }
+}
+
+#[test]
 fn unset_fields_set_no_options() {
     let backends = Backends::with_custom(vec![custom()]);
     let mut text = String::new();
@@ -91,6 +108,7 @@ fn unset_fields_set_no_options() {
             own_registrations: &[],
             root: false,
             questions: QuestionRules::default(),
+            confined: false,
             ..turn(&mission, Session::New(SESSION))
         };
         writeln!(text, "## {name}").unwrap();
@@ -305,6 +323,7 @@ fn turn<'a>(mission: &'a Mission, session: Session<'a>) -> Turn<'a> {
         own_registrations: registered_names(),
         root: true,
         questions: QuestionRules::default(),
+        confined: false,
     }
 }
 

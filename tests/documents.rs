@@ -174,6 +174,7 @@ fn row(facts: &AgentFacts) -> String {
     };
     let read_only = match facts.read_only {
         None => "refused",
+        Some(Enforcement::Kernel) => "by the kernel",
         Some(Enforcement::Sandbox) => "by its sandbox",
         Some(Enforcement::Cli | Enforcement::None) => "by its rules",
     };

@@ -45,6 +45,7 @@ impl Worker {
             output_pipe: false,
             stdout: directory.path().join("stdout"),
             stderr: directory.path().join("stderr"),
+            confine: None,
         })
         .unwrap();
         let scope = ProcessScope {

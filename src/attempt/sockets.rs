@@ -1,6 +1,8 @@
 //! Folders for the sockets of a worker's programs, beside the socket of its supervisor. The supervisor makes and
 //! removes them; a server removes those that a killed supervisor left.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -15,6 +17,37 @@ pub fn new_folder_in(folder: &Path) -> PathBuf {
     folder_beside(&folder.join(&Uuid::new_v4().simple().to_string()[..16]))
 }
 
+/// Returns the folder for the temporary files of the worker with this folder for sockets.
+pub fn temporary_of(sockets: &Path) -> PathBuf {
+    let name = sockets.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    std::env::temp_dir().join(format!("ob-{name}"))
+}
+
+/// Removes a folder for temporary files. Tools make folders in it that cannot be written, such as Go's modules.
+pub fn remove_temporary(path: &Path) {
+    let is_folder = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    if !is_folder || std::fs::remove_dir_all(path).is_ok() {
+        return;
+    }
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let _ = std::fs::set_permissions(&folder, Permissions::from_mode(0o700));
+        let inner = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        folders
+            .extend(inner.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+    }
+    if let Err(error) = std::fs::remove_dir_all(path) {
+        tracing::warn!(%error, path = %path.display(), "cannot remove the temporary files of a worker");
+    }
+}
+
+/// Removes the folders that a supervisor with this socket left.
+pub fn remove_beside(socket: &Path) {
+    let sockets = folder_beside(socket);
+    let _ = std::fs::remove_dir_all(&sockets);
+    remove_temporary(&temporary_of(&sockets));
+}
+
 /// Removes a folder for sockets that its process has left. A worker may have written the path, so it must be in the
 /// folder that holds those of the user, and named like one.
 pub fn remove_left(path: &Path, folder: &Path) {
@@ -22,6 +55,7 @@ pub fn remove_left(path: &Path, folder: &Path) {
     let is_ours = id.is_some_and(|id| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
     if is_ours && path.parent() == Some(folder) {
         let _ = std::fs::remove_dir_all(path);
+        remove_temporary(&temporary_of(path));
     }
 }
 

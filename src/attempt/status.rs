@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::mission::confined::Confinement;
 use crate::mission::outcome::Usage;
 use crate::mission::question::{Decider, Decision, Question};
 use crate::process::Identity;
@@ -34,6 +35,9 @@ pub struct LiveStatus {
     /// The evidence of a stall: no output and no CPU time for long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<String>,
+    /// The confinement by the kernel. `None` before the CLI runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
     /// The model has answered in this attempt.
     pub answered: bool,
     pub receipts: Vec<Receipt>,

@@ -12,7 +12,8 @@ use self::presets::{ChosenBy, OwnServerOff, PRESETS, Preset};
 use super::acp::{self, SessionSetting, SettingKind, Traits, UsageMeaning};
 use super::catalog::{check_effort_in, check_model_of_family};
 use super::{
-    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, StopSignal, Turn, environment,
+    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, StateFolder, StopSignal, Turn,
+    environment,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -60,14 +61,17 @@ impl AcpAgent {
     }
 
     /// Returns the settings of a session: the mode first, since setting it later may reset the others.
-    fn settings(&self, mission: &Mission) -> Vec<SessionSetting> {
-        let preset = self.preset;
+    fn settings(&self, turn: &Turn<'_>) -> Vec<SessionSetting> {
+        let (preset, mission) = (self.preset, turn.mission);
         let setting = |kind, values: &[&str], is_required| SessionSetting {
             kind,
             values: values.iter().map(|value| (*value).to_owned()).collect(),
             is_required,
         };
-        let modes = preset.modes.of(mission.permissions);
+        // An agent with a sandbox of its own runs without it in ours.
+        let is_unboxed = turn.confined && preset.needs_git_directories;
+        let permissions = if is_unboxed { Permissions::Full } else { mission.permissions };
+        let modes = preset.modes.of(permissions);
         let is_read_only = mission.permissions == Permissions::ReadOnly;
         let mode = (!modes.is_empty()).then(|| setting(SettingKind::Mode, modes, is_read_only));
         let model = mission.model.as_deref().filter(|_| preset.model == ChosenBy::Session);
@@ -132,7 +136,7 @@ impl AcpAgent {
     fn traits(&self, turn: &Turn<'_>) -> Traits {
         let preset = self.preset;
         Traits {
-            settings: self.settings(turn.mission),
+            settings: self.settings(turn),
             mixes_notices: preset.mixes_notices,
             usage: preset.usage,
             messages: preset.messages,
@@ -143,6 +147,10 @@ impl AcpAgent {
             },
             login_methods: preset.login_methods,
             session_meta: match preset.own_server_off {
+                // A sandbox of its own cannot start in ours.
+                OwnServerOff::StrictMcp if turn.confined => Some(json!({"claudeCode": {"options": {
+                    "strictMcpConfig": true, "sandbox": {"enabled": false}
+                }}})),
                 OwnServerOff::StrictMcp => Some(json!({"claudeCode": {"options": {"strictMcpConfig": true}}})),
                 _ => None,
             },
@@ -194,6 +202,10 @@ impl Backend for AcpAgent {
 
     fn asks(&self) -> bool {
         true
+    }
+
+    fn state_folders(&self) -> &'static [StateFolder] {
+        self.preset.state
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

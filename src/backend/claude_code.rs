@@ -9,8 +9,8 @@ use std::path::Path;
 
 use super::catalog::{CLAUDE_CODE, check_effort, check_model};
 use super::{
-    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
-    Turn, environment, probe,
+    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StateFolder,
+    StopSignal, StopStep, Turn, environment, probe, state,
 };
 use crate::mission::question::QuestionPolicy;
 use crate::mission::spec::{Mission, Permissions};
@@ -42,6 +42,10 @@ impl Backend for ClaudeCode {
 
     fn reports_usage_in_time(&self) -> bool {
         true
+    }
+
+    fn state_folders(&self) -> &'static [StateFolder] {
+        state::CLAUDE_CODE
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
@@ -107,6 +111,10 @@ fn args(turn: &Turn<'_>) -> Vec<String> {
     });
     args.extend(turn.around().map(|top| format!("--add-dir={}", top.display())));
     let asks = turn.questions.policy == QuestionPolicy::Ask;
+    if turn.confined {
+        // Its own sandbox cannot start in ours. This wins over the user's setting.
+        args.push(r#"--settings={"sandbox":{"enabled":false}}"#.into());
+    }
     args.extend(permissions(mission.permissions).iter().map(|arg| (*arg).to_owned()));
     args.extend(disallowed(mission.permissions, asks));
     args.extend(asks.then(|| "--permission-prompt-tool=stdio".to_owned()));

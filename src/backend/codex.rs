@@ -9,8 +9,8 @@ use jiff::tz::TimeZone;
 
 use super::catalog::{CODEX, check_effort, check_model, check_no_cost_limit};
 use super::{
-    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
-    Turn, environment, probe,
+    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StateFolder,
+    StopSignal, StopStep, Turn, environment, probe, state,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -76,6 +76,10 @@ impl Backend for Codex {
         }
     }
 
+    fn state_folders(&self) -> &'static [StateFolder] {
+        state::CODEX
+    }
+
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
         LaunchPlan {
             program: self.program().into(),
@@ -109,9 +113,11 @@ impl Backend for Codex {
 fn args(turn: &Turn<'_>) -> Vec<String> {
     let mission = turn.mission;
     let mut args = vec!["exec".to_owned(), "--json".into(), "--skip-git-repo-check".into()];
-    args.push(format!("--sandbox={}", sandbox(mission.permissions)));
+    // Its own sandbox cannot start in ours, which is stricter.
+    let permissions = if turn.confined { Permissions::Full } else { mission.permissions };
+    args.push(format!("--sandbox={}", sandbox(permissions)));
     args.push(format!("--cd={}", turn.dir.display()));
-    if mission.permissions == Permissions::Edit {
+    if permissions == Permissions::Edit {
         args.extend(turn.around().map(|top| format!("--add-dir={}", top.display())));
         args.extend(git_dirs(turn));
         args.extend(["-c".into(), "sandbox_workspace_write.network_access=true".into()]);

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::{CLAUDE_CODE, CODEX, GEMINI, OPENCODE, unusable};
 use super::{
-    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
-    Turn, acp, environment, permissions_word, probe,
+    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StateFolder,
+    StopSignal, StopStep, Turn, acp, environment, permissions_word, probe, state,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -271,6 +271,10 @@ impl Backend for CustomBackend {
 
     fn asks(&self) -> bool {
         self.output == CustomOutput::Acp
+    }
+
+    fn state_folders(&self) -> &'static [StateFolder] {
+        state::of_program(&self.program)
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

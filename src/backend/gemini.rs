@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::catalog::{GEMINI, check_effort, check_model, check_no_cost_limit};
 use super::{
-    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
-    Turn, environment, probe,
+    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StateFolder,
+    StopSignal, StopStep, Turn, environment, probe, state,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -46,6 +46,10 @@ impl Backend for Gemini {
             // Its file tools stay in the directory, but the commands that it may run reach everywhere.
             Permissions::Edit | Permissions::Full => Enforcement::None,
         }
+    }
+
+    fn state_folders(&self) -> &'static [StateFolder] {
+        state::GEMINI
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

@@ -20,6 +20,7 @@ mod objects;
 mod opencode;
 mod probe;
 mod registry;
+mod state;
 mod words;
 
 use std::collections::BTreeMap;
@@ -77,6 +78,11 @@ pub trait Backend: Send + Sync {
     /// Returns the text of such a file without that edit; `None` if the CLI made no such edit.
     fn without_self_edit(&self, _before: &str, _now: &str) -> Option<String> {
         None
+    }
+
+    /// Returns the folders in which the CLI keeps its sessions, logins and logs. A confined CLI can write them.
+    fn state_folders(&self) -> &'static [StateFolder] {
+        &[]
     }
 
     /// Returns how to start one turn.
@@ -147,6 +153,8 @@ pub struct Turn<'a> {
     /// True if this process runs as root.
     pub root: bool,
     pub questions: QuestionRules<'a>,
+    /// True if the kernel confines the CLI. A sandbox of its own cannot start then.
+    pub confined: bool,
 }
 
 impl Turn<'_> {
@@ -252,7 +260,9 @@ pub enum StopSignal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Enforcement {
-    /// The kernel: the CLI runs its commands in a sandbox.
+    /// The kernel, for all processes of the worker.
+    Kernel,
+    /// The kernel, for the commands that the CLI runs in a sandbox of its own.
     Sandbox,
     /// The CLI refuses by its own rules.
     Cli,
@@ -502,6 +512,29 @@ pub struct OwnService {
     pub config: LoginFile,
     /// Returns whether the content of the configuration uses such a service.
     pub is_used: fn(&str) -> bool,
+}
+
+/// A folder in which a CLI keeps its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateFolder {
+    /// The variable that names the folder, or a folder above it.
+    pub variable: Option<&'static str>,
+    /// The path below the folder that the variable names.
+    pub below: &'static str,
+    /// The folder without the variable, relative to the home folder.
+    pub default: &'static str,
+}
+
+impl StateFolder {
+    /// Returns a folder that a variable names, or else one in the home folder.
+    pub const fn named(variable: &'static str, default: &'static str) -> Self {
+        Self { variable: Some(variable), below: "", default }
+    }
+
+    /// Returns a folder below one that a variable names, or else one in the home folder.
+    pub const fn below(variable: &'static str, below: &'static str, default: &'static str) -> Self {
+        Self { variable: Some(variable), below, default }
+    }
 }
 
 /// A file whose existence shows a login, unless there is a doubt.

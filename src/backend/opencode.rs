@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::catalog::{OPENCODE, check_effort, check_model, example_model};
 use super::{
-    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep,
-    Turn, environment, probe,
+    AttachPlan, Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StateFolder,
+    StopSignal, StopStep, Turn, environment, probe, state,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -49,6 +49,10 @@ impl Backend for OpenCode {
 
     fn without_self_edit(&self, before: &str, now: &str) -> Option<String> {
         without_schema(before, now)
+    }
+
+    fn state_folders(&self) -> &'static [StateFolder] {
+        state::OPENCODE
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

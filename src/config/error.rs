@@ -53,6 +53,8 @@ pub enum InvalidSettings {
     Seed(String),
     #[error("prune names {0:?}, which is not a path inside a worktree")]
     Prune(String),
+    #[error("confine_writable names {path:?}, which {why}")]
+    ConfineWritable { path: PathBuf, why: &'static str },
     #[error("integration_branch is empty")]
     EmptyBranch,
     #[error("only one of commit_name and commit_email is set")]
@@ -127,6 +129,9 @@ impl Hinted for InvalidSettings {
             Self::Seed(_) => vec![Hint::to("give a path in the main worktree, relative to its root and outside .git")],
             Self::Prune(_) => {
                 vec![Hint::to("give the name of a folder, or a path relative to the root of a worktree")]
+            }
+            Self::ConfineWritable { .. } => {
+                vec![Hint::to("give the full path of one folder, or its path in your home folder as ~/folder")]
             }
             Self::EmptyBranch => vec![Hint::to("name a branch, or leave it out")],
             Self::HalfIdentity => vec![Hint::to("give both, or neither to use your git identity")],

@@ -22,6 +22,7 @@ fn every_message_is_as_recorded() {
         "setup_timeout_minutes = -1",
         "seed = [\"../cache\"]",
         "prune = [\"../target\"]",
+        "confine_writable = [\"../cache\"]",
         "integration_branch = \"\"",
         "commit_name = \"A\"",
         "commit_message = \"{titel}\"",

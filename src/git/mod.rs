@@ -12,6 +12,7 @@
 //!
 //! Start reading in [`command`], then [`repository`] and [`worktree`].
 
+mod belonging;
 mod blocking;
 mod builds;
 pub mod bypassed;
@@ -66,6 +67,7 @@ mod messages;
 #[cfg(test)]
 mod testing;
 
+pub use belonging::belongs_to;
 pub use blocking::TreeChange;
 pub use builds::{Aside, BuildRules, Builds, BuildsError, KeepReason, KeptBuild, find_builds};
 pub use checkout::{checked_out, checked_out_at_a_glance, git_dir, head, is_working_tree};

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 
 use crate::mission::budget::Spent;
 
+mod confined;
 mod conflicts;
 mod next_step;
 mod outcome;

@@ -9,6 +9,7 @@ pub mod background_wait;
 pub mod backoff;
 pub mod budget;
 pub mod causes;
+pub mod confined;
 pub mod context;
 pub mod create;
 pub mod delivery;

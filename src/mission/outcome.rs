@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::confined::Confinement;
 use super::id::{BackendName, WorkerId};
 use super::lifecycle::Ending;
 use super::message::Cancelled;
@@ -85,6 +86,9 @@ pub struct Run {
     pub place_failed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<Cancelled>,
+    /// The confinement by the kernel. `None` if its CLI never started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
 }
 
 impl Run {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::confined::Confinement;
 use super::id::BackendName;
 use super::lifecycle::Ending;
 use super::message::{Cancelled, describe_undelivered};
@@ -56,6 +57,8 @@ pub struct AttemptSummary {
     pub elapsed_seconds: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<Cancelled>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
     pub survivors: u32,
     /// It could not start because of the repository or its place in it, not because of the backend.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -114,6 +117,7 @@ impl AttemptSummary {
             seconds: run.seconds.unwrap_or_default(),
             elapsed_seconds: run.elapsed_seconds,
             cancelled: run.cancelled.clone(),
+            confinement: run.confinement.clone(),
             survivors: outcome.cleanup.survivors,
             place_failed: run.place_failed,
             daemons_left: outcome.cleanup.daemons_left.clone(),

@@ -128,6 +128,7 @@ pub fn brief(attempt: u32, status: Ending) -> AttemptSummary {
         seconds: 1,
         elapsed_seconds: None,
         cancelled: None,
+        confinement: None,
         survivors: 0,
         place_failed: false,
         daemons_left: Vec::new(),

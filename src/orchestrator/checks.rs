@@ -128,7 +128,7 @@ impl Checks<'_> {
         // The task and the place are not known yet, and no backend needs them to check.
         let place = Place::Directory { path: PathBuf::new() };
         let mission = draft.mission(TaskId::from(WorkerId::new(0, "").to_string()), Vec::new(), Vec::new(), place);
-        backend.check(&mission)?;
+        self.context.check_mission(&mission)?;
         self.program(&draft.backend)?;
         for fallback in &draft.fallback_backends {
             self.context.backends.get(fallback.as_str())?;

@@ -14,7 +14,7 @@ use super::mailbox::{Ask, Report};
 use super::outcomes;
 use crate::attempt::assignment::Assignment;
 use crate::attempt::facts;
-use crate::attempt::sockets::folder_beside;
+use crate::attempt::sockets;
 use crate::attempt::status::{Delivered, FromSupervisor, LiveStatus};
 use crate::attempt::worker_dir::{AttemptDir, InboxEntry, WorkerDir};
 use crate::crash_point::{self, Point};
@@ -146,7 +146,7 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
             // The supervisor ended before it could remove its socket.
             let _ = std::fs::remove_file(&assignment.socket);
             let swept = process::sweep(&scope_of(attempt, assignment), GRACE).await;
-            let _ = std::fs::remove_dir_all(folder_beside(&assignment.socket));
+            sockets::remove_beside(&assignment.socket);
             Some(swept)
         }
         None => None,
@@ -220,7 +220,8 @@ fn scope_of(attempt: &AttemptDir, assignment: &Assignment) -> ProcessScope {
 
 fn private_to(attempt: &AttemptDir, assignment: &Assignment) -> WorkerPlaces {
     let tree = assignment.ours.then(|| assignment.directory.clone());
-    let places = [attempt.root().to_owned(), folder_beside(&assignment.socket)].into_iter().chain(tree).collect();
+    let beside = sockets::folder_beside(&assignment.socket);
+    let places = [attempt.root().to_owned(), sockets::temporary_of(&beside), beside].into_iter().chain(tree).collect();
     WorkerPlaces { places, since: None }
 }
 

@@ -147,5 +147,5 @@ fn failovers(context: &Context, registry: &Registry) -> Vec<Entry> {
 fn can_take(context: &Context, worker: &Worker, backend: &BackendName) -> bool {
     let mut mission = worker.mission.clone();
     (mission.backend, mission.model, mission.effort) = (backend.clone(), None, None);
-    context.backends.get(backend.as_str()).is_ok_and(|adapter| adapter.check(&mission).is_ok())
+    context.check_mission(&mission).is_ok()
 }

@@ -18,6 +18,7 @@ mod cancellations;
 mod checks;
 mod collisions;
 mod configuration;
+mod confinement;
 mod context;
 mod effect;
 mod error;

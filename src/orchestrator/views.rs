@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::answers::*;
 use super::budget::so_far;
 use super::collisions::Collisions;
+use super::confinement::confinement_of;
 use super::context::Context;
 use super::error::OrchestratorError;
 use super::integration_branch;
@@ -163,7 +164,13 @@ impl<'a> Views<'a> {
 
     fn enforcement(&self, worker: &Worker) -> Option<Enforcement> {
         let backend = self.context.backends.get(worker.next.backend.as_str()).ok()?;
-        Some(backend.enforcement(worker.mission.permissions))
+        let live = self.live.get(&worker.id).filter(|_| worker.status.is_live());
+        let is_confined = match confinement_of(worker, live) {
+            Some(known) => known.confined().is_some(),
+            // It has not started. This is the answer of this machine's kernel.
+            None => !worker.status.is_settled() && self.context.confines(worker.mission.permissions),
+        };
+        Some(if is_confined { Enforcement::Kernel } else { backend.enforcement(worker.mission.permissions) })
     }
 
     /// Returns the limits and how they are enforced. Claude Code enforces a cost itself; the supervisor enforces the

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
+use super::confine::ConfineError;
 use super::identity::IdentityError;
 use super::output_copy::OutputCopyError;
 use super::session::SessionError;
@@ -29,6 +30,11 @@ fn every_message_is_as_recorded() {
         row(E::Output { path: path(), program: program(), source: denied() }),
         row(E::Start { program: program(), source: denied() }),
         row(E::Unidentified { program: program(), pid: 7 }),
+        row(E::Confine { program: program(), source: ConfineError::Link { path: "/work/tree".into() } }),
+        row(ConfineError::Grant { path: "/work/tree".into(), source: denied() }),
+        row(ConfineError::Link { path: "/work/tree".into() }),
+        row(ConfineError::Refused { why: "this kernel or container has no Landlock".to_owned() }),
+        row(ConfineError::Thread { source: io::Error::other("try again") }),
         row(OutputCopyError::NoSpace { path: path() }),
         row(OutputCopyError::Write { path: path(), source: denied() }),
         row(OutputCopyError::Read { path: path(), source: denied() }),

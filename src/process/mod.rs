@@ -10,11 +10,12 @@
 //! `pre_exec`, since it forces a fork that gets slower with the memory of the parent. Nothing here depends on backends,
 //! missions or state files.
 //!
-//! Linux and macOS differ in one module each (`linux.rs`, `macos.rs`) with the same functions.
+//! Linux and macOS differ in one module each (`linux.rs`, `macos.rs`) with the same functions; `confine/` has two more.
 
 #[cfg(target_os = "linux")]
 mod cgroup;
 mod clock;
+pub mod confine;
 mod daemons;
 mod detached;
 mod file_system;

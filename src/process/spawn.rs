@@ -15,6 +15,7 @@ use std::process::Stdio;
 use rustix::io::Errno;
 use tokio::process::{Child, ChildStdin, Command};
 
+use super::confine::{self, ConfineError, GrantKind, Links, Restriction, WriteRules};
 use super::output_copy::OutputCopy;
 use super::record::Identity;
 use crate::mission::hint::{Hint, Hinted};
@@ -36,6 +37,8 @@ pub struct Launch {
     /// True if the program prints to a pipe, which this process copies to the file. It then needs this process to live.
     pub output_pipe: bool,
     pub stderr: PathBuf,
+    /// What the program and all processes below it can write. `None`: everything.
+    pub confine: Option<WriteRules>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub struct SpawnedProcess {
     pub stdin: Option<ChildStdin>,
     /// The copy of its output, for [`Launch::output_pipe`].
     pub output: Option<OutputCopy>,
+    /// The confinement that the kernel enforces on it, for [`Launch::confine`].
+    pub restriction: Option<Restriction>,
 }
 
 /// The reason why nothing was started. In none of these cases is a process left behind.
@@ -83,6 +88,8 @@ pub enum SpawnError {
     Start { program: PathBuf, source: io::Error },
     #[error("cannot identify {program} (pid {pid}) after its start: the process table is hidden")]
     Unidentified { program: PathBuf, pid: u32 },
+    #[error("cannot confine {program}")]
+    Confine { program: PathBuf, source: ConfineError },
 }
 
 impl Hinted for SpawnError {
@@ -98,6 +105,7 @@ impl Hinted for SpawnError {
             }
             Self::NoSpace { .. } => vec![Hint::to("free some space and try again")],
             Self::Unidentified { .. } => vec![Hint::to("mount /proc, on Linux")],
+            Self::Confine { source, .. } => source.hints(),
             Self::InterpreterNotFound { .. }
             | Self::DirectoryMissing { .. }
             | Self::Output { .. }
@@ -108,7 +116,20 @@ impl Hinted for SpawnError {
 
 /// Starts a program as the leader of a new process group. Must be called on a tokio runtime, which reaps it.
 pub fn spawn(launch: &Launch) -> Result<SpawnedProcess, SpawnError> {
-    let mut command = command(&launch.program, &launch.args, &launch.cwd, &launch.env_set, &launch.env_remove);
+    let rules = rules(launch);
+    let failed = |source| {
+        let (program, directory) = (launch.program.clone(), launch.cwd.clone());
+        if directory.is_dir() {
+            SpawnError::Confine { program, source }
+        } else {
+            SpawnError::DirectoryMissing { program, directory }
+        }
+    };
+    let (program, args) = match &rules {
+        Some(rules) => confine::wrapped(rules, &launch.program, &launch.args).map_err(failed)?,
+        None => (launch.program.clone(), launch.args.clone()),
+    };
+    let mut command = command(&program, &args, &launch.cwd, &launch.env_set, &launch.env_remove);
     let stdin = match launch.stdin {
         StdinSource::Null => Stdio::null(),
         StdinSource::Pipe => Stdio::piped(),
@@ -117,11 +138,25 @@ pub fn spawn(launch: &Launch) -> Result<SpawnedProcess, SpawnError> {
     let (stdout, copied_to) =
         if launch.output_pipe { (Stdio::piped(), Some(stdout)) } else { (Stdio::from(stdout), None) };
     command.stdin(stdin).stdout(stdout).stderr(append_to(&launch.stderr, &launch.program)?).process_group(0);
-    let (mut child, identity) = start(&mut command, &launch.program, &launch.cwd)?;
+    let mut start = || start(&mut command, &launch.program, &launch.cwd);
+    let (started, restriction) = match &rules {
+        Some(rules) => confine::restricted(rules, start).map(|(started, by)| (started, Some(by))).map_err(failed)?,
+        None => (start(), None),
+    };
+    let (mut child, identity) = started?;
     let stdin = child.stdin.take();
     let output = child.stdout.take().zip(copied_to);
     let output = output.map(|(from, to)| OutputCopy::start(from, to, launch.stdout.clone()));
-    Ok(SpawnedProcess { child, identity, stdin, output })
+    Ok(SpawnedProcess { child, identity, stdin, output, restriction })
+}
+
+/// Returns the rules of a program, with its output files: `/dev/stderr` opens them again by name.
+fn rules(launch: &Launch) -> Option<WriteRules> {
+    let mut rules = launch.confine.clone()?;
+    for path in [&launch.stdout, &launch.stderr] {
+        rules.add(path, GrantKind::File, Links::Followed);
+    }
+    Some(rules)
 }
 
 pub(super) fn command(

@@ -10,14 +10,17 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::cleanup::{CleanupTotal, SWEEP_GRACE};
+use super::cli_settings::CliSettings;
 use super::inbox::{Inbox, QueuedMessage};
 use super::isolation::SocketFolder;
 use super::limits::WorkerLimits;
 use super::outside_edits::OutsideEdits;
 use super::questions::Questions;
+use super::refused_writes::RefusedWrites;
 use super::self_edits::SelfEdits;
 use super::startup::SupervisorError;
 use super::status_publisher::StatusPublisher;
+use super::write_rules::AttemptRules;
 use crate::attempt::assignment::Assignment;
 use crate::attempt::prompt;
 use crate::attempt::worker_dir::AttemptDir;
@@ -41,6 +44,8 @@ pub(super) struct LiveAttempt {
     began: Instant,
     pub git: Option<GitContext>,
     pub outside_edits: OutsideEdits,
+    pub refused_writes: RefusedWrites,
+    pub cli_settings: Option<CliSettings>,
     pub self_edits: SelfEdits,
     pub questions: Questions,
     pub run: Run,
@@ -50,6 +55,7 @@ pub(super) struct LiveAttempt {
     turns_add_up: bool,
     pub cleanup: CleanupTotal,
     pub sockets: SocketFolder,
+    pub rules: AttemptRules,
     /// The beginning of the attempt, by the clock of file timestamps.
     since: SystemTime,
 }
@@ -105,6 +111,8 @@ impl LiveAttempt {
             git: git_context(&assignment, backend.as_ref()),
             backend,
             outside_edits: OutsideEdits::of(&assignment.directory),
+            refused_writes: RefusedWrites::default(),
+            cli_settings: None,
             self_edits: SelfEdits::default(),
             questions: Questions::new(assignment.settings.question_limit()),
             turns_add_up: false,
@@ -112,6 +120,7 @@ impl LiveAttempt {
             run: Run { started_at: Some(Timestamp::now()), ..Run::default() },
             cleanup: CleanupTotal::default(),
             sockets: SocketFolder::default(),
+            rules: AttemptRules::default(),
             since: SystemTime::now(),
             supervisor,
             began: Instant::now(),
@@ -206,7 +215,7 @@ impl LiveAttempt {
 
     fn private(&self) -> WorkerPlaces {
         let tree = self.assignment.ours.then(|| self.assignment.directory.clone());
-        let sockets = self.sockets.path().map(Path::to_owned);
+        let sockets = self.sockets.paths().map(Path::to_owned);
         let places = tree.into_iter().chain(sockets).chain([self.dir.root().to_owned()]).collect();
         WorkerPlaces { places, since: Some(self.since) }
     }

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::attempt::{LiveAttempt, Stop, TurnEnd, TurnInput};
 use super::blocking::{blocking, in_parallel};
+use super::cli_settings::CliSettings;
 use super::main_checkout;
-
 use super::shell::ShellCommand;
 use super::uncommitted::{self, BranchState};
 use super::verify;
@@ -141,6 +141,7 @@ impl LiveAttempt {
         let state = self.tree_state().await;
         let commit = if self.assignment.ours { self.head().await } else { None };
         let log = self.dir.verify_log();
+        let log_from = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
         let (directory, variables) = (self.assignment.start_directory(), self.assignment.variables());
         let verify_command = ShellCommand {
             command,
@@ -150,9 +151,12 @@ impl LiveAttempt {
             settings: &self.assignment.settings,
             variables: &variables,
             sockets: &self.sockets,
+            confine: self.rules.commands.as_ref(),
         };
         let result = verify::verify(&verify_command, commit, self.inbox.until_stopped()).await;
         crash_point::at(Point::Verified);
+        let output = super::exit::end_of(&log, log_from);
+        self.refused_writes.record(&output, self.rules.commands.as_ref());
         // Processes that the command left running could still change the tree.
         self.sweep().await;
         match result {
@@ -209,6 +213,8 @@ impl LiveAttempt {
         if set_up > 0 {
             changes.notes.push(format!("setup changed {}", words::count(set_up, "tracked file")));
         }
+        changes.notes.extend(self.refused_writes.notes());
+        changes.notes.extend(self.cli_settings.as_ref().and_then(CliSettings::changed));
         for port in &self.assignment.ports_in_use {
             changes
                 .notes

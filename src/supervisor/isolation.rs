@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use crate::attempt::sockets;
+
 /// Variables that name a folder for sockets. They are set to a folder of the worker.
 const SOCKETS: [&str; 3] = ["TMUX_TMPDIR", "SCREENDIR", "ZELLIJ_SOCKET_DIR"];
 /// Variables that disable shared daemons. Nx's daemon serves one folder and would outlive the worktree. MSBuild's nodes
@@ -18,41 +20,83 @@ const SWITCHES: [(&str, &str); 2] = [("NX_DAEMON", "false"), ("MSBUILDDISABLENOD
 /// Variables that connect to the boss's terminal: a worker's `tmux kill-server` would end it.
 const TERMINAL: [&str; 6] = ["TMUX", "TMUX_PANE", "STY", "ZELLIJ", "ZELLIJ_PANE_ID", "ZELLIJ_SESSION_NAME"];
 
-/// A folder for the sockets of one worker. It is removed when this is dropped.
+/// Variables that name the folder for temporary files. The first is set for a confined worker, the others only where
+/// the user has set them.
+const TEMPORARY: [&str; 3] = ["TMPDIR", "TMP", "TEMP"];
+
+/// A folder for the sockets of one worker, and one for its temporary files if it is confined. They are removed when this
+/// is dropped.
 #[derive(Debug, Default)]
-pub struct SocketFolder(Option<PathBuf>);
+pub struct SocketFolder {
+    sockets: Option<PathBuf>,
+    temporary: TemporaryFolder,
+}
+
+/// A folder for temporary files. It is removed when this is dropped.
+#[derive(Debug, Default)]
+pub struct TemporaryFolder(Option<PathBuf>);
 
 impl SocketFolder {
     /// Creates the folder. Socket paths must be short, so it is not in the worker's folder.
     pub fn make(path: PathBuf) -> Self {
-        match std::fs::DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => Self(Some(path)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self(Some(path)),
-            Err(error) => {
-                tracing::warn!(%error, "cannot create the worker's folder for sockets: it shares the user's");
-                Self(None)
-            }
-        }
+        let warn = |error: &io::Error| {
+            tracing::warn!(%error, "cannot create the worker's folder for sockets: it shares the user's");
+        };
+        Self { sockets: make(path).inspect_err(warn).ok(), temporary: TemporaryFolder::default() }
     }
 
-    pub fn path(&self) -> Option<&Path> {
-        self.0.as_deref()
+    /// Creates the folder for temporary files. Sockets may be in a file system in memory, so it is elsewhere.
+    pub fn add_temporary(&mut self, sockets: &Path) {
+        let warn = |error: &io::Error| {
+            tracing::warn!(%error, "cannot create the worker's folder for temporary files");
+        };
+        self.temporary = TemporaryFolder(make(sockets::temporary_of(sockets)).inspect_err(warn).ok());
     }
 
-    /// Returns the variables for the processes of the worker, except those that are already set.
+    /// Returns the folder for temporary files, whose removal can take long.
+    pub fn take_temporary(&mut self) -> TemporaryFolder {
+        std::mem::take(&mut self.temporary)
+    }
+
+    /// Returns the folders that were created.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        [&self.sockets, &self.temporary.0].into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    /// Returns the variables for the processes of the worker, except those that are already set. The user's folder for
+    /// temporary files is replaced for a confined worker, which cannot write it.
     pub fn variables(&self) -> BTreeMap<String, OsString> {
-        let sockets = self.path().into_iter().flat_map(|path| SOCKETS.map(|name| (name, path.as_os_str().to_owned())));
+        let is_set = |name: &str| std::env::var_os(name).is_some();
+        let named = |path: &Path, name: &'static str| (name, path.as_os_str().to_owned());
+        let sockets = self.sockets.iter().flat_map(|path| SOCKETS.map(|name| named(path, name)));
         let switches = SWITCHES.map(|(name, value)| (name, value.into()));
-        let all = sockets.chain(switches).filter(|(name, _)| std::env::var_os(name).is_none());
-        all.map(|(name, value)| (name.to_owned(), value)).collect()
+        let kept = sockets.chain(switches).filter(|(name, _)| !is_set(name));
+        let temporary = self.temporary.0.iter().flat_map(|path| TEMPORARY.map(|name| named(path, name)));
+        let replaced = temporary.filter(|(name, _)| *name == TEMPORARY[0] || is_set(name));
+        kept.chain(replaced).map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+fn make(path: PathBuf) -> io::Result<PathBuf> {
+    match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(path),
     }
 }
 
 impl Drop for SocketFolder {
     fn drop(&mut self) {
-        if let Some(path) = &self.0 {
+        if let Some(path) = &self.sockets {
             // A server that cleans up may have removed it.
             let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            sockets::remove_temporary(path);
         }
     }
 }
@@ -71,14 +115,21 @@ mod tests {
     fn folder_is_private_and_removed_with_worker() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0123.d");
-        let sockets = SocketFolder::make(path.clone());
+        let mut sockets = SocketFolder::make(path.clone());
+        assert_eq!(sockets.paths().collect::<Vec<_>>(), [path.as_path()]);
+        assert_eq!(sockets.variables().get("TMPDIR"), None);
+        sockets.add_temporary(&path);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         let variables = sockets.variables();
         assert_eq!(variables.get("SCREENDIR"), Some(&path.clone().into_os_string()));
         assert_eq!(variables.get("NX_DAEMON"), Some(&"false".into()));
+        let temporary = PathBuf::from(&variables["TMPDIR"]);
+        assert_eq!(std::fs::metadata(&temporary).unwrap().permissions().mode() & 0o777, 0o700);
         std::fs::write(path.join("file"), "").unwrap();
+        std::fs::create_dir_all(temporary.join("module/inner")).unwrap();
+        std::fs::set_permissions(temporary.join("module"), std::fs::Permissions::from_mode(0o500)).unwrap();
         drop(sockets);
-        assert!(!path.exists());
+        assert!(!path.exists() && !temporary.exists());
         assert!(
             SocketFolder::make("/nowhere/at/all".into()).variables().keys().all(|name| !SOCKETS.contains(&&**name))
         );

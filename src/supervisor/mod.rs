@@ -7,7 +7,10 @@
 
 mod attempt;
 mod blocking;
+mod caches;
 mod cleanup;
+mod cli_settings;
+mod confinement;
 mod exit;
 mod finish;
 mod inbox;
@@ -19,6 +22,7 @@ mod missing;
 mod outside_edits;
 mod process_record;
 mod questions;
+mod refused_writes;
 mod run;
 mod self_edits;
 mod setup;
@@ -30,6 +34,7 @@ mod turn;
 mod uncommitted;
 mod verification_run;
 mod verify;
+mod write_rules;
 
 pub use run::{Alert, run};
 pub use verification_run::run as run_verification;

@@ -82,8 +82,10 @@ async fn supervise(root: &Path, on_alert: fn(&Path, &Alert)) -> Result<(), Super
     let dir = settle(&attempt, outcome).await?;
     crash_point::at(Point::Settled);
     // A closed connection tells the server of the end. What can take long comes after it.
+    let temporary = attempt.sockets.take_temporary();
     drop((attempt, socket));
     tokio::task::yield_now().await;
+    drop(temporary);
     dir.free_reserve();
     Ok(())
 }
@@ -113,7 +115,11 @@ async fn report_alerts(mut status: watch::Receiver<LiveStatus>, root: PathBuf, o
 }
 
 async fn run_turns(attempt: &mut LiveAttempt) -> Outcome {
-    let mut next = match attempt.set_up().await {
+    let ready = match attempt.confine() {
+        Ok(()) => attempt.set_up().await,
+        Err(end) => Err(*end),
+    };
+    let mut next = match ready {
         Ok(()) => attempt.first_turn(),
         Err(end) => match attempt.finish(&end).await {
             Finished::Settled(outcome) => return *outcome,

@@ -150,8 +150,11 @@ impl LiveAttempt {
             settings: &self.assignment.settings,
             variables: &variables,
             sockets: &self.sockets,
+            confine: self.rules.commands.as_ref(),
         };
-        shell::run(&command, task.limit(), self.inbox.until_stopped()).await
+        let run = shell::run(&command, task.limit(), self.inbox.until_stopped()).await;
+        self.refused_writes.record(&run.log_tail, self.rules.commands.as_ref());
+        run
     }
 
     /// Returns the reason why no turn may begin, if there is one.

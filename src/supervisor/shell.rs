@@ -12,6 +12,7 @@ use super::exit::{end_of, to_exit};
 use super::isolation::{SocketFolder, reaches_boss_terminal};
 use crate::config::Settings;
 use crate::mission::outcome::Exit;
+use crate::process::confine::WriteRules;
 use crate::process::{self, Launch, Signal, SpawnError, SpawnedProcess, StdinSource, TAG_VARIABLE};
 
 /// Parts of names of variables that hold secrets.
@@ -55,6 +56,8 @@ pub(super) struct ShellCommand<'a> {
     /// Further variables of the worker.
     pub variables: &'a BTreeMap<String, String>,
     pub sockets: &'a SocketFolder,
+    /// What it can write; `None`: everything.
+    pub confine: Option<&'a WriteRules>,
 }
 
 pub(super) struct ShellRun {
@@ -135,6 +138,7 @@ fn launch(run: &ShellCommand<'_>) -> Launch {
         output_pipe: false,
         stdout: run.log.to_owned(),
         stderr: run.log.to_owned(),
+        confine: run.confine.cloned(),
     }
 }
 

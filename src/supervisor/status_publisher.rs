@@ -11,6 +11,7 @@ use crate::attempt::status::{ClosedQuestion, Delivered, LiveStatus, OpenQuestion
 use crate::attempt::worker_dir::{AttemptDir, LineWriter};
 use crate::backend::AgentEvent;
 use crate::files;
+use crate::mission::confined::Confinement;
 use crate::mission::outcome::Usage;
 use crate::process::{self, Identity};
 
@@ -54,6 +55,7 @@ impl StatusPublisher {
             usage: Usage::default(),
             session_id: None,
             stalled: None,
+            confinement: None,
             answered: false,
             receipts: Vec::new(),
             questions: Vec::new(),
@@ -73,6 +75,11 @@ impl StatusPublisher {
         self.status.phase = phase;
         self.set_activity("", activity);
         self.publish();
+    }
+
+    /// Sets the confinement. It is written with the next change.
+    pub fn set_confinement(&mut self, confinement: Confinement) {
+        self.status.confinement = Some(confinement);
     }
 
     pub fn begin_turn(&mut self, cli: Identity) {

@@ -24,6 +24,7 @@ use crate::files::{self, FileError};
 use crate::mission::hint::{Hint, Hinted, with_hints};
 use crate::mission::outcome::{Failure, FailureKind};
 use crate::mission::question::QuestionRules;
+use crate::mission::spec::Permissions;
 use crate::process::{self, Launch, SpawnError, StdinSource, TAG_VARIABLE, Tail, TailError};
 
 /// An error before the CLI runs, or in opening its output.
@@ -78,6 +79,10 @@ impl LiveAttempt {
         let mut mission = assignment.mission.clone();
         mission.backend = assignment.backend.clone();
         (mission.model, mission.effort) = (assignment.model.clone(), assignment.effort.clone());
+        if self.rules.cli.is_some() && self.needs_kernel_to_only_read() {
+            // The kernel keeps it from writing.
+            mission.permissions = Permissions::Edit;
+        }
         let git = self.git.as_ref();
         let identity = git.and_then(|git| git.identity.as_ref());
         let directory = assignment.start_directory();
@@ -98,6 +103,7 @@ impl LiveAttempt {
             own_registrations: &assignment.own_registrations,
             root: rustix::process::getuid().is_root(),
             questions: QuestionRules { policy: assignment.settings.questions, prefix: &prefix },
+            confined: self.rules.cli.is_some(),
         };
         let self_edits = SelfEdits::before(&*self.backend, &assignment.directory);
         let plan = self.backend.plan(&turn);
@@ -111,6 +117,7 @@ impl LiveAttempt {
         let cli = process::spawn(&self.launch(&plan))?;
         crash_point::at(Point::CliSpawned);
         self.self_edits = self_edits;
+        self.record_restriction(cli.restriction);
         let tail = Tail::open(&stdout, from)?;
         self.status.begin_turn(cli.identity);
         for message in &input.messages {
@@ -139,6 +146,7 @@ impl LiveAttempt {
             output_pipe: plan.needs_output_pipe,
             stdout: self.dir.stdout(),
             stderr: self.dir.stderr(),
+            confine: self.rules.cli.clone(),
         }
     }
 }

@@ -17,6 +17,7 @@ use super::setup::SetupError;
 use super::shell::{self, ShellCommand};
 use super::startup::{SupervisorError, report_ready, run_process, separate_from_server, take_lease};
 use super::verify::{passed_if_unchanged, verify};
+use super::write_rules::rules_of_verification;
 use super::{missing, process_record};
 use crate::attempt::assignment::folder_within;
 use crate::attempt::verification::{VerificationAssignment, VerificationResult};
@@ -79,7 +80,11 @@ pub(super) async fn verify_commit(
     let since = SystemTime::now();
     let inner = run.directory.as_ref().and_then(|inner| folder_within(&tree, inner));
     let (start, log) = (inner.unwrap_or_else(|| tree.clone()), dir.log());
-    let sockets = run.sockets.clone().map(SocketFolder::make).unwrap_or_default();
+    let mut sockets = run.sockets.clone().map(SocketFolder::make).unwrap_or_default();
+    let rules = match rules_of_verification(run, dir, &mut sockets) {
+        Ok(rules) => rules,
+        Err(error) => return Some(Verification::CouldNotRun { why: with_hints(&error) }),
+    };
     let command = ShellCommand {
         command: &run.command,
         directory: &start,
@@ -88,6 +93,7 @@ pub(super) async fn verify_commit(
         settings: &run.settings,
         variables: &run.variables,
         sockets: &sockets,
+        confine: rules.as_ref(),
     };
     let not_set_up = set_up(run, &tree, &command, cancelled).await;
     let before = state(run, &tree).await;
@@ -96,7 +102,7 @@ pub(super) async fn verify_commit(
         None => verify(&command, Some(run.commit.clone()), cancelled.cancelled()).await,
     };
     let allowlist = run.settings.shared_daemons.clone();
-    let places = [Some(tree.clone()), sockets.path().map(Path::to_owned)].into_iter().flatten().collect();
+    let places = sockets.paths().map(Path::to_owned).chain([tree.clone()]).collect();
     let private = WorkerPlaces { places, since: Some(since) };
     let scope =
         ProcessScope { tag: run.tag.clone(), roots: vec![supervisor], allowlist, private, ..ProcessScope::default() };

@@ -45,6 +45,7 @@ pub fn cli_stream(backend: &str, mission: &Mission, bytes: &[u8]) {
         own_registrations: &[],
         root: false,
         questions: QuestionRules::default(),
+        confined: false,
     };
     let mut decoder = backend.decoder(&turn);
     for line in String::from_utf8_lossy(bytes).lines() {

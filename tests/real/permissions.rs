@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use orchestrator_boss::process::confine::{Support, support};
 use serde_json::json;
 
 use crate::model_server::Script;
@@ -45,6 +46,54 @@ async fn sandboxed_worker_stays_in_its_worktree(world: &World) {
     assert_eq!((&settled["status"], &settled["enforced"]), (&json!("completed"), &json!("sandbox")), "{settled:#}");
     assert_eq!(settled["outcome"]["changes"]["files"], json!(["inside.txt"]));
     assert!(fs::remove_file(&outside).is_err(), "it wrote {}", outside.display());
+}
+
+/// Runs the test of the confinement in a world of each CLI, unless the kernel cannot confine.
+macro_rules! with_each_confined_cli {
+    ($($cli:ident)*) => {
+        mod confined_worker_stays_in_its_worktree {
+            use crate::real_cli::Cli;
+            use crate::world::with_settings;
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[allow(non_snake_case)]
+            async fn $cli() {
+                if super::kernel_confines() {
+                    with_settings(Cli::$cli, "confine = \"require\"\n", super::confined_worker_stays_in_its_worktree).await;
+                }
+            })*
+        }
+    };
+}
+
+with_each_confined_cli!(Claude Codex Gemini OpenCode);
+
+fn kernel_confines() -> bool {
+    let support = support();
+    if let Support::No { why } = &support {
+        eprintln!("SKIPPED: the kernel cannot confine: {why}");
+    }
+    matches!(support, Support::Yes(_))
+}
+
+async fn confined_worker_stays_in_its_worktree(world: &World) {
+    let name = world.path("").file_name().expect("a name").to_string_lossy().into_owned();
+    let outside = Path::new("/var/tmp").join(name);
+    let [readme, profile, claude] = [world.repo().join("README"), world.path(".profile"), world.path(".claude.json")];
+    fs::write(&profile, "old\n").expect("a file in the scratch home");
+    let before = fs::read(&claude).ok();
+    let mut script = Script::new();
+    for path in [&outside, &readme, &profile] {
+        script = script.run(&format!("echo x >> {}", path.display()));
+    }
+    let worker = world.start(&script.run("echo x > inside.txt").say("done"), json!({})).await;
+    let settled = world.settled(&worker).await;
+    assert_eq!((&settled["status"], &settled["enforced"]), (&json!("completed"), &json!("kernel")), "{settled:#}");
+    assert_eq!(settled["outcome"]["changes"]["files"], json!(["inside.txt"]));
+    assert!(fs::remove_file(&outside).is_err(), "it wrote {}", outside.display());
+    assert_eq!(fs::read_to_string(&readme).expect("it is there"), "hello\n");
+    assert_eq!(fs::read_to_string(&profile).expect("it is there"), "old\n");
+    assert_eq!(fs::read(&claude).ok(), before, "it wrote {}", claude.display());
 }
 
 with_each_cli!(files_of_the_cli_are_not_work: Claude Codex Gemini OpenCode);

@@ -159,6 +159,7 @@ pub fn turn(mission: &Mission) -> Turn<'_> {
         own_registrations: &[],
         root: false,
         questions: QuestionRules::default(),
+        confined: false,
     }
 }
 

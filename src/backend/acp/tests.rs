@@ -59,6 +59,7 @@ pub(super) fn stream_by(
         own_registrations: &[],
         root: false,
         questions: QuestionRules { policy, prefix: "q1.1" },
+        confined: false,
     };
     AcpStream::new("mine".into(), traits, &turn)
 }

@@ -4,9 +4,10 @@
 //!
 //! No I/O and no protocol here.
 
-use crate::backend::Enforcement;
 use crate::backend::acp::{LiveMessages, UsageMeaning};
 use crate::backend::catalog::{CLAUDE_CODE, CODEX, GEMINI, OPENCODE};
+use crate::backend::state;
+use crate::backend::{Enforcement, StateFolder};
 use crate::mission::spec::Permissions;
 
 /// The facts about one agent.
@@ -40,8 +41,9 @@ pub struct Preset {
     pub mixes_notices: bool,
     pub messages: LiveMessages,
     pub own_server_off: OwnServerOff,
-    /// True if its sandbox must be opened for the directories that a commit writes to.
+    /// True if its sandbox must be opened for the directories that a commit writes to. In ours it cannot start.
     pub needs_git_directories: bool,
+    pub state: &'static [StateFolder],
     /// True if its commands do not see the user's git configuration.
     pub hides_identity: bool,
     pub login_methods: &'static [&'static str],
@@ -136,6 +138,7 @@ const UNKNOWN: Preset = Preset {
     messages: LiveMessages::NextTurn,
     own_server_off: OwnServerOff::Unknown,
     needs_git_directories: false,
+    state: &[],
     hides_identity: false,
     login_methods: &[],
     attach_option: None,
@@ -182,6 +185,7 @@ const QWEN: Preset = Preset {
     login: "qwen (and choose a login), or set OPENAI_API_KEY and OPENAI_BASE_URL",
     key_variables: &["OPENAI_API_KEY", "DASHSCOPE_API_KEY"],
     login_files: &[(None, ".qwen", "oauth_creds.json")],
+    state: state::QWEN,
     ..UNKNOWN
 };
 
@@ -211,6 +215,7 @@ const COPILOT: Preset = Preset {
     install: "npm install -g @github/copilot",
     login: "copilot login, or set COPILOT_GITHUB_TOKEN",
     key_variables: &["COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN", "COPILOT_PROVIDER_BASE_URL"],
+    state: state::COPILOT,
     ..UNKNOWN
 };
 
@@ -229,6 +234,7 @@ const VIBE: Preset = Preset {
     login: "vibe --setup, or set MISTRAL_API_KEY",
     key_variables: &["MISTRAL_API_KEY"],
     login_files: &[(Some("VIBE_HOME"), ".vibe", ".env")],
+    state: state::VIBE,
     ..UNKNOWN
 };
 
@@ -247,6 +253,7 @@ const OPENCODE_ACP: Preset = Preset {
     messages: LiveMessages::SecondPrompt,
     own_server_off: OwnServerOff::OpenCodeConfig("OPENCODE_CONFIG_CONTENT"),
     attach_option: Some("--session"),
+    state: state::OPENCODE,
     ..UNKNOWN
 };
 
@@ -267,6 +274,7 @@ const GEMINI_ACP: Preset = Preset {
     own_server_off: OwnServerOff::Argument("--allowed-mcp-server-names=none"),
     hides_identity: true,
     attach_option: Some("--resume"),
+    state: state::GEMINI,
     ..UNKNOWN
 };
 
@@ -292,6 +300,7 @@ const CLAUDE_AGENT_ACP: Preset = Preset {
     messages: LiveMessages::Steering,
     own_server_off: OwnServerOff::StrictMcp,
     install: "npm install -g @agentclientprotocol/claude-agent-acp",
+    state: state::CLAUDE_CODE,
     ..UNKNOWN
 };
 
@@ -312,6 +321,7 @@ const CODEX_ACP: Preset = Preset {
     messages: LiveMessages::Steering,
     needs_git_directories: true,
     install: "npm install -g @agentclientprotocol/codex-acp",
+    state: state::CODEX,
     ..UNKNOWN
 };
 
@@ -331,6 +341,7 @@ const KILO: Preset = Preset {
     login: "kilo auth login",
     key_variables: &["KILO_API_KEY"],
     login_files: &[(Some("XDG_DATA_HOME"), ".local/share", "kilo/auth.json")],
+    state: state::KILO,
     ..UNKNOWN
 };
 

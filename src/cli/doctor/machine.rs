@@ -38,7 +38,7 @@ pub fn settings(context: &CheckContext) -> Finding {
     }
 }
 
-fn edit(file: &Path) -> String {
+pub fn edit(file: &Path) -> String {
     format!("\"${{EDITOR:-vi}}\" {}", quoted(file))
 }
 

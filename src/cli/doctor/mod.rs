@@ -8,6 +8,7 @@ mod agents;
 mod check;
 mod checkout;
 mod clients;
+mod confinement;
 mod git;
 mod leftovers;
 mod machine;
@@ -158,7 +159,9 @@ fn check_all(places: Places) -> (Vec<Topic>, Verdict) {
         start(move || agents::check_all(&context.settings))
     };
     let state = in_background(machine::state);
-    let machine = in_background(|context| machine::machine(&context.settings));
+    let machine = in_background(|context| {
+        [machine::machine(&context.settings), confinement::confinement(&context.settings)].concat()
+    });
     let clients = in_background(clients::check_all);
     let left = in_background(leftovers::check_all);
 

@@ -158,6 +158,7 @@ fn facts(report: &WorkerSection) -> Markup {
             }
             @if let Some(salvage) = &worker.salvage_ref { (fact("Salvaged to", code(salvage))) }
             @if let Some(changes) = report.changes() { (exceptions(changes)) }
+            @if let Some(confinement) = report.view.confinement() { (fact("Confined", plain(&confinement.line()))) }
             (denied(report))
         }
     }

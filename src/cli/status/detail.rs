@@ -11,6 +11,7 @@ use crate::cli::hint;
 use crate::cli::question;
 use crate::cli::terminal::Tone;
 use crate::cli::text;
+use crate::mission::confined::Confinement;
 use crate::mission::entry::{AttemptSummary, Start};
 use crate::mission::message::Author;
 use crate::mission::outcome::{LikelyCause, tail};
@@ -64,6 +65,7 @@ fn add_identity(shown: &DashboardWorker, home: Option<&Path>, facts: &mut Facts)
     let gone = if worker.worktree_removed { " (removed)" } else { "" };
     facts.whole("directory", &format!("{}{gone}", shorten(worker.mission.place.path(), home)));
     facts.add("builds", &shown.builds);
+    facts.add("confined", &view.confinement().map(Confinement::line).unwrap_or_default());
     if !is_led {
         facts.toned("server", &format!("none: {}", row::without_server(worker)), Tone::Waiting);
     }

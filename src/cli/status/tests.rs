@@ -44,6 +44,7 @@ pub fn live(activity: &str) -> LiveStatus {
         usage: Usage { input_tokens: 12_000, output_tokens: 345, cost_usd: Some(0.42), ..Usage::default() },
         session_id: None,
         stalled: None,
+        confinement: None,
         answered: true,
         receipts: Vec::new(),
         questions: Vec::new(),

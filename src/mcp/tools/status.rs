@@ -128,7 +128,7 @@ impl StatusReport {
             [details.log.is_some(), details.diff.is_some(), details.messages.is_some(), details.attempts.is_some()];
         let extras = extras.into_iter().filter(|asked| *asked).count();
         let most = if extras == 0 { size::ANSWER } else { size::LONG_ANSWER };
-        let mut worker = wire::WorkerReport::new(&details.view, WORKER);
+        let mut worker = wire::WorkerReport::with_confinement(&details.view, WORKER);
         let mut space = SharedSpace { left: most - ENVELOPE - size::of(&worker), parts: extras, left_out: 0 };
 
         let attempts = details.attempts.map(|all| space.fill(all.iter().rev().map(wire::AttemptReport::new)));

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::confined::ConfinedReport;
 use super::conflicts::{ConflictReport, conflicts};
 use super::next_step::next_step;
 use super::outcome::{
@@ -129,9 +130,12 @@ pub(in crate::mcp) struct WorkerReport {
     base: Option<WorkerBase>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<String>,
-    /// Enforcer of its permissions: sandbox, cli or none.
+    /// Its permissions: by kernel, sandbox, cli or none.
     #[serde(skip_serializing_if = "Option::is_none")]
     enforced: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    confined: Option<ConfinedReport>,
     /// Its limits, and whether they are enforced.
     #[serde(skip_serializing_if = "Option::is_none")]
     budget: Option<String>,
@@ -164,7 +168,7 @@ pub(in crate::mcp) struct WorkerBase {
 
 /// Returns a worker as the tools report it, without the next step, for the command line.
 pub fn worker_json(view: &WorkerView) -> serde_json::Value {
-    let mut worker = WorkerReport::new(view, size::LONG_ANSWER);
+    let mut worker = WorkerReport::with_confinement(view, size::LONG_ANSWER);
     worker.next_step = String::new();
     serde_json::to_value(worker).unwrap_or_default()
 }
@@ -208,6 +212,15 @@ impl WorkerReport {
     /// Builds a report of at most `room` bytes. It always has the identity and the result, which take up to 2,080 bytes
     /// (and 700 in practice).
     pub(in crate::mcp) fn new(view: &WorkerView, room: usize) -> Self {
+        Self::with(None, view, room)
+    }
+
+    /// Builds a report that also says how the kernel confines the worker. Answers about many workers leave that out.
+    pub(in crate::mcp) fn with_confinement(view: &WorkerView, room: usize) -> Self {
+        Self::with(view.confinement().map(ConfinedReport::of), view, room)
+    }
+
+    fn with(confined: Option<ConfinedReport>, view: &WorkerView, room: usize) -> Self {
         let worker = &view.worker;
         let last = worker.last().filter(|_| worker.status.is_settled());
         let live = view.live.as_ref().filter(|_| worker.status.is_live());
@@ -224,6 +237,7 @@ impl WorkerReport {
             profile: None,
             session_id: session.map(|id| size::line(id, 60)),
             enforced: view.enforced.map(enforced),
+            confined,
             budget: view.budget.as_deref().map(|budget| size::line(budget, 140)),
             diverted: worker.failed_over.as_deref().map(|why| size::line(why, 160)),
             cost_usd: usage.cost_usd,
@@ -342,6 +356,7 @@ fn directory(worker: &registry::Worker) -> Option<String> {
 
 fn enforced(enforcement: Enforcement) -> &'static str {
     match enforcement {
+        Enforcement::Kernel => "kernel",
         Enforcement::Sandbox => "sandbox",
         Enforcement::Cli => "cli",
         Enforcement::None => "none",

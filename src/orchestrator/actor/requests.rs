@@ -380,11 +380,10 @@ impl Actor {
 
     fn requeue(&mut self, worker: &Worker, request: &RetryRequest, written: Vec<Message>) -> Result<()> {
         let next = NextAttempt { written, ..next_attempt(worker, request) };
-        let backend = self.state.context.backends.get(next.backend.as_str())?;
         let mut mission = worker.mission.clone();
         (mission.backend, mission.model, mission.effort) =
             (next.backend.clone(), next.model.clone(), next.effort.clone());
-        backend.check(&mission)?;
+        self.state.context.check_mission(&mission)?;
         let id = worker.id.clone();
         // The workers for which it waits are needed too, since they are checked again.
         let waits_for = worker.mission.waits_for();

@@ -29,6 +29,7 @@ impl Fixture {
             output_pipe: false,
             stdout: self.path("stdout"),
             stderr: self.path("stderr"),
+            confine: None,
         }
     }
 

@@ -322,6 +322,9 @@ impl Running {
                 attempt.self_edits.undo(&*attempt.backend);
             }
             AgentEvent::Edited { paths } => paths.iter().for_each(|path| attempt.outside_edits.record(path)),
+            AgentEvent::ToolEnded { output, .. } => {
+                attempt.refused_writes.record(output, attempt.rules.cli.as_ref());
+            }
             AgentEvent::Idle => {
                 self.idle_since = Some(Instant::now());
                 // Its turn was cancelled for a message, which it now gets in the same process.

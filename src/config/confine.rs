@@ -1,0 +1,83 @@
+//! The settings of the confinement by the kernel. Whether a path exists is checked where it is used, since a disk that
+//! is not mounted must not make the other settings unreadable.
+
+use std::path::{Component, Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Settings;
+use super::error::InvalidSettings;
+
+/// The confinement of workers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Confine {
+    /// Confined where the kernel can; `get_worker_status` says whether it is.
+    Auto,
+    /// No worker starts where the kernel cannot.
+    Require,
+    /// Never confined.
+    #[default]
+    Off,
+}
+
+/// The writable part of the repository's `.git`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfineGit {
+    /// All of it. Changed hooks and configuration stop an integration.
+    #[default]
+    Shared,
+}
+
+impl Settings {
+    /// Returns the paths of `confine_writable` in full.
+    pub fn confine_writable(&self) -> Vec<PathBuf> {
+        let home = etcetera::home_dir().ok();
+        let full = |named: &PathBuf| match (named.strip_prefix("~"), &home) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => named.clone(),
+        };
+        self.confine_writable.iter().map(full).collect()
+    }
+
+    /// Returns a path of `confine_writable` that does not exist.
+    pub fn missing_writable(&self) -> Option<PathBuf> {
+        self.confine_writable().into_iter().find(|path| !path.exists())
+    }
+}
+
+/// Checks a path of `confine_writable`.
+pub(super) fn check(path: &Path) -> Result<(), InvalidSettings> {
+    let text = path.to_string_lossy();
+    let why = if !path.is_absolute() && !text.starts_with("~/") {
+        "is not a full path"
+    } else if path.components().any(|part| part == Component::ParentDir) {
+        "contains `..`"
+    } else if text.contains(['*', '?', '[', '{']) {
+        "contains a pattern"
+    } else if path == Path::new("/") || text.trim_end_matches('/') == "~" {
+        "holds everything"
+    } else {
+        return Ok(());
+    };
+    Err(InvalidSettings::ConfineWritable { path: path.to_owned(), why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_full_paths_of_folders_are_accepted() {
+        let refused =
+            ["cache", "../cache", "/a/../b", "/a/*", "~/a?", "/a/[b]", "/", "~", "~/", "", "$HOME/a", "~other/a"];
+        for path in refused {
+            assert!(check(Path::new(path)).is_err(), "{path}");
+        }
+        for path in ["/a", "~/a b", "/a/b/", "~/.cache/x"] {
+            assert!(check(Path::new(path)).is_ok(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The kernel's answer about the confinement of a worker. Pure: only `process/confine` asks the kernel.
+
+use serde::{Deserialize, Serialize};
+
+/// The result of confining a worker. It is made from the kernel's answer, never from what was requested.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confinement {
+    /// The kernel refuses writing outside of what was granted.
+    Kernel(Confined),
+    /// The worker runs without it.
+    Off { why: String },
+}
+
+/// What no confinement closes.
+const OPEN: &str = "reading, the network, sockets with a path";
+
+/// A confinement that the kernel enforces on all processes of a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confined {
+    pub by: Enforcer,
+    /// The version of the kernel's interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abi: Option<u32>,
+    pub git: GitGrant,
+    /// True if the worker cannot signal processes outside of it.
+    pub signals: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforcer {
+    Landlock,
+    /// The sandbox of macOS.
+    SandboxExec,
+}
+
+/// The part of the repository's Git directory that a worker can write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GitGrant {
+    /// All of it, as all worktrees share it.
+    Shared,
+    /// Nothing: the worker only reads, or works outside a repository.
+    None,
+}
+
+impl Confinement {
+    /// Returns the confinement if the kernel enforces it.
+    pub fn confined(&self) -> Option<&Confined> {
+        match self {
+            Self::Kernel(confined) => Some(confined),
+            Self::Off { .. } => None,
+        }
+    }
+
+    /// Describes it for people, in one line.
+    pub fn line(&self) -> String {
+        match self {
+            Self::Kernel(Confined { by, abi, git, signals }) => {
+                let version = abi.map(|abi| format!(" {abi}")).unwrap_or_default();
+                let signals = if *signals { "" } else { ", signals" };
+                format!(
+                    "writes only its own (by {}{version}, git {}); open: {OPEN}{signals}",
+                    by.as_str(),
+                    git.as_str()
+                )
+            }
+            Self::Off { why } => format!("no: {why}"),
+        }
+    }
+}
+
+impl Enforcer {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Landlock => "landlock",
+            Self::SandboxExec => "sandbox-exec",
+        }
+    }
+}
+
+impl GitGrant {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::None => "none",
+        }
+    }
+}

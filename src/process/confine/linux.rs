@@ -1,0 +1,174 @@
+//! Confinement by Landlock. The rights to write and, where the kernel can, the scopes of signals and abstract sockets
+//! are handled; reading, executing, TCP and sockets with a path are not (`ResolveUnix` would also cut programs off from
+//! ssh-agent, docker and databases).
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, AccessFs, BitFlags, LandlockStatus, PathBeneath, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetStatus, Scope,
+};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::{ConfineError, Grant, GrantKind, Links, Restriction, Support, WriteRules};
+use crate::mission::confined::Enforcer;
+
+/// The first version that can refuse truncating. Before the second one, no file can be renamed between folders.
+const LEAST: u32 = 3;
+/// The version from which signals can be refused.
+const SIGNALS: u32 = 6;
+/// The last version whose rights are handled.
+const LAST: u32 = 8;
+
+pub fn support() -> Support {
+    let thread = std::thread::Builder::new().name("confinement".to_owned());
+    let restricted = std::thread::scope(|scope| {
+        let checking = thread.spawn_scoped(scope, || restrict(&WriteRules::default()).map(|done| (done, may_write())));
+        match checking.map(|thread| thread.join()) {
+            Ok(Ok(checked)) => checked,
+            Ok(Err(_)) => Err(ConfineError::Refused { why: "the check ended early".to_owned() }),
+            Err(source) => Err(ConfineError::Thread { source }),
+        }
+    });
+    match restricted {
+        Ok((_, true)) => {
+            Support::No { why: "the kernel reports that Landlock is enforced, but enforces nothing".to_owned() }
+        }
+        Ok((restriction, false)) => Support::Yes(restriction),
+        Err(ConfineError::Refused { why }) => Support::No { why },
+        Err(error) => Support::No { why: error.to_string() },
+    }
+}
+
+/// Runs `start` in a thread that is restricted by the rules. What it starts inherits the restriction.
+pub fn restricted<T: Send>(
+    rules: &WriteRules,
+    start: impl FnOnce() -> T + Send,
+) -> Result<(T, Restriction), ConfineError> {
+    let runtime = tokio::runtime::Handle::current();
+    let thread = std::thread::Builder::new().name("confined start".to_owned());
+    std::thread::scope(|scope| {
+        let starting = thread.spawn_scoped(scope, || {
+            let restriction = restrict(rules)?;
+            let _runtime = runtime.enter();
+            Ok((start(), restriction))
+        });
+        match starting.map_err(|source| ConfineError::Thread { source })?.join() {
+            Ok(started) => started,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Returns the command line of a program that is started by [`restricted`].
+pub fn wrapped(
+    _rules: &WriteRules,
+    program: &Path,
+    args: &[OsString],
+) -> Result<(PathBuf, Vec<OsString>), ConfineError> {
+    Ok((program.to_owned(), args.to_vec()))
+}
+
+/// Returns whether this thread may write. Even a device needs a rule.
+fn may_write() -> bool {
+    File::options().write(true).open("/dev/null").is_ok()
+}
+
+/// Restricts the calling thread.
+fn restrict(rules: &WriteRules) -> Result<Restriction, ConfineError> {
+    let asked = ABI::from(most().min(LAST) as i32);
+    if most() == 0 {
+        return Err(not_built());
+    }
+    let handled = AccessFs::from_write(asked);
+    let ruleset = Ruleset::default().handle_access(handled).map_err(refused)?;
+    let ruleset = if most() < SIGNALS {
+        ruleset
+    } else {
+        ruleset.scope(Scope::Signal | Scope::AbstractUnixSocket).map_err(refused)?
+    };
+    let mut ruleset = ruleset.create().map_err(refused)?;
+    for grant in rules.grants() {
+        let opened = match open(grant) {
+            // A cache that was removed meanwhile.
+            Err(ConfineError::Grant { source, .. }) if is_optional(grant, &source) => continue,
+            opened => opened?,
+        };
+        let rights = rights(grant.kind) & handled;
+        ruleset = ruleset.add_rule(PathBeneath::new(opened, rights)).map_err(refused)?;
+    }
+    answer(&ruleset.restrict_self().map_err(refused)?)
+}
+
+/// Reads the kernel's answer.
+fn answer(status: &RestrictionStatus) -> Result<Restriction, ConfineError> {
+    let refuse = |why: &str| Err(ConfineError::Refused { why: why.to_owned() });
+    let abi = match status.landlock {
+        LandlockStatus::NotImplemented => return Err(not_built()),
+        LandlockStatus::NotEnabled => return refuse("Landlock is switched off in this kernel"),
+        LandlockStatus::Available { effective_abi, kernel_abi } => {
+            kernel_abi.map_or(effective_abi as u32, i32::cast_unsigned).min(most())
+        }
+    };
+    if abi < LEAST {
+        return refuse(&format!("this kernel has version {abi} of Landlock, and {LEAST} (Linux 6.2) is needed"));
+    }
+    if status.ruleset == RulesetStatus::NotEnforced || !status.no_new_privs {
+        return refuse("the kernel did not enforce Landlock");
+    }
+    Ok(Restriction { by: Enforcer::Landlock, abi: Some(abi), signals: abi >= SIGNALS })
+}
+
+fn not_built() -> ConfineError {
+    ConfineError::Refused { why: "this kernel or container has no Landlock".to_owned() }
+}
+
+fn refused(error: impl std::error::Error) -> ConfineError {
+    let mut why = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        why = error.to_string();
+        cause = error.source();
+    }
+    ConfineError::Refused { why }
+}
+
+/// Returns the version that may be used at most. A test can lower it in a debug build.
+fn most() -> u32 {
+    #[cfg(debug_assertions)]
+    if let Some(most) = std::env::var("ORCHESTRATOR_TEST_LANDLOCK_ABI").ok().and_then(|most| most.parse().ok()) {
+        return most;
+    }
+    u32::MAX
+}
+
+fn rights(kind: GrantKind) -> BitFlags<AccessFs> {
+    match kind {
+        GrantKind::Folder => AccessFs::from_write(ABI::V5) & !(AccessFs::MakeChar | AccessFs::MakeBlock),
+        GrantKind::File => AccessFs::WriteFile | AccessFs::Truncate,
+        GrantKind::Device => AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev,
+    }
+}
+
+fn is_optional(grant: &Grant, error: &io::Error) -> bool {
+    grant.links == Links::Followed && error.kind() == io::ErrorKind::NotFound
+}
+
+/// Opens the path of a grant. The rule belongs to what is opened here, whatever has the name later.
+fn open(grant: &Grant) -> Result<OwnedFd, ConfineError> {
+    let resolve = match grant.links {
+        Links::Refused => ResolveFlags::NO_SYMLINKS,
+        Links::Followed => ResolveFlags::empty(),
+    };
+    let folder = if grant.kind == GrantKind::Folder { OFlags::DIRECTORY } else { OFlags::empty() };
+    let flags = OFlags::PATH | OFlags::CLOEXEC | folder;
+    rustix::fs::openat2(rustix::fs::CWD, &grant.path, flags, Mode::empty(), resolve).map_err(|error| match error {
+        Errno::LOOP => ConfineError::Link { path: grant.path.clone() },
+        error => ConfineError::Grant { path: grant.path.clone(), source: io::Error::from(error) },
+    })
+}

@@ -1,0 +1,73 @@
+//! The confinement of a worker: whether its attempt is confined, and what the kernel answered. `write_rules.rs` has what
+//! it can write.
+
+use super::attempt::{LiveAttempt, TurnEnd};
+use super::cli_settings::CliSettings;
+use super::write_rules::{AttemptRules, ConfinementError, why_not};
+use crate::attempt::sockets;
+use crate::backend::Refusal;
+use crate::config::Confine;
+use crate::mission::confined::{Confined, Confinement};
+use crate::mission::hint::with_hints;
+use crate::mission::outcome::{Failure, FailureKind};
+use crate::mission::spec::Permissions;
+use crate::process::confine::Restriction;
+
+impl LiveAttempt {
+    /// Decides the rules of the attempt. Fails if the settings demand what the kernel cannot do.
+    pub(super) fn confine(&mut self) -> Result<(), Box<TurnEnd>> {
+        match self.decide_rules() {
+            Ok(rules) => {
+                self.rules = rules;
+                Ok(())
+            }
+            Err(error) => {
+                let message = with_hints(&error);
+                let failure = Failure { kind: FailureKind::CouldNotStart, message, resets_at: None };
+                let end = TurnEnd::not_started(failure, None);
+                self.record_end(&end);
+                Err(Box::new(end))
+            }
+        }
+    }
+
+    fn decide_rules(&mut self) -> Result<AttemptRules, ConfinementError> {
+        let confine = self.assignment.settings.confine;
+        let why = match self.assignment.mission.permissions {
+            Permissions::Full => Some("permissions: full".to_owned()),
+            _ => why_not(confine)?,
+        };
+        if let Some(why) = why {
+            if self.needs_kernel_to_only_read() {
+                return Err(ConfinementError::ReadOnly { why });
+            }
+            // Where the user has not asked for it, its absence is no news.
+            if confine != Confine::Off {
+                self.record_confinement(Confinement::Off { why });
+            }
+            return Ok(AttemptRules::default());
+        }
+        self.sockets.add_temporary(&sockets::folder_beside(&self.assignment.socket));
+        let (folders, state) = (self.backend.state_folders(), self.dir.state_dir());
+        let (rules, cli_state) = AttemptRules::of(&self.assignment, folders, state.root(), &self.sockets)?;
+        self.cli_settings = Some(CliSettings::of(cli_state));
+        Ok(rules)
+    }
+
+    /// Returns whether the mission only reads, and its CLI cannot be kept to that.
+    pub(super) fn needs_kernel_to_only_read(&self) -> bool {
+        self.assignment.mission.permissions == Permissions::ReadOnly
+            && matches!(self.backend.check(&self.assignment.mission), Err(Refusal::Permissions { .. }))
+    }
+
+    /// Records what the kernel answered when it started the CLI.
+    pub(super) fn record_restriction(&mut self, restriction: Option<Restriction>) {
+        let Some((Restriction { by, abi, signals }, git)) = restriction.zip(self.rules.git) else { return };
+        self.record_confinement(Confinement::Kernel(Confined { by, abi, git, signals }));
+    }
+
+    fn record_confinement(&mut self, confinement: Confinement) {
+        self.status.set_confinement(confinement.clone());
+        self.run.confinement = Some(confinement);
+    }
+}

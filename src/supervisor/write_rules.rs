@@ -1,0 +1,214 @@
+//! What a confined worker can write: its CLI, its setup and its verification. The kernel enforces it
+//! ([`crate::process::confine`]); this file decides the rules, once for each attempt, before anything is started.
+//!
+//! The folder that all worktrees share is taken from what the server knew, never from a worktree's `.git` file.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::caches;
+use super::isolation::SocketFolder;
+use crate::attempt::assignment::Assignment;
+use crate::attempt::verification::VerificationAssignment;
+use crate::attempt::verification_dir::VerificationDir;
+use crate::backend::StateFolder;
+use crate::config::{Confine, ConfineGit, Settings};
+use crate::git;
+use crate::mission::confined::GitGrant;
+use crate::mission::hint::{Hint, Hinted};
+use crate::mission::spec::{Permissions, Place};
+use crate::process::confine::{self, GrantKind, Links, Support, WriteRules};
+use crate::process::depth_of;
+
+/// The rules of one attempt. Without rules it is not confined.
+#[derive(Debug, Default)]
+pub(super) struct AttemptRules {
+    pub cli: Option<WriteRules>,
+    /// The rules of the setup and the verification. They may write to the worktree of a worker that only reads.
+    pub commands: Option<WriteRules>,
+    pub git: Option<GitGrant>,
+}
+
+/// The reason why a worker cannot be confined as the settings require.
+#[derive(Debug, Error)]
+pub(super) enum ConfinementError {
+    #[error("cannot confine the worker, which `confine = \"require\"` demands: {why}")]
+    Unsupported { why: String },
+    #[error("cannot keep the worker from writing: its CLI cannot, and {why}")]
+    ReadOnly { why: String },
+    #[error("cannot confine the worker: confine_writable names {path}, which does not exist")]
+    Missing { path: PathBuf },
+    #[error("cannot confine the worker: its home folder is unknown")]
+    NoHome,
+}
+
+impl Hinted for ConfinementError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Unsupported { .. } => vec![Hint::to("use a newer kernel"), Hint::Set("confine")],
+            Self::ReadOnly { .. } => vec![Hint::to("use a backend that can")],
+            Self::Missing { .. } => vec![Hint::to("create it, or remove it there")],
+            Self::NoHome => vec![Hint::to("set HOME")],
+        }
+    }
+}
+
+/// Paths that workers of one user share, whatever they work on.
+struct Home {
+    path: PathBuf,
+    confine_writable: Vec<PathBuf>,
+}
+
+impl AttemptRules {
+    /// Returns the rules of an attempt of a confined worker, and those of the CLI's `folders` that it can write. `state` is the
+    /// state directory.
+    pub fn of(
+        assignment: &Assignment,
+        folders: &[StateFolder],
+        state: &Path,
+        sockets: &SocketFolder,
+    ) -> Result<(Self, Vec<PathBuf>), ConfinementError> {
+        let home = Home::of(&assignment.settings)?;
+        let mut shared = common_rules(&home, sockets);
+        let mut commands = shared.clone();
+        let git = grant_work(&mut commands, assignment);
+        for folder in nested_folders(assignment, state) {
+            shared.add(&folder, GrantKind::Folder, Links::Followed);
+            commands.add(&folder, GrantKind::Folder, Links::Followed);
+        }
+        let only_reads = assignment.mission.permissions == Permissions::ReadOnly;
+        let mut cli = if only_reads { shared } else { commands.clone() };
+        let cli_state = grant_state(&mut cli, &home, folders, |name| std::env::var_os(name));
+        let git = if only_reads { GitGrant::None } else { git };
+        Ok((Self { cli: Some(cli), commands: Some(commands), git: Some(git) }, cli_state))
+    }
+}
+
+/// Returns the rules for the commands of a verification run. `Err`: the settings demand what the kernel cannot do.
+pub(super) fn rules_of_verification(
+    run: &VerificationAssignment,
+    dir: &VerificationDir,
+    sockets: &mut SocketFolder,
+) -> Result<Option<WriteRules>, ConfinementError> {
+    if why_not(run.settings.confine)?.is_some() {
+        return Ok(None);
+    }
+    let home = Home::of(&run.settings)?;
+    if let Some(path) = &run.sockets {
+        sockets.add_temporary(path);
+    }
+    let mut rules = common_rules(&home, sockets);
+    rules.add(&run.tree(dir), GrantKind::Folder, Links::Refused);
+    rules.add(&run.repository.common_dir, GrantKind::Folder, Links::Refused);
+    Ok(Some(rules))
+}
+
+/// Returns why workers are not confined. `None` if they are.
+pub(super) fn why_not(confine: Confine) -> Result<Option<String>, ConfinementError> {
+    if confine == Confine::Off {
+        return Ok(Some("the setting confine is off".to_owned()));
+    }
+    match confine::support() {
+        Support::Yes(_) => Ok(None),
+        Support::No { why } if confine == Confine::Require => Err(ConfinementError::Unsupported { why }),
+        Support::No { why } => Ok(Some(why)),
+    }
+}
+
+impl Home {
+    fn of(settings: &Settings) -> Result<Self, ConfinementError> {
+        let path = etcetera::home_dir().map_err(|_| ConfinementError::NoHome)?;
+        match settings.missing_writable() {
+            Some(path) => Err(ConfinementError::Missing { path }),
+            None => Ok(Self { path, confine_writable: settings.confine_writable() }),
+        }
+    }
+}
+
+/// Returns the rules that all processes of a worker share: devices, caches, its temporary folder, and what the user
+/// allows.
+fn common_rules(home: &Home, sockets: &SocketFolder) -> WriteRules {
+    let mut rules = WriteRules::devices();
+    for path in sockets.paths() {
+        rules.add(path, GrantKind::Folder, Links::Followed);
+    }
+    caches::grant(&mut rules, &home.path, |name| std::env::var_os(name));
+    for path in &home.confine_writable {
+        let kind = if path.is_dir() { GrantKind::Folder } else { GrantKind::File };
+        rules.add(path, kind, Links::Followed);
+    }
+    rules
+}
+
+/// Grants the directory of the mission, and the repository that the server knows it to be in.
+fn grant_work(rules: &mut WriteRules, assignment: &Assignment) -> GitGrant {
+    rules.add(&assignment.directory, GrantKind::Folder, Links::Refused);
+    let Some(repository) = &assignment.repository else { return GitGrant::None };
+    let is_known = match &assignment.mission.place {
+        Place::Worktree { .. } => true,
+        Place::Directory { .. } => git::belongs_to(&assignment.directory, repository),
+    };
+    match assignment.settings.confine_git {
+        ConfineGit::Shared if is_known => {
+            rules.add(&repository.common_dir, GrantKind::Folder, Links::Refused);
+            GitGrant::Shared
+        }
+        ConfineGit::Shared => GitGrant::None,
+    }
+}
+
+/// Returns the folders that a worker needs that starts workers itself: the state, and the place of worktrees.
+fn nested_folders(assignment: &Assignment, state: &Path) -> Vec<PathBuf> {
+    if depth_of(&assignment.tag) >= assignment.settings.max_depth {
+        return Vec::new();
+    }
+    let around = assignment.directory.parent().filter(|_| assignment.ours);
+    let sockets = assignment.socket.parent();
+    [Some(state), around, sockets].into_iter().flatten().map(Path::to_owned).collect()
+}
+
+/// Grants the folders in which the CLI keeps its state, which it may not have created yet, and returns them. None is the
+/// home folder or above it, where a CLI's variable could point.
+fn grant_state(
+    rules: &mut WriteRules,
+    home: &Home,
+    folders: &[StateFolder],
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Vec<PathBuf> {
+    let mut granted = Vec::new();
+    for folder in folders {
+        let named = folder.variable.and_then(&variable).map(PathBuf::from).filter(|path| path.is_absolute());
+        let path = named.map_or_else(|| home.path.join(folder.default), |named| named.join(folder.below));
+        if let Err(error) = std::fs::create_dir_all(&path) {
+            tracing::warn!(%error, path = %path.display(), "cannot create the folder for the state of the CLI");
+        }
+        if path.is_dir() && !home.path.starts_with(&path) {
+            rules.add(&path, GrantKind::Folder, Links::Followed);
+            granted.push(path);
+        }
+    }
+    granted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn home_is_no_state_folder() {
+        let home = tempfile::tempdir().unwrap();
+        let here = Home { path: home.path().to_owned(), confine_writable: Vec::new() };
+        let granted = |variable: Option<&Path>| {
+            let mut rules = WriteRules::default();
+            let folder = StateFolder::named("CLI_HOME", ".cli");
+            grant_state(&mut rules, &here, &[folder], |_| variable.map(|path| path.as_os_str().to_owned()))
+        };
+        assert_eq!(granted(None), [home.path().join(".cli")]);
+        assert_eq!(granted(Some(&home.path().join("moved"))), [home.path().join("moved")]);
+        for above in [home.path(), home.path().parent().unwrap(), Path::new("/")] {
+            assert!(granted(Some(above)).is_empty());
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Answers say what the kernel enforces, and the settings decide what happens where it cannot.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::git::git;
+use crate::support::sandbox::{fake_backend, mission, with};
+use crate::world::{World, run};
+
+#[test]
+fn answer_says_what_the_kernel_enforces() {
+    let Some(_) = World::new("") else { return };
+    for (abi, confined) in [
+        ("3", json!({"by": "landlock", "abi": 3, "signals": false})),
+        ("5", json!({"by": "landlock", "abi": 5, "signals": false})),
+        ("6", json!({"by": "landlock", "abi": 6, "signals": true})),
+        ("2", json!({"why_not": "this kernel has version 2 of Landlock, and 3 (Linux 6.2) is needed"})),
+        ("0", json!({"why_not": "this kernel or container has no Landlock"})),
+    ] {
+        let world = World::anywhere("");
+        let mut boss = world.boss_with(&[("ORCHESTRATOR_TEST_LANDLOCK_ABI", abi)]);
+        let worker = run(&mut boss, mission("t", "say done"));
+        let mut expected = confined;
+        if expected["by"] != json!(null) {
+            for (name, value) in [
+                ("git", "shared"),
+                ("reads", "all"),
+                ("network", "all"),
+                ("sockets", "path sockets open"),
+                ("cli_state", "whole"),
+            ] {
+                expected[name] = json!(value);
+            }
+        }
+        assert_eq!(worker["confined"], expected, "{worker:#}");
+        let enforced = if expected["by"].is_null() { "none" } else { "kernel" };
+        assert_eq!(worker["enforced"], enforced, "{worker:#}");
+        boss.leave();
+    }
+}
+
+#[test]
+fn default_settings_do_not_confine() {
+    let world = World::anywhere("");
+    fs::write(world.sandbox.settings_file(), fake_backend("fake")).unwrap();
+    let mut boss = world.boss();
+    let outside = world.path("outside");
+    let script = format!("env TMPDIR place\nrun touch {}", outside.display());
+    let worker = run(&mut boss, mission("t", &script));
+    assert_eq!((&worker["status"], &worker["enforced"]), (&json!("completed"), &json!("none")), "{worker:#}");
+    assert_eq!(worker["confined"], json!(null), "{worker:#}");
+    assert!(outside.exists());
+    let place = fs::read_to_string(world.sandbox.worktree("w-1-t").join("place")).unwrap();
+    assert!(!place.contains("/ob-"), "{place}");
+    let refused = boss.refused("create_worker_mission", with(mission("u", "say done"), "permissions", "read_only"));
+    assert!(refused.contains("read_only"), "{refused}");
+    boss.leave();
+}
+
+#[test]
+fn required_confinement_refuses_to_start_without_it() {
+    let world = World::anywhere("confine = \"require\"");
+    let mut boss = world.boss_with(&[("ORCHESTRATOR_TEST_LANDLOCK_ABI", "2")]);
+    let worker = run(&mut boss, with(mission("t", "touch started"), "setup_command", "touch set-up"));
+    assert_eq!(worker["outcome"]["run"]["reason"], "could_not_start", "{worker:#}");
+    assert!(worker.to_string().contains("demands: this kernel has version 2 of Landlock"), "{worker:#}");
+    for file in ["started", "set-up"] {
+        assert!(!world.sandbox.worktree("w-1-t").join(file).exists(), "{file}");
+    }
+    boss.leave();
+}
+
+#[test]
+fn full_permissions_are_not_confined() {
+    let world = World::anywhere("allow_full_permissions = true");
+    let mut boss = world.boss();
+    let outside = world.path("outside");
+    let mission = mission("t", &format!("touch {}", outside.display()));
+    let worker = run(&mut boss, with(mission, "permissions", "full"));
+    assert_eq!(worker["confined"], json!({"why_not": "permissions: full"}), "{worker:#}");
+    assert!(outside.exists());
+    boss.leave();
+}
+
+#[test]
+fn allowed_folders_are_writable_and_missing_ones_refused() {
+    let Some(world) = World::new("confine_writable = [\"~/allowed\"]") else { return };
+    let mut boss = world.boss();
+    let script = format!("touch {}", world.path("allowed/file").display());
+    let worker = run(&mut boss, mission("a", &script));
+    assert!(worker.to_string().contains("confine_writable names"), "{worker:#}");
+    fs::create_dir(world.path("allowed")).unwrap();
+    assert_eq!(run(&mut boss, mission("b", &script))["status"], "completed");
+    assert!(world.path("allowed/file").exists());
+    boss.leave();
+}
+
+#[test]
+fn temporary_folder_ends_with_its_worker() {
+    let Some(world) = World::new("") else { return };
+    let mut boss = world.boss();
+    let script = "env TMPDIR place\nrun mkdir -p $TMPDIR/a && chmod 500 $TMPDIR/a && mktemp";
+    let worker = run(&mut boss, mission("t", script));
+    assert_eq!(worker["status"], "completed", "{worker:#}");
+    let place = fs::read_to_string(world.sandbox.worktree("w-1-t").join("place")).unwrap();
+    let place = std::path::PathBuf::from(place.trim().strip_prefix("set ").unwrap());
+    assert!(place.to_string_lossy().len() < 60, "{}", place.display());
+    crate::support::wait::until("the folder is removed", || !place.exists());
+    boss.leave();
+}
+
+#[test]
+fn worker_with_read_only_permissions_cannot_write_its_worktree() {
+    let Some(world) = World::new("") else { return };
+    let mut boss = world.boss();
+    let script =
+        "run sh -c 'touch planted || echo refused > \"$TMPDIR/x\"'\nrun sh -c '! git commit --allow-empty -m x'";
+    let draft = with(mission("t", script), "permissions", "read_only");
+    let worker = run(&mut boss, with(draft, "verify_command", "touch built"));
+    assert_eq!((&worker["status"], &worker["enforced"]), (&json!("completed"), &json!("kernel")), "{worker:#}");
+    assert_eq!(worker["confined"]["git"], "none", "{worker:#}");
+    let tree = world.sandbox.worktree("w-1-t");
+    assert!(!tree.join("planted").exists() && tree.join("built").exists());
+    assert_eq!(git(&tree, &["rev-list", "--count", "HEAD"]), "1");
+    boss.leave();
+}
+
+#[test]
+fn output_files_can_be_opened_again_by_name() {
+    let Some(world) = World::new("") else { return };
+    let mut boss = world.boss();
+    let command = "echo a > /dev/stdout && echo b > /dev/stderr";
+    let worker =
+        run(&mut boss, with(with(mission("t", "say done"), "setup_command", command), "verify_command", command));
+    assert_eq!(worker["status"], "completed", "{worker:#}");
+    boss.leave();
+}
+
+#[test]
+fn worker_commits_and_its_branch_is_integrated() {
+    let Some(world) = World::new("") else { return };
+    let mut boss = world.boss();
+    let worker = run(
+        &mut boss,
+        with(mission("t", "write new.txt x\ncommit new"), "verify_command", "git status && test -e new.txt"),
+    );
+    assert_eq!(worker["status"], "completed", "{worker:#}");
+    boss.succeed("integrate_worker", json!({"worker_id": "w-1-t", "verify_command": "touch in-tree && git log -1"}));
+    assert!(world.sandbox.repo().join("new.txt").exists());
+    run(&mut boss, mission("u", "write u.txt x\ncommit u"));
+    let outside = world.path("outside");
+    let arguments = json!({"worker_id": "w-2-u", "verify_command": format!("touch {}", outside.display())});
+    let answer = boss.succeed("integrate_worker", arguments);
+    assert_eq!(answer["status"], "verification_failed", "{answer:#}");
+    assert!(!outside.exists());
+    boss.leave();
+}
+
+#[test]
+fn links_of_the_user_are_followed() {
+    let Some(world) = World::new("") else { return };
+    let [real, link] = [world.path("real"), world.path("link")];
+    fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let settings = fs::read_to_string(world.sandbox.settings_file()).unwrap();
+    let settings = format!("worktrees_dir = {:?}\n{settings}", link.join("trees"));
+    fs::write(world.sandbox.settings_file(), settings).unwrap();
+    let mut boss = world.boss();
+    let worker = run(&mut boss, mission("t", "write new.txt x\ncommit new"));
+    let commits = &worker["outcome"]["changes"]["commits"];
+    assert_eq!((&worker["status"], &worker["enforced"], commits), (&json!("completed"), &json!("kernel"), &json!(1)));
+    boss.leave();
+}
+
+#[test]
+fn refused_write_is_named_with_the_setting() {
+    let Some(world) = World::new("") else { return };
+    let mut boss = world.boss();
+    let outside = world.path("outside");
+    let command = format!("touch {}", outside.display());
+    let worker = run(&mut boss, with(mission("t", "say done"), "verify_command", command));
+    assert_eq!(worker["status"], "failed", "{worker:#}");
+    let notes = worker["outcome"]["changes"]["notes"].to_string();
+    assert!(notes.contains(&format!("refused writing {}", outside.display())), "{worker:#}");
+    boss.leave();
+}

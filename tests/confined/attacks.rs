@@ -1,0 +1,212 @@
+//! The attacks, each a shell script of one line. It runs in the worktree, and its exit status says whether it succeeded.
+//!
+//! `$ROOT` is the home folder, `$REPO` the main checkout, `$MINE` a file of the user outside (another one for each
+//! attack), and `$VICTIM` an unconfined process of the user with the current directory `$ROOT/user`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::process::{Child, Command, Stdio};
+
+use crate::support::sandbox::{mission, with};
+use crate::world::{World, run};
+
+/// Attacks that the confinement keeps from succeeding.
+const CLOSED: [(&str, &str); 26] = [
+    ("write", "echo new > $MINE"),
+    ("append", "echo new >> $MINE"),
+    ("truncate", "perl -e 'truncate($ARGV[0], 0) or exit 1' $MINE"),
+    ("delete", "rm $MINE"),
+    ("create", "touch $MINE.new"),
+    ("make-folder", "mkdir $MINE.folder"),
+    ("checkout-write", "echo new > $REPO/README"),
+    ("checkout-create", "touch $REPO/new"),
+    ("sibling-write", "echo new > $REPO.worktrees/sibling/file"),
+    ("worktree-create", "mkdir $REPO.worktrees/planted"),
+    ("state-write", "touch $REPO/.orchestrator/planted"),
+    ("record-write", "touch $REPO/.orchestrator/workers/planted"),
+    ("profile-append", "echo new >> $ROOT/.profile"),
+    ("git-settings", "git config --file $ROOT/.gitconfig core.pager evil"),
+    ("keys-append", "echo key >> $ROOT/.ssh/authorized_keys"),
+    ("claude-settings", "echo {} > $ROOT/.claude.json"),
+    ("path-program", "touch $ROOT/.cargo/bin/git"),
+    ("shared-temporary", "touch $ROOT/../ob-planted-$$ && rm $ROOT/../ob-planted-$$"),
+    ("rename-in", "mv $MINE stolen"),
+    ("rename-out", "echo new > own && mv own $MINE"),
+    ("hard-link", "ln $MINE hard && echo new >> hard"),
+    ("soft-link", "ln -s $MINE soft && echo new >> soft"),
+    ("by-own-root", "echo new >> /proc/self/root$MINE"),
+    ("by-victims-root", "echo new >> /proc/$VICTIM/root$MINE"),
+    ("by-victims-directory", "echo new >> /proc/$VICTIM/cwd/by-victims-directory"),
+    ("hook-by-link", "ln -s $ROOT/user/hook-by-link $REPO/.git/refs/link && echo new > $REPO/.git/refs/link"),
+];
+
+/// Attacks that succeed where the kernel cannot scope signals and abstract sockets.
+const SCOPED: [(&str, &str); 2] = [
+    ("signal", "kill -CONT $VICTIM"),
+    ("abstract-socket", "perl -MIO::Socket -e 'IO::Socket::UNIX->new(Peer => \"\\0$ARGV[0]\") or exit 1' $ABSTRACT"),
+];
+
+/// Attacks that succeed in any case. The README names them.
+const OPEN: [(&str, &str); 8] = [
+    ("read", "cat $MINE"),
+    ("change-mode", "chmod 600 $MINE"),
+    ("change-time", "touch -c -d @0 $MINE"),
+    ("path-socket", "perl -MIO::Socket -e 'IO::Socket::UNIX->new(Peer => $ARGV[0]) or exit 1' $ROOT/user/socket"),
+    ("local-network", "perl -MIO::Socket -e 'IO::Socket::INET->new(PeerAddr => $ARGV[0]) or exit 1' 127.0.0.1:$PORT"),
+    ("hook", "echo true > $REPO/.git/hooks/post-checkout"),
+    ("configuration", "git config alias.planted status"),
+    ("other-branch", "git update-ref refs/heads/planted HEAD"),
+];
+
+/// The programs of the user that the attacks reach for.
+struct Victims {
+    process: Child,
+    port: u16,
+    name: String,
+    _listeners: (UnixListener, UnixListener, TcpListener),
+}
+
+impl Victims {
+    fn start(world: &World) -> Self {
+        let root = world.sandbox.root();
+        for folder in ["user", ".ssh", ".cargo/bin", "repo.worktrees/sibling"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        for file in [".profile", ".ssh/authorized_keys", ".claude.json", "repo.worktrees/sibling/file"] {
+            fs::write(root.join(file), "old\n").unwrap();
+        }
+        for (name, _) in CLOSED.iter().chain(&SCOPED).chain(&OPEN) {
+            fs::write(root.join("user").join(name), "old\n").unwrap();
+        }
+        let name = format!("ob-test-{}", root.file_name().unwrap().to_string_lossy());
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let abstract_address = SocketAddr::from_abstract_name(&name).unwrap();
+        let listeners = (
+            UnixListener::bind(root.join("user/socket")).unwrap(),
+            UnixListener::bind_addr(&abstract_address).unwrap(),
+            tcp,
+        );
+        let mut sleep = Command::new("sleep");
+        sleep.arg("600").current_dir(root.join("user")).stdin(Stdio::null());
+        let port = listeners.2.local_addr().unwrap().port();
+        Self { process: sleep.spawn().unwrap(), port, name, _listeners: listeners }
+    }
+
+    /// Writes a script that tries all attacks and writes to `results` which succeeded.
+    fn script(&self, world: &World) -> String {
+        let root = world.sandbox.root();
+        let values = [
+            ("ROOT", root.display().to_string()),
+            ("REPO", world.sandbox.repo().display().to_string()),
+            ("VICTIM", self.process.id().to_string()),
+            ("ABSTRACT", self.name.clone()),
+            ("PORT", self.port.to_string()),
+        ];
+        let mut script: String = values.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        for (name, attack) in CLOSED.iter().chain(&SCOPED).chain(&OPEN) {
+            script.push_str(&format!(
+                "MINE=$ROOT/user/{name}\nif ( {attack} ) >/dev/null 2>\"$TMPDIR/why\"; then echo {name} succeeded; else echo {name} failed; fi >> results\n"
+            ));
+        }
+        let path = world.path("attacks.sh");
+        fs::write(&path, script).unwrap();
+        format!("sh {}", path.display())
+    }
+}
+
+impl Drop for Victims {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Returns for each attack whether it succeeded.
+fn results(text: &str) -> BTreeMap<String, bool> {
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.map(|(name, result)| (name.to_owned(), result == "succeeded")).collect()
+}
+
+/// The way in which the script is run.
+#[derive(Clone, Copy)]
+enum By {
+    Cli,
+    Setup,
+    Verification,
+}
+
+/// Tries all attacks in a world with these settings, and returns which succeeded.
+fn attack(world: &World, by: By, variables: &[(&str, &str)]) -> BTreeMap<String, bool> {
+    let victims = Victims::start(world);
+    let script = victims.script(world);
+    let mission = match by {
+        By::Cli => mission("attack", &format!("run TMPDIR=${{TMPDIR:-/tmp}} {script}")),
+        By::Setup => with(mission("attack", "say done"), "setup_command", script),
+        By::Verification => with(mission("attack", "say done"), "verify_command", script),
+    };
+    let mut boss = world.boss_with(variables);
+    let worker = run(&mut boss, mission);
+    let text = fs::read_to_string(world.sandbox.worktree("w-1-attack").join("results"));
+    boss.leave();
+    results(&text.unwrap_or_else(|error| panic!("{error}: {worker:#}")))
+}
+
+/// Checks which attacks succeeded. `is_scoped`: the kernel refuses signals and abstract sockets.
+fn check(tried: &BTreeMap<String, bool>, is_confined: bool, is_scoped: bool) {
+    let mut wrong = Vec::new();
+    for (attacks, is_open) in [(&CLOSED[..], !is_confined), (&SCOPED[..], !is_scoped), (&OPEN[..], true)] {
+        for (name, _) in attacks {
+            match tried.get(*name) {
+                Some(succeeded) if *succeeded == is_open => {}
+                found => wrong.push(format!("{name}: {found:?}, expected to succeed: {is_open}")),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn scopes_signals() -> bool {
+    use orchestrator_boss::process::confine::{Restriction, Support, support};
+    matches!(support(), Support::Yes(Restriction { signals: true, .. }))
+}
+
+#[test]
+fn confined_cli_writes_only_its_own() {
+    let Some(world) = World::new("") else { return };
+    check(&attack(&world, By::Cli, &[]), true, scopes_signals());
+    for untouched in
+        [".profile", ".claude.json", ".ssh/authorized_keys", "user/write", "user/soft-link", "user/rename-in"]
+    {
+        assert_eq!(fs::read_to_string(world.path(untouched)).unwrap(), "old\n", "{untouched}");
+    }
+}
+
+#[test]
+fn confined_setup_writes_only_its_own() {
+    let Some(world) = World::new("") else { return };
+    check(&attack(&world, By::Setup, &[]), true, scopes_signals());
+}
+
+#[test]
+fn confined_verification_writes_only_its_own() {
+    let Some(world) = World::new("") else { return };
+    check(&attack(&world, By::Verification, &[]), true, scopes_signals());
+}
+
+#[test]
+fn every_attack_succeeds_without_confinement() {
+    let world = World::anywhere("confine = \"off\"");
+    check(&attack(&world, By::Cli, &[]), false, false);
+}
+
+#[test]
+fn older_kernel_closes_less() {
+    let Some(_) = World::new("") else { return };
+    for (abi, is_confined) in [("3", true), ("5", true), ("2", false), ("0", false)] {
+        let world = World::anywhere("");
+        check(&attack(&world, By::Cli, &[("ORCHESTRATOR_TEST_LANDLOCK_ABI", abi)]), is_confined, false);
+    }
+}

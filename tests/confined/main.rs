@@ -1,0 +1,13 @@
+//! What a confined worker can and cannot do. A scripted agent tries every attack that the documentation lists, confined
+//! and unconfined: what is listed as closed fails, and what is listed as open succeeds. Without confinement all of them
+//! succeed, since an attack that cannot succeed proves nothing.
+//!
+//! Where the kernel cannot confine, the tests print that they are skipped; with `CI` set, they fail instead.
+
+#![cfg(target_os = "linux")]
+
+mod answers;
+mod attacks;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
