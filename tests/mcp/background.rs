@@ -128,7 +128,8 @@ impl Terminal {
         self.plain("create_worker_mission", mission);
         let task = self.begin(json!({}));
         let worktree = self.client.home.path().join("repo.worktrees/w-1-t");
-        until_exists(&worktree);
+        // Git refuses a directory with files, until it has made this one.
+        until_exists(&worktree.join(".git"));
         fs::write(worktree.join("go"), "").unwrap();
         task
     }

@@ -173,7 +173,8 @@ fn type_in(terminal: &mut Terminal, text: &str) {
 fn finish(world: &World, worker: &str) {
     let worktree = world.worktree(worker);
     let began = Instant::now();
-    while !worktree.exists() {
+    // Git refuses a directory with files, until it has made this one.
+    while !worktree.join(".git").exists() {
         assert!(began.elapsed() < CEILING, "{worker} never starts");
         std::thread::sleep(Duration::from_millis(20));
     }
