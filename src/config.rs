@@ -70,7 +70,7 @@ pub struct Settings {
     /// `permissions: full` are never confined. Reading, the network and sockets with a path stay open. Tried on Linux
     /// 6.18, not on macOS.
     pub confine: Confine,
-    /// How much of the repository's `.git` a confined worker can write.
+    /// The part of the repository's `.git` that a confined worker can write.
     pub confine_git: ConfineGit,
     /// Further folders that confined workers can write, such as the cache of a build tool: full paths, or paths that
     /// begin with `~/`.

@@ -12,7 +12,7 @@ pub enum Confinement {
     Off { why: String },
 }
 
-/// What no confinement closes.
+/// Actions that stay possible in any confinement.
 const OPEN: &str = "reading, the network, sockets with a path";
 
 /// A confinement that the kernel enforces on all processes of a worker.

@@ -37,7 +37,7 @@ pub struct Launch {
     /// True if the program prints to a pipe, which this process copies to the file. It then needs this process to live.
     pub output_pipe: bool,
     pub stderr: PathBuf,
-    /// What the program and all processes below it can write. `None`: everything.
+    /// The paths that the program and all processes below it can write. `None`: all.
     pub confine: Option<WriteRules>,
 }
 

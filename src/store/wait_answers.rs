@@ -15,7 +15,7 @@ use crate::files::{self, FileError};
 use crate::mission::delivery::Recorded;
 use crate::mission::id::WaitId;
 
-/// Maximum number of answers. Older ones are removed, whatever their age.
+/// Maximum number of answers. The oldest beyond it are removed.
 const KEPT: usize = 1_000;
 
 /// The answer of a background wait, as stored.

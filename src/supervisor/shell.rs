@@ -56,7 +56,7 @@ pub(super) struct ShellCommand<'a> {
     /// Further variables of the worker.
     pub variables: &'a BTreeMap<String, String>,
     pub sockets: &'a SocketFolder,
-    /// What it can write; `None`: everything.
+    /// The paths that it can write; `None`: all.
     pub confine: Option<&'a WriteRules>,
 }
 

@@ -1,4 +1,4 @@
-//! What a confined worker can write: its CLI, its setup and its verification. The kernel enforces it
+//! The paths that the CLI, the setup and the verification of a confined worker can write. The kernel enforces it
 //! ([`crate::process::confine`]); this file decides the rules, once for each attempt, before anything is started.
 //!
 //! The folder that all worktrees share is taken from what the server knew, never from a worktree's `.git` file.
@@ -55,7 +55,7 @@ impl Hinted for ConfinementError {
     }
 }
 
-/// Paths that workers of one user share, whatever they work on.
+/// Paths that all workers of one user share.
 struct Home {
     path: PathBuf,
     confine_writable: Vec<PathBuf>,

@@ -1,4 +1,4 @@
-//! What a confined worker can and cannot do. A scripted agent tries every attack that the documentation lists, confined
+//! The limits of a confined worker. A scripted agent tries every attack that the documentation lists, confined
 //! and unconfined: what is listed as closed fails, and what is listed as open succeeds. Without confinement all of them
 //! succeed, since an attack that cannot succeed proves nothing.
 //!

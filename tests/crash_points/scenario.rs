@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::kind::Kind;
 use crate::model::Model;
 use crate::server::{Answer, Server};
+use crate::support::wait::until_some;
 use crate::world::{CEILING, World};
 
 const BOSS: usize = 0;
@@ -231,15 +232,11 @@ impl<'a> Scenario<'a> {
             let arguments = json!({"worker_ids": [self.model.worker(request)]});
             let answer = match self.until_answered(|server| server.begin_background_wait(&arguments)) {
                 Err(answer) => answer,
-                Ok(task) => loop {
+                Ok(task) => until_some("the end of the wait", || {
                     let state = self.until_answered(|server| server.task(&task));
-                    if state["status"] == "completed" {
-                        break state["result"]["structuredContent"].clone();
-                    }
-                    assert_eq!(state["status"], "working", "{state:#}");
-                    assert!(began.elapsed() < CEILING, "{request} never settles: {state:#}");
-                    std::thread::sleep(std::time::Duration::from_millis(20));
-                },
+                    assert!(["working", "completed"].map(Value::from).contains(&state["status"]), "{state:#}");
+                    (state["status"] == "completed").then(|| state["result"]["structuredContent"].clone())
+                }),
             };
             self.model.take_wait(BOSS, &answer);
             if answer["settled"] != json!([]) {

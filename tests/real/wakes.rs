@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
@@ -12,6 +11,7 @@ use crate::interactive::Terminal;
 use crate::lead::{command, tool_name};
 use crate::model_server::{Recorded, Script};
 use crate::real_cli::run_to_end;
+use crate::wait::until;
 use crate::world::{CEILING, Process, World, processes};
 
 with_each_cli!(idle_boss_is_woken_for_its_workers: Codex);
@@ -179,14 +179,6 @@ fn times(world: &World, kind: &str) -> Vec<String> {
 
 fn until_entry(world: &World, kind: &str) {
     until(kind, || entries(world, kind) > 0);
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < CEILING, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// Ends the daemon that the terminal has started, and its updater. Both would outlive the test.

@@ -3,7 +3,6 @@
 //! conversation shows are not reported again.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
@@ -12,6 +11,7 @@ use crate::boss_loop::lead_by;
 use crate::interactive::{Terminal, answer_first_questions};
 use crate::lead::tool_name;
 use crate::model_server::{Recorded, Script};
+use crate::wait::until_exists;
 use crate::world::{CEILING, Process, World, processes};
 
 with_each_cli!(end_of_a_wait_is_reported_once: Claude);
@@ -172,12 +172,8 @@ fn type_in(terminal: &mut Terminal, text: &str) {
 
 fn finish(world: &World, worker: &str) {
     let worktree = world.worktree(worker);
-    let began = Instant::now();
     // Git refuses a directory with files, until it has made this one.
-    while !worktree.join(".git").exists() {
-        assert!(began.elapsed() < CEILING, "{worker} never starts");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until_exists(&worktree.join(".git"));
     fs::write(worktree.join("go"), "").expect("the worktree is there");
 }
 

@@ -33,7 +33,7 @@ pub(super) struct BackendArguments {
 pub(super) struct BackendsReport {
     next_step: String,
     backends: Vec<BackendReport>,
-    /// How you are woken.
+    /// Way in which you are woken.
     waking: String,
     /// Further agents. Name one as `backend` to learn how to install it.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -25,7 +25,7 @@ pub(super) struct RetryArguments {
     model_effort: Option<String>,
     /// Replaces the mission's; at most 1 MiB.
     prompt: Option<String>,
-    /// What was wrong and what to do differently; at most 1 MiB.
+    /// The mistake, and the change to make; at most 1 MiB.
     feedback: Option<String>,
     /// true: in a new session.
     fresh: Option<bool>,

@@ -45,7 +45,7 @@ pub(super) struct AnyArguments {
     /// At most 1000; default: all of yours.
     #[serde(default)]
     worker_ids: Vec<String>,
-    /// Of settlements that reached you; they are not repeated.
+    /// Receipts of settlements that reached you; they are not repeated.
     #[serde(default)]
     receipts: Vec<String>,
     /// 0 to 21600; default: as long as your client allows.
@@ -98,7 +98,7 @@ pub(super) struct WaitReport {
     /// Total of all your workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     spent: Option<String>,
-    /// Why background had no effect.
+    /// Reason why background had no effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_woken: Option<String>,
     /// The background wait that this ends, since its conversation may have been cleared. Absent in the answer of a call.

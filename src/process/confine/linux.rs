@@ -159,7 +159,7 @@ fn is_optional(grant: &Grant, error: &io::Error) -> bool {
     grant.links == Links::Followed && error.kind() == io::ErrorKind::NotFound
 }
 
-/// Opens the path of a grant. The rule belongs to what is opened here, whatever has the name later.
+/// Opens the path of a grant. The rule belongs to the opened file, even if another one gets its name later.
 fn open(grant: &Grant) -> Result<OwnedFd, ConfineError> {
     let resolve = match grant.links {
         Links::Refused => ResolveFlags::NO_SYMLINKS,
