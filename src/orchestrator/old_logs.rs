@@ -20,9 +20,9 @@ use crate::store::wait_answers;
 const FIRST_RUN: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Removes old logs again and again. Ends with the server.
+/// Removes old logs and answers again and again. Ends with the server.
 pub(super) async fn keep_removing(actor: ActorHandle) {
-    let Some(age) = age(actor.context.settings.log_days) else { return };
+    let age = age(actor.context.settings.log_days);
     tokio::time::sleep(FIRST_RUN).await;
     while remove(&actor, age).await.is_some() {
         tokio::time::sleep(EVERY).await;
@@ -34,9 +34,10 @@ fn age(days: u32) -> Option<SignedDuration> {
     (days > 0).then(|| SignedDuration::from_hours(24 * i64::from(days)))
 }
 
-/// Removes all old logs. `None`: the server is shutting down.
-async fn remove(actor: &ActorHandle, age: SignedDuration) -> Option<()> {
-    let before = Timestamp::now().checked_sub(age).ok()?;
+/// Removes all old logs and answers. `None`: the server is shutting down. Without an age, only the number of answers is
+/// limited.
+async fn remove(actor: &ActorHandle, age: Option<SignedDuration>) -> Option<()> {
+    let before = age.map_or(Ok(Timestamp::UNIX_EPOCH), |age| Timestamp::now().checked_sub(age)).ok()?;
     let context = &actor.context;
     if !context.has_state() {
         return Some(());
@@ -48,6 +49,9 @@ async fn remove(actor: &ActorHandle, age: SignedDuration) -> Option<()> {
         Ok(())
     };
     blocking(remove_answers).await.ok()?;
+    if age.is_none() {
+        return Some(());
+    }
     let found = blocking(move || Ok(with_old_logs(&state, before))).await.ok()?;
     for folder in found {
         let name = folder.root().file_name()?.to_string_lossy().into_owned();

@@ -94,6 +94,18 @@ mod tests {
     }
 
     #[test]
+    fn number_of_answers_is_limited() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(folder.path()).unwrap();
+        fs::create_dir(dir.waits()).unwrap();
+        for number in 0..KEPT + 3 {
+            fs::write(dir.waits().join(format!("wait-{number}.json")), "{}").unwrap();
+        }
+        remove_old(&dir, Timestamp::UNIX_EPOCH);
+        assert_eq!(fs::read_dir(dir.waits()).unwrap().count(), KEPT);
+    }
+
+    #[test]
     fn damaged_answer_counts_as_missing() {
         let folder = tempfile::tempdir().unwrap();
         let dir = StateDir::open(folder.path()).unwrap();

@@ -1,7 +1,7 @@
 //! Live workers that another server follows. Their status is read from its file, so that a boss gets the questions and
 //! stalls of its workers from any server. This server neither settles nor stops them.
 
-use super::Actor;
+use super::{Actor, State};
 use crate::attempt::status::LiveStatus;
 use crate::files;
 use crate::mission::id::WorkerId;
@@ -10,6 +10,9 @@ use crate::mission::registry::Worker;
 impl Actor {
     /// Reads the status of each such worker. Answers the waits that have something new to report.
     pub(super) fn read_unfollowed(&mut self) {
+        // A status of an earlier attempt must not be shown as that of the next one.
+        let State { live, records, .. } = &mut self.state;
+        live.retain(|id, _| records.registry().get(id).is_some_and(|worker| worker.status.is_live()));
         let me = &self.state.context.server;
         let is_followed = |worker: &Worker| worker.lease == *me || self.following.contains_key(&worker.id);
         let live = self.registry().workers().filter(|worker| worker.status.is_live() && !is_followed(worker));
