@@ -286,7 +286,7 @@ impl WaitReport {
         space.spend(&questions, rest);
         // Settlements are reported once and come first; the other lists can be read at any time.
         let reported = answer.already_reported.iter().map(|view| (view, true));
-        let settled = workers(answer.settled.iter().map(|view| (view, false)).chain(reported), &mut space);
+        let mut settled = workers(answer.settled.iter().map(|view| (view, false)).chain(reported), &mut space);
         let (blocked, rest) = size::fit(answer.blocked.iter().map(BlockedTask::new), space.left / 2);
         space.spend(&blocked, rest);
         let attention = workers(answer.attention.iter().map(|view| (view, false)), &mut space);
@@ -298,7 +298,7 @@ impl WaitReport {
         let blocked_task = answer.blocked.first().map(|(task, _)| task.as_str());
         let next_step = match &answer.background {
             Some(id) => format!("already waiting in the background as {id}: end your turn"),
-            None => next_step(status, &settled, answer.more, blocked_task, !questions.is_empty()),
+            None => next_step(status, &mut settled, answer.more, blocked_task, !questions.is_empty()),
         };
         Self {
             status,
@@ -345,7 +345,7 @@ fn workers<'a>(
     let views: Vec<(&WorkerView, bool)> = views.collect();
     let share = space.left.saturating_sub(FOR_OTHERS) / views.len().clamp(1, AT_ONCE);
     let reports = views.iter().map(|(view, already_reported)| {
-        let report = wire::WorkerReport::new(view, share.saturating_sub(1)).with_receipt(view);
+        let report = wire::WorkerReport::new(view, share.saturating_sub(1)).with_receipt(view).with_each_commit_once();
         if *already_reported { report.already_reported() } else { report }
     });
     let (reports, rest) = size::fit(reports, space.left);
@@ -359,17 +359,21 @@ impl BlockedTask {
     }
 }
 
+/// Returns the next step of the answer. A step that it has is left out of its workers.
 fn next_step(
     status: WaitStatus,
-    settled: &[wire::WorkerReport],
+    settled: &mut [wire::WorkerReport],
     more: usize,
     blocked: Option<&str>,
     asks: bool,
 ) -> String {
     match (status, settled) {
-        (WaitStatus::Settled, [one]) if more == 0 => format!("{}; then wait_for_any_worker", one.next_step()),
+        (WaitStatus::Settled, [one]) if more == 0 => format!("{}; then wait_for_any_worker", one.take_next_step()),
         (WaitStatus::Settled, several) => match train(several) {
-            Some(train) => format!("integrate_worker with worker_ids [{train}]; then wait_for_any_worker"),
+            Some(train) => {
+                several.iter_mut().for_each(|worker| drop(worker.take_next_step()));
+                format!("integrate_worker with worker_ids [{train}]; then wait_for_any_worker")
+            }
             None => "follow each worker's next_step, then wait_for_any_worker".to_owned(),
         },
         (WaitStatus::Attention, _) => "follow the next_step of each worker in attention".to_owned(),

@@ -50,8 +50,9 @@ pub(in crate::mcp) struct VerificationReport {
     result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_code: Option<i32>,
+    /// Absent if it is the head_commit of the changes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    commit: Option<String>,
+    pub(super) commit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) output_tail: Option<String>,
     /// Set if the failure seems to have another cause than the work.
@@ -69,9 +70,9 @@ pub(in crate::mcp) struct ChangesReport {
     #[serde(skip_serializing_if = "is_zero")]
     uncommitted: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    head_commit: Option<String>,
+    pub(super) head_commit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    base_commit: Option<String>,
+    pub(super) base_commit: Option<String>,
     /// Files outside its directory that its CLI reports as edited.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     outside_worktree: Vec<String>,

@@ -124,7 +124,7 @@ pub(in crate::mcp) struct WorkerReport {
     /// The subfolder it runs in.
     #[serde(skip_serializing_if = "Option::is_none")]
     directory: Option<String>,
-    /// {branch, commit}: its merge target and its start commit.
+    /// {branch, commit}: its merge target and its start commit, if the outcome does not name the latter.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<ObjectPlaceholder>")]
     base: Option<WorkerBase>,
@@ -277,7 +277,19 @@ impl WorkerReport {
         &self.next_step
     }
 
-    /// Moves the next step out, for an answer about this worker alone.
+    /// Leaves out commits that the outcome names already: answers about many workers must be short.
+    pub(in crate::mcp) fn with_each_commit_once(mut self) -> Self {
+        let Some(outcome) = &mut self.outcome else { return self };
+        if outcome.verification.commit == outcome.changes.head_commit {
+            outcome.verification.commit = None;
+        }
+        if let Some(base) = self.base.as_mut().filter(|base| base.commit == outcome.changes.base_commit) {
+            base.commit = None;
+        }
+        self
+    }
+
+    /// Moves the next step out, for an answer that has it.
     pub(in crate::mcp) fn take_next_step(&mut self) -> String {
         std::mem::take(&mut self.next_step)
     }
