@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::boss_loop::lead_by;
 use crate::lead::{tool_name, write};
 use crate::model_server::{Recorded, Script};
+use crate::wait::until;
 use crate::world::{CEILING, World};
 
 with_each_cli!(background_wait_wakes_the_boss: Claude);
@@ -139,6 +140,19 @@ impl Terminal {
             assert!(began.elapsed() < CEILING, "{words} was never shown: {}", self.shown());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Sends keys until the words are shown. A busy program ignores a key that comes right after it has drawn.
+    pub fn send_until_shown(&mut self, keys: &str, words: &str) {
+        let mut sent = Instant::now();
+        self.send(keys);
+        until(words, || {
+            if sent.elapsed() > Duration::from_secs(5) {
+                sent = Instant::now();
+                self.send(keys);
+            }
+            self.shown().contains(words)
+        });
     }
 
     pub fn end(mut self) {

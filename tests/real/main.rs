@@ -26,6 +26,7 @@ mod conformance;
 mod conversations;
 mod drift;
 mod failures;
+mod forms;
 mod graph;
 mod hooks;
 mod inspector;

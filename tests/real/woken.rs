@@ -18,6 +18,7 @@ with_each_cli!(end_of_a_wait_is_reported_once: Claude);
 with_each_cli!(boss_is_woken_after_a_restart: Claude);
 with_each_cli!(settlements_at_once_arrive_unmarked: Claude);
 with_each_cli!(cleared_conversation_is_woken: Claude);
+with_each_cli!(compacted_conversation_is_woken: Claude);
 with_each_cli!(call_of_a_subagent_blocks: Claude);
 
 async fn end_of_a_wait_is_reported_once(world: &World) {
@@ -87,6 +88,21 @@ async fn settlements_at_once_arrive_unmarked(world: &World) {
 }
 
 async fn cleared_conversation_is_woken(world: &World) {
+    let mut terminal = resting(world);
+    type_in(&mut terminal, "/clear");
+    conversation_is_notified_anew(world, terminal);
+}
+
+async fn compacted_conversation_is_woken(world: &World) {
+    let mut terminal = resting(world);
+    world.model.reply_to("summary of the conversation", Script::new().say("A worker runs."));
+    type_in(&mut terminal, "/compact");
+    terminal.until_shown("Compacted");
+    conversation_is_notified_anew(world, terminal);
+}
+
+/// Opens a terminal whose boss has ended its turn, while its wait for a worker is open.
+fn resting(world: &World) -> Terminal {
     let script = Script::new()
         .call(&wait_tool(world, "create_worker_mission"), slow("be-slow"))
         .call(&wait_tool(world, "wait_for_any_worker"), json!({}))
@@ -94,7 +110,11 @@ async fn cleared_conversation_is_woken(world: &World) {
     let mut terminal = open(world, script);
     begin(&mut terminal);
     terminal.until_shown("Irest");
-    type_in(&mut terminal, "/clear");
+    terminal
+}
+
+/// Checks that the end of the wait wakes a conversation that does not contain its start, and is not repeated afterwards.
+fn conversation_is_notified_anew(world: &World, mut terminal: Terminal) {
     finish(world, "w-1-be-slow");
     let is_notified = |request: &Recorded| {
         let text = plain(request);
@@ -135,7 +155,7 @@ fn slow(title: &str) -> Value {
     json!({"title": title, "prompt": "FAKE:\nwait-file go 100\nsay I was slow", "backend": "fake"})
 }
 
-fn wait_tool(world: &World, tool: &str) -> String {
+pub fn wait_tool(world: &World, tool: &str) -> String {
     tool_name(world.cli, tool)
 }
 
@@ -146,6 +166,11 @@ fn open(world: &World, script: Script) -> Terminal {
 
 fn open_with(world: &World, script: Script, arguments: &[&str]) -> Terminal {
     lead_by(world);
+    start(world, script, arguments)
+}
+
+/// Starts the terminal of a boss whose settings are written.
+pub fn start(world: &World, script: Script, arguments: &[&str]) -> Terminal {
     answer_first_questions(world);
     world.model.register("begin", script);
     let terminal = Terminal::start(claude(world, arguments));
@@ -160,17 +185,17 @@ fn claude(world: &World, arguments: &[&str]) -> std::process::Command {
     claude
 }
 
-fn begin(terminal: &mut Terminal) {
+pub fn begin(terminal: &mut Terminal) {
     type_in(terminal, "Lead. SCRIPT:begin");
 }
 
-fn type_in(terminal: &mut Terminal, text: &str) {
+pub fn type_in(terminal: &mut Terminal, text: &str) {
     terminal.send(text);
     terminal.until_shown(&text.replace(' ', ""));
     terminal.send("\r");
 }
 
-fn finish(world: &World, worker: &str) {
+pub fn finish(world: &World, worker: &str) {
     let worktree = world.worktree(worker);
     // Git refuses a directory with files, until it has made this one.
     until_exists(&worktree.join(".git"));
@@ -191,7 +216,7 @@ fn kill_server(world: &World) {
 }
 
 /// Returns the last request to the model, without backslashes.
-fn last_request(world: &World) -> String {
+pub fn last_request(world: &World) -> String {
     plain(world.asked().last().expect("a request to the model"))
 }
 
