@@ -68,6 +68,9 @@ fn check(registered: &FoundRegistration) -> Finding {
     if registered.is_npm {
         return Finding::ok(client, format!("starts the npm package orchestrator-boss ({at})"));
     }
+    if registered.is_remote {
+        return Finding::ok(client, format!("starts the server on another host, through ssh ({at})"));
+    }
     let this = env::current_exe().ok().and_then(|this| this.canonicalize().ok());
     if found.canonicalize().ok() == this {
         return Finding::ok(client, format!("starts this program ({at})"));

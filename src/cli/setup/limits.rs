@@ -9,11 +9,11 @@ use crate::config::{self, Settings};
 #[derive(Debug, Default, clap::Args)]
 pub struct Limits {
     /// Maximum number of workers at the same time, for your settings file
-    #[arg(long, value_name = "N", conflicts_with = "remove", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", conflicts_with_all = ["remove", "host"], allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_workers: Option<u32>,
     /// Maximum cost of all workers of one boss in US dollars, for your settings file
-    #[arg(long, value_name = "USD", conflicts_with = "remove", allow_hyphen_values = true, value_parser = amount)]
+    #[arg(long, value_name = "USD", conflicts_with_all = ["remove", "host"], allow_hyphen_values = true, value_parser = amount)]
     max_cost_usd: Option<f64>,
 }
 

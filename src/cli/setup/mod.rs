@@ -13,6 +13,7 @@ mod document;
 mod entry;
 mod file;
 mod gemini;
+mod host;
 mod json;
 mod limits;
 mod manifest;
@@ -40,6 +41,7 @@ use thiserror::Error;
 
 use self::change::SettingsChange;
 use self::client::ClientKind;
+use self::host::HostArgs;
 use self::limits::Limits;
 use self::manifest::Manifest;
 use self::registered::FoundRegistration;
@@ -59,6 +61,7 @@ Examples:
   orchestrator-boss setup claude
   orchestrator-boss setup codex --skill --max-workers 4 --max-cost-usd 5
   orchestrator-boss setup gemini --remove
+  orchestrator-boss setup claude --host big --directory '~/src/project'
 
 Exit codes:
   0    success, or nothing to change
@@ -80,6 +83,8 @@ pub(super) struct SetupArgs {
     /// always set up to call those that only read
     #[arg(long)]
     allow_tools: bool,
+    #[command(flatten)]
+    host: HostArgs,
     #[command(flatten)]
     limits: Limits,
     /// Overwrite or remove the skill even if it was changed
@@ -130,6 +135,10 @@ pub(crate) enum SetupError {
     Start { line: String, source: io::Error },
     #[error("`{line}` failed: {output}")]
     Client { line: String, output: String },
+    #[error("cannot start the server on {host}: {output}; `{line}` must print a version")]
+    Host { host: String, line: String, output: String },
+    #[error("cannot use {option} together with --host: the settings are those of the host; write it into them there")]
+    OptionWithHost { option: &'static str },
     #[error("`{line}` succeeded, but {} has no such entry: check the file", path.display())]
     Unconfirmed { line: String, path: PathBuf },
     #[error("cannot find the home directory: set HOME")]
@@ -161,15 +170,13 @@ pub(super) fn run(args: &SetupArgs, places: &Places) -> ExitCode {
 }
 
 fn set_up(args: &SetupArgs, places: &Places) -> Result<ExitCode, SetupError> {
-    if !args.remove {
-        program::check(places)?;
-    }
+    let (command, arguments) = command_line(args, places)?;
     let allow_tools = args.allow_tools || offer_to_allow(args);
     let environment = Environment {
         home: etcetera::home_dir().map_err(|_| SetupError::NoHome)?,
         project: env::current_dir().map_err(SetupError::UnknownPath)?,
-        command: program::command(args.scope == SetupScope::Project).map_err(SetupError::UnknownPath)?,
-        arguments: program::arguments(places).map_err(SetupError::UnknownPath)?,
+        command,
+        arguments,
         allow_tools,
     };
     let registration = args.client.registration(&environment, args.scope);
@@ -179,7 +186,7 @@ fn set_up(args: &SetupArgs, places: &Places) -> Result<ExitCode, SetupError> {
     let other_entries = other_entries(args, &registration, &environment.project);
     notes.extend(other_entries_note(args, &other_entries));
     if !args.remove {
-        notes.extend(settings_note(places));
+        notes.extend(args.host.note().or_else(|| settings_note(places)));
         notes.extend(paths_note(args, &registration, &changes[0]));
     }
     let status = if changes.iter().all(SettingsChange::is_none) {
@@ -207,6 +214,22 @@ fn set_up(args: &SetupArgs, places: &Places) -> Result<ExitCode, SetupError> {
     }
     print_result(args, &registration, &changes, &notes, status, other_entries.is_empty());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the program that the client starts and its arguments, after a check that it can start.
+fn command_line(args: &SetupArgs, places: &Places) -> Result<(String, Vec<String>), SetupError> {
+    if let Some(line) = args.host.command_line() {
+        match [("--config", &places.config), ("--state-dir", &places.state_dir)].iter().find(|(_, it)| it.is_some()) {
+            Some((option, _)) => return Err(SetupError::OptionWithHost { option }),
+            None => args.host.check()?,
+        }
+        return Ok(line);
+    }
+    if !args.remove {
+        program::check(places)?;
+    }
+    let command = program::command(args.scope == SetupScope::Project).map_err(SetupError::UnknownPath)?;
+    Ok((command, program::arguments(places).map_err(SetupError::UnknownPath)?))
 }
 
 /// Asks whether the client may call all tools, if it would otherwise ask before each call.

@@ -22,6 +22,8 @@ pub struct FoundRegistration {
     pub program: Result<String, RegistrationError>,
     /// True if it starts the npm package.
     pub is_npm: bool,
+    /// True if it starts the server on another host.
+    pub is_remote: bool,
     /// The command that writes the entry again.
     pub setup: String,
 }
@@ -69,14 +71,16 @@ fn of(client: ClientKind, scope: SetupScope, registration: Registration) -> Opti
         Ok(Some(text)) => format.get(&text, &keys).map_err(RegistrationError::from),
         Err(error) => Err(error.into()),
     };
-    let is_npm = matches!(&entry, Ok(Some(entry)) if is_npm(entry));
+    let starts = |launcher: &str| matches!(&entry, Ok(Some(entry)) if starts_through(launcher, entry));
+    let (is_npm, is_remote) = (starts("npx"), starts("ssh"));
     let program = match entry {
         Ok(None) => return None,
         Ok(Some(entry)) => named_program(&entry).ok_or(RegistrationError::NoProgram),
         Err(error) => Err(error),
     };
     let is_projects = scope == SetupScope::Project;
-    Some(FoundRegistration { client: client.title(), is_projects, path, program, is_npm, setup: setup(client, scope) })
+    let setup = setup(client, scope);
+    Some(FoundRegistration { client: client.title(), is_projects, path, program, is_npm, is_remote, setup })
 }
 
 /// Returns the program of an entry. OpenCode has the program and its arguments in one list.
@@ -85,9 +89,10 @@ fn named_program(entry: &Value) -> Option<String> {
     command.as_str().or_else(|| command.get(0)?.as_str()).map(str::to_owned)
 }
 
-fn is_npm(entry: &Value) -> bool {
-    let runs_npx = named_program(entry).is_some_and(|program| Path::new(&program).ends_with("npx"));
-    runs_npx && entry.to_string().contains(NAME)
+/// Returns whether an entry starts this server through another program.
+fn starts_through(launcher: &str, entry: &Value) -> bool {
+    let is_launcher = named_program(entry).is_some_and(|program| Path::new(&program).ends_with(launcher));
+    is_launcher && entry.to_string().contains(NAME)
 }
 
 /// Returns the command that registers this server with a client.
