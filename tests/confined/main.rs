@@ -8,6 +8,7 @@
 
 mod answers;
 mod attacks;
+mod git_operations;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;
