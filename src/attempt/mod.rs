@@ -6,6 +6,7 @@
 //! are.
 
 pub mod assignment;
+pub mod cli_settings;
 pub mod facts;
 pub mod notify_failure;
 pub mod prompt;

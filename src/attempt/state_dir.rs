@@ -140,6 +140,11 @@ impl StateDir {
         self.root.join("waits")
     }
 
+    /// Returns the folder of the records of the settings of CLIs: see [`super::cli_settings`].
+    pub fn cli_settings(&self) -> PathBuf {
+        self.root.join("cli-settings")
+    }
+
     /// Returns the record of the ports of workers, and the lock under which it changes.
     pub fn ports(&self) -> PathBuf {
         self.root.join("ports.json")

@@ -167,7 +167,8 @@ fn hash_of_file(path: &Path) -> Option<String> {
     Some(fs::read(path).map_or_else(|_| "unreadable".to_owned(), |bytes| hash(&bytes)))
 }
 
-pub(super) fn hash(bytes: &[u8]) -> String {
+/// Returns the hash of a text or a file.
+pub fn hash(bytes: &[u8]) -> String {
     Oid::hash_object(ObjectType::Blob, bytes)
         .expect("hashing bytes in memory needs nothing that can be missing")
         .to_string()

@@ -72,7 +72,7 @@ pub use blocking::TreeChange;
 pub use builds::{Aside, BuildRules, Builds, BuildsError, KeepReason, KeptBuild, find_builds};
 pub use checkout::{checked_out, checked_out_at_a_glance, git_dir, head, is_working_tree};
 pub use command::{CommandError, Git};
-pub use configuration::Configuration;
+pub use configuration::{Configuration, hash};
 pub use diff::{BranchTip, DiffError, DiffPage, DiffStyle, branch_tip, commit_diff, diff, show_commit_diff, show_diff};
 pub use facts::{BranchChanges, FileChange, branch_changes, changes, changes_of, file_changes};
 pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, short_hash, tracked_state, tree_state};

@@ -2,12 +2,15 @@
 //! it, and git would run programs that it names. After a change, nothing is integrated until the user has undone or
 //! accepted it.
 //!
-//! The user accepts a change by deleting this record. A worker in a sandbox cannot do that, and no tool does it.
+//! The user accepts a change by deleting this record. A worker in a sandbox cannot do that, and no tool does it. The same
+//! holds for changes of a CLI's own settings: see [`crate::attempt::cli_settings`].
 
 use std::path::PathBuf;
 
 use super::context::Context;
 use super::error::OrchestratorError;
+use crate::attempt::cli_settings;
+use crate::attempt::state_dir::StateDir;
 use crate::files::{self, FileError};
 use crate::git::{Configuration, Repository, Trust};
 use crate::mission::words;
@@ -59,12 +62,25 @@ pub(super) fn check(context: &Context, repository: &Repository) -> Result<()> {
     let before = remember(context, repository)?;
     let changes = before.changes(&Configuration::of(repository)?);
     if changes.is_empty() {
-        return Ok(());
+        return check_cli_settings(context);
     }
     Err(OrchestratorError::ConfigurationChanged {
         root: repository.root().to_owned(),
         hooks: repository.common_dir.join("hooks"),
         record: path(context, repository),
+        changes: words::first(&changes, NAMED).replace(char::is_control, "?"),
+    })
+}
+
+/// Refuses to integrate while a setting of a CLI, changed while a worker ran, can make it run programs.
+fn check_cli_settings(context: &Context) -> Result<()> {
+    let state = StateDir::at(&context.state_root);
+    let changes = cli_settings::open_changes(&state)?;
+    if changes.is_empty() {
+        return Ok(());
+    }
+    Err(OrchestratorError::CliSettingsChanged {
+        records: state.cli_settings(),
         changes: words::first(&changes, NAMED).replace(char::is_control, "?"),
     })
 }

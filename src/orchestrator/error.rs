@@ -90,6 +90,11 @@ pub enum OrchestratorError {
         root.display()
     )]
     ConfigurationChanged { root: PathBuf, hooks: PathBuf, record: PathBuf, changes: String },
+    #[error(
+        "cannot integrate: settings of a CLI changed while its worker ran: {changes}. They can make the CLI run programs \
+         outside of any confinement"
+    )]
+    CliSettingsChanged { records: PathBuf, changes: String },
 
     #[error("cannot remove {}: it was not created for this worker", path.display())]
     MadeByRequest { path: PathBuf },
@@ -325,6 +330,10 @@ impl OrchestratorError {
                 root.display(),
                 hooks.display(),
                 record.display()
+            ))],
+            Self::CliSettingsChanged { records, .. } => vec![Hint::to(format!(
+                "ask the user to undo the change, or, if it is the user's own, to accept it by deleting the folder {}",
+                records.display()
             ))],
             Self::FromProfile { fields, source, .. } => {
                 let own = Hint::to(format!("give the mission its own {}", fields.join(" or ")));

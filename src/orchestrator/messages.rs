@@ -60,6 +60,10 @@ fn requests() -> Vec<E> {
             record: "/repo/.orchestrator/git-configuration.json".into(),
             changes: "core.pager (added)".into(),
         },
+        E::CliSettingsChanged {
+            records: "/repo/.orchestrator/cli-settings".into(),
+            changes: "/home/u/.claude/settings.json hooks (added)".into(),
+        },
         E::FullPermissions,
         E::FromProfile { profile: "careful".into(), fields: vec!["permissions"], source: Box::new(E::FullPermissions) },
         E::Malformed { reason: "title is empty".into() },

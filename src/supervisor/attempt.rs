@@ -10,7 +10,6 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::cleanup::{CleanupTotal, SWEEP_GRACE};
-use super::cli_settings::CliSettings;
 use super::inbox::{Inbox, QueuedMessage};
 use super::isolation::SocketFolder;
 use super::limits::WorkerLimits;
@@ -22,6 +21,7 @@ use super::startup::SupervisorError;
 use super::status_publisher::StatusPublisher;
 use super::write_rules::AttemptRules;
 use crate::attempt::assignment::Assignment;
+use crate::attempt::cli_settings::CliSettings;
 use crate::attempt::prompt;
 use crate::attempt::worker_dir::AttemptDir;
 use crate::backend::{Backend, Backends, TurnReport};

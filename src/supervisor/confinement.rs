@@ -2,8 +2,8 @@
 //! it can write.
 
 use super::attempt::{LiveAttempt, TurnEnd};
-use super::cli_settings::CliSettings;
 use super::write_rules::{AttemptRules, ConfinementError, why_not};
+use crate::attempt::cli_settings::CliSettings;
 use crate::attempt::sockets;
 use crate::backend::Refusal;
 use crate::config::Confine;
@@ -50,7 +50,10 @@ impl LiveAttempt {
         self.sockets.add_temporary(&sockets::folder_beside(&self.assignment.socket));
         let (folders, state) = (self.backend.state_folders(), self.dir.state_dir());
         let (rules, cli_state) = AttemptRules::of(&self.assignment, folders, state.root(), &self.sockets)?;
-        self.cli_settings = Some(CliSettings::of(cli_state));
+        let recorded = CliSettings::record(&state, &self.assignment.worker_id, self.assignment.attempt, cli_state);
+        self.cli_settings = recorded
+            .inspect_err(|error| tracing::warn!(%error, "cannot record the settings of the CLI: no change is noticed"))
+            .ok();
         Ok(rules)
     }
 

@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use super::attempt::{LiveAttempt, Stop, TurnEnd, TurnInput};
 use super::blocking::{blocking, in_parallel};
-use super::cli_settings::CliSettings;
 use super::main_checkout;
 use super::shell::ShellCommand;
 use super::uncommitted::{self, BranchState};
@@ -214,13 +213,18 @@ impl LiveAttempt {
             changes.notes.push(format!("setup changed {}", words::count(set_up, "tracked file")));
         }
         changes.notes.extend(self.refused_writes.notes());
-        changes.notes.extend(self.cli_settings.as_ref().and_then(CliSettings::changed));
+        changes.notes.extend(self.cli_settings_changed().await);
         for port in &self.assignment.ports_in_use {
             changes
                 .notes
                 .push(format!("another process listened at port {port} of this worker when the attempt began"));
         }
         changes
+    }
+
+    async fn cli_settings_changed(&self) -> Option<String> {
+        let (settings, state) = (self.cli_settings.clone()?, self.dir.state_dir());
+        blocking(move || settings.end(&state)).await
     }
 
     fn outcome(&mut self, end: &TurnEnd, check: WorkCheck, changes: Changes) -> Outcome {

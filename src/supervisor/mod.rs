@@ -9,7 +9,6 @@ mod attempt;
 mod blocking;
 mod caches;
 mod cleanup;
-mod cli_settings;
 mod confinement;
 mod exit;
 mod finish;

@@ -97,6 +97,45 @@ fn allowed_folders_are_writable_and_missing_ones_refused() {
 }
 
 #[test]
+fn changed_settings_of_the_cli_stop_integration() {
+    let Some(world) = World::new("") else { return };
+    // A backend whose program is named like a CLI with a known folder of state.
+    let program = world.path("claude");
+    std::os::unix::fs::symlink(crate::support::sandbox::fake_cli(), &program).unwrap();
+    let settings = fs::read_to_string(world.sandbox.settings_file()).unwrap();
+    let fake = crate::support::sandbox::fake_cli().display().to_string();
+    fs::write(world.sandbox.settings_file(), settings.replace(&fake, &program.display().to_string())).unwrap();
+    let file = world.path(".claude/settings.json");
+    fs::create_dir(file.parent().unwrap()).unwrap();
+    fs::write(&file, "{\"model\": \"a\"}").unwrap();
+    let mut boss = world.boss();
+    let write =
+        |text: &str| format!("run sh -c 'echo \"$0\" > {}' '{text}'\nwrite new.txt x\ncommit new", file.display());
+    let worker = run(&mut boss, mission("t", &write("{\"model\": \"b\"}")));
+    assert_eq!((&worker["status"], &worker["enforced"]), (&json!("completed"), &json!("kernel")), "{worker:#}");
+    let records = world.sandbox.repo().join(".orchestrator/cli-settings");
+    assert!(!records.exists());
+
+    let worker = run(&mut boss, mission("u", &write("{\"hooks\": {\"Stop\": [1]}}").replace("new", "hooked")));
+    assert!(
+        worker["outcome"]["changes"]["notes"].to_string().contains("settings.json hooks (added); this can"),
+        "{worker:#}"
+    );
+    // The work of any worker waits for the user.
+    let refused = boss.refused("integrate_worker", json!({"worker_id": "w-1-t"}));
+    assert!(refused.contains("settings.json hooks (added)") && refused.contains("cli-settings"), "{refused}");
+    fs::write(&file, "{}").unwrap();
+    boss.succeed("integrate_worker", json!({"worker_id": "w-1-t"}));
+    assert!(!records.exists());
+
+    run(&mut boss, mission("v", &write("{\"hooks\": {\"Stop\": [2]}}").replace("new", "accepted")));
+    boss.refused("integrate_worker", json!({"worker_id": "w-3-v"}));
+    fs::remove_dir_all(records).unwrap();
+    boss.succeed("integrate_worker", json!({"worker_id": "w-3-v"}));
+    boss.leave();
+}
+
+#[test]
 fn temporary_folder_ends_with_its_worker() {
     let Some(world) = World::new("") else { return };
     let mut boss = world.boss();
