@@ -75,6 +75,10 @@ pub struct Settings {
     /// Further folders that confined workers can write, such as the cache of a build tool: full paths, or paths that
     /// begin with `~/`.
     pub confine_writable: Vec<PathBuf>,
+    /// Files and folders that confined workers cannot read, such as `~/.ssh`: full paths, or paths that begin with `~/`.
+    /// On Linux, the folders above them can then not be listed, and files and folders that are created in those folders
+    /// while a worker runs cannot be read: after `git config --global`, git in the worker fails.
+    pub confine_unreadable: Vec<PathBuf>,
     /// Folder for worktrees. `{repository}` stands for the name of the repository's folder, `{id}` for a short id of
     /// the state directory. Default: `../{repository}.worktrees`, beside the repository.
     pub worktrees_dir: Option<String>,
@@ -260,6 +264,7 @@ impl Default for Settings {
             confine: Confine::Off,
             confine_git: ConfineGit::Shared,
             confine_writable: Vec::new(),
+            confine_unreadable: Vec::new(),
             worktrees_dir: None,
             worktree_roots: Vec::new(),
             prompt_frame: None,
@@ -409,7 +414,8 @@ impl Settings {
         if let Some(path) = self.prune.iter().find(|path| !is_inside(path)) {
             return Err(InvalidSettings::Prune(path.clone()));
         }
-        self.confine_writable.iter().try_for_each(|path| confine::check(path))?;
+        self.confine_writable.iter().try_for_each(|path| confine::check("confine_writable", path))?;
+        self.confine_unreadable.iter().try_for_each(|path| confine::check("confine_unreadable", path))?;
         if self.integration_branch.as_deref() == Some("") {
             return Err(InvalidSettings::EmptyBranch);
         }

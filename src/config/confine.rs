@@ -34,22 +34,31 @@ pub enum ConfineGit {
 impl Settings {
     /// Returns the paths of `confine_writable` in full.
     pub fn confine_writable(&self) -> Vec<PathBuf> {
-        let home = etcetera::home_dir().ok();
-        let full = |named: &PathBuf| match (named.strip_prefix("~"), &home) {
-            (Ok(rest), Some(home)) => home.join(rest),
-            _ => named.clone(),
-        };
-        self.confine_writable.iter().map(full).collect()
+        self.confine_writable.iter().map(|path| full(path)).collect()
     }
 
-    /// Returns a path of `confine_writable` that does not exist.
-    pub fn missing_writable(&self) -> Option<PathBuf> {
-        self.confine_writable().into_iter().find(|path| !path.exists())
+    /// Returns the real paths of `confine_unreadable` that exist.
+    pub fn confine_unreadable(&self) -> Vec<PathBuf> {
+        self.confine_unreadable.iter().filter_map(|path| full(path).canonicalize().ok()).collect()
+    }
+
+    /// Returns a path of the confinement that does not exist, and its setting.
+    pub fn missing_confined(&self) -> Option<(&'static str, PathBuf)> {
+        let writable = self.confine_writable.iter().map(|path| ("confine_writable", full(path)));
+        let unreadable = self.confine_unreadable.iter().map(|path| ("confine_unreadable", full(path)));
+        writable.chain(unreadable).find(|(_, path)| !path.exists())
     }
 }
 
-/// Checks a path of `confine_writable`.
-pub(super) fn check(path: &Path) -> Result<(), InvalidSettings> {
+fn full(named: &Path) -> PathBuf {
+    match (named.strip_prefix("~"), etcetera::home_dir()) {
+        (Ok(rest), Ok(home)) => home.join(rest),
+        _ => named.to_owned(),
+    }
+}
+
+/// Checks a path of such a setting.
+pub(super) fn check(setting: &'static str, path: &Path) -> Result<(), InvalidSettings> {
     let text = path.to_string_lossy();
     let why = if !path.is_absolute() && !text.starts_with("~/") {
         "is not a full path"
@@ -62,7 +71,7 @@ pub(super) fn check(path: &Path) -> Result<(), InvalidSettings> {
     } else {
         return Ok(());
     };
-    Err(InvalidSettings::ConfineWritable { path: path.to_owned(), why })
+    Err(InvalidSettings::ConfinePath { setting, path: path.to_owned(), why })
 }
 
 #[cfg(test)]
@@ -74,10 +83,10 @@ mod tests {
         let refused =
             ["cache", "../cache", "/a/../b", "/a/*", "~/a?", "/a/[b]", "/", "~", "~/", "", "$HOME/a", "~other/a"];
         for path in refused {
-            assert!(check(Path::new(path)).is_err(), "{path}");
+            assert!(check("confine_writable", Path::new(path)).is_err(), "{path}");
         }
         for path in ["/a", "~/a b", "/a/b/", "~/.cache/x"] {
-            assert!(check(Path::new(path)).is_ok(), "{path}");
+            assert!(check("confine_writable", Path::new(path)).is_ok(), "{path}");
         }
     }
 }

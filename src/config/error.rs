@@ -53,8 +53,8 @@ pub enum InvalidSettings {
     Seed(String),
     #[error("prune names {0:?}, which is not a path inside a worktree")]
     Prune(String),
-    #[error("confine_writable names {path:?}, which {why}")]
-    ConfineWritable { path: PathBuf, why: &'static str },
+    #[error("{setting} names {path:?}, which {why}")]
+    ConfinePath { setting: &'static str, path: PathBuf, why: &'static str },
     #[error("integration_branch is empty")]
     EmptyBranch,
     #[error("only one of commit_name and commit_email is set")]
@@ -130,7 +130,7 @@ impl Hinted for InvalidSettings {
             Self::Prune(_) => {
                 vec![Hint::to("give the name of a folder, or a path relative to the root of a worktree")]
             }
-            Self::ConfineWritable { .. } => {
+            Self::ConfinePath { .. } => {
                 vec![Hint::to("give the full path of one folder, or its path in your home folder as ~/folder")]
             }
             Self::EmptyBranch => vec![Hint::to("name a branch, or leave it out")],

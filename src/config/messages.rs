@@ -23,6 +23,7 @@ fn every_message_is_as_recorded() {
         "seed = [\"../cache\"]",
         "prune = [\"../target\"]",
         "confine_writable = [\"../cache\"]",
+        "confine_unreadable = [\"~/.ssh/*\"]",
         "integration_branch = \"\"",
         "commit_name = \"A\"",
         "commit_message = \"{titel}\"",

@@ -39,7 +39,7 @@ impl InvalidSettings {
             Self::QuestionMinutes(_) => begins_with("question_minutes"),
             Self::SetupTimeout(_) => begins_with("setup_timeout_minutes"),
             Self::Prune(_) => begins_with("prune"),
-            Self::ConfineWritable { .. } => begins_with("confine_writable"),
+            Self::ConfinePath { setting, .. } => begins_with(setting),
             Self::Seed(_) => begins_with("seed"),
             Self::EmptyBranch => begins_with("integration_branch"),
             Self::HalfIdentity => begins_with("commit_name").or_else(|| begins_with("commit_email")),

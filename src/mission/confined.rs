@@ -13,7 +13,7 @@ pub enum Confinement {
 }
 
 /// Actions that stay possible in any confinement.
-const OPEN: &str = "reading, the network, sockets with a path";
+const OPEN: &str = "the network, sockets with a path";
 
 /// A confinement that the kernel enforces on all processes of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,19 @@ pub struct Confined {
     pub git: GitGrant,
     /// True if the worker cannot signal processes outside of it.
     pub signals: bool,
+    #[serde(default)]
+    pub reads: Reads,
+}
+
+/// The files that a worker can read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reads {
+    /// All that the user can read.
+    #[default]
+    All,
+    /// Not what the setting `confine_unreadable` names.
+    Limited,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,13 +70,14 @@ impl Confinement {
     /// Describes it for people, in one line.
     pub fn line(&self) -> String {
         match self {
-            Self::Kernel(Confined { by, abi, git, signals }) => {
+            Self::Kernel(Confined { by, abi, git, signals, reads }) => {
                 let version = abi.map(|abi| format!(" {abi}")).unwrap_or_default();
                 let signals = if *signals { "" } else { ", signals" };
                 format!(
-                    "writes only its own (by {}{version}, git {}); open: {OPEN}{signals}",
+                    "writes only its own (by {}{version}, git {}); open: {}, {OPEN}{signals}",
                     by.as_str(),
-                    git.as_str()
+                    git.as_str(),
+                    reads.open(),
                 )
             }
             Self::Off { why } => format!("no: {why}"),
@@ -76,6 +90,23 @@ impl Enforcer {
         match self {
             Self::Landlock => "landlock",
             Self::SandboxExec => "sandbox-exec",
+        }
+    }
+}
+
+impl Reads {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Limited => "limited",
+        }
+    }
+
+    /// Names the reading that stays possible.
+    pub fn open(self) -> &'static str {
+        match self {
+            Self::All => "reading",
+            Self::Limited => "reading of all but confine_unreadable",
         }
     }
 }

@@ -65,8 +65,8 @@ impl LiveAttempt {
 
     /// Records what the kernel answered when it started the CLI.
     pub(super) fn record_restriction(&mut self, restriction: Option<Restriction>) {
-        let Some((Restriction { by, abi, signals }, git)) = restriction.zip(self.rules.git) else { return };
-        self.record_confinement(Confinement::Kernel(Confined { by, abi, git, signals }));
+        let Some((Restriction { by, abi, signals, reads }, git)) = restriction.zip(self.rules.git) else { return };
+        self.record_confinement(Confinement::Kernel(Confined { by, abi, git, signals, reads }));
     }
 
     fn record_confinement(&mut self, confinement: Confinement) {

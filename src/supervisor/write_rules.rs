@@ -38,8 +38,10 @@ pub(super) enum ConfinementError {
     Unsupported { why: String },
     #[error("cannot keep the worker from writing: its CLI cannot, and {why}")]
     ReadOnly { why: String },
-    #[error("cannot confine the worker: confine_writable names {path}, which does not exist")]
-    Missing { path: PathBuf },
+    #[error("cannot confine the worker: {setting} names {path}, which does not exist")]
+    Missing { setting: &'static str, path: PathBuf },
+    #[error("cannot confine the worker: confine_unreadable names {path}, but it needs {needed} ({what})")]
+    Needed { path: PathBuf, needed: PathBuf, what: &'static str },
     #[error("cannot confine the worker: its home folder is unknown")]
     NoHome,
 }
@@ -50,6 +52,7 @@ impl Hinted for ConfinementError {
             Self::Unsupported { .. } => vec![Hint::to("use a newer kernel"), Hint::Set("confine")],
             Self::ReadOnly { .. } => vec![Hint::to("use a backend that can")],
             Self::Missing { .. } => vec![Hint::to("create it, or remove it there")],
+            Self::Needed { .. } => vec![Hint::to("name a folder there that no worker needs, or remove it there")],
             Self::NoHome => vec![Hint::to("set HOME")],
         }
     }
@@ -59,6 +62,7 @@ impl Hinted for ConfinementError {
 struct Home {
     path: PathBuf,
     confine_writable: Vec<PathBuf>,
+    confine_unreadable: Vec<PathBuf>,
 }
 
 impl AttemptRules {
@@ -81,6 +85,7 @@ impl AttemptRules {
         let only_reads = assignment.mission.permissions == Permissions::ReadOnly;
         let mut cli = if only_reads { shared } else { commands.clone() };
         let cli_state = grant_state(&mut cli, &home, folders, |name| std::env::var_os(name));
+        refuse_unreadable(&home, assignment, state, &cli_state)?;
         let git = if only_reads { GitGrant::None } else { git };
         Ok((Self { cli: Some(cli), commands: Some(commands), git: Some(git) }, cli_state))
     }
@@ -102,6 +107,8 @@ pub(super) fn rules_of_verification(
     let mut rules = common_rules(&home, sockets);
     rules.add(&run.tree(dir), GrantKind::Folder, Links::Refused);
     rules.add(&run.repository.common_dir, GrantKind::Folder, Links::Refused);
+    home.refuse_unreadable_in("the worktree of the verification", &run.tree(dir))?;
+    home.refuse_unreadable_in("the repository", &run.repository.common_dir)?;
     Ok(Some(rules))
 }
 
@@ -120,9 +127,38 @@ pub(super) fn why_not(confine: Confine) -> Result<Option<String>, ConfinementErr
 impl Home {
     fn of(settings: &Settings) -> Result<Self, ConfinementError> {
         let path = etcetera::home_dir().map_err(|_| ConfinementError::NoHome)?;
-        match settings.missing_writable() {
-            Some(path) => Err(ConfinementError::Missing { path }),
-            None => Ok(Self { path, confine_writable: settings.confine_writable() }),
+        if let Some((setting, path)) = settings.missing_confined() {
+            return Err(ConfinementError::Missing { setting, path });
+        }
+        let (confine_writable, confine_unreadable) = (settings.confine_writable(), settings.confine_unreadable());
+        let home = Self { path, confine_writable, confine_unreadable };
+        home.refuse_unreadable("the home folder", &home.path)?;
+        for path in &home.confine_writable {
+            home.refuse_unreadable_in("the setting confine_writable", path)?;
+        }
+        Ok(home)
+    }
+
+    /// Refuses that a path which a worker must read is unreadable.
+    fn refuse_unreadable(&self, what: &'static str, needed: &Path) -> Result<(), ConfinementError> {
+        self.refuse(what, needed, |path, needed| needed.starts_with(path))
+    }
+
+    /// Refuses that something in a path which a worker must write is unreadable too, since new files there would be.
+    fn refuse_unreadable_in(&self, what: &'static str, needed: &Path) -> Result<(), ConfinementError> {
+        self.refuse(what, needed, |path, needed| needed.starts_with(path) || path.starts_with(needed))
+    }
+
+    fn refuse(
+        &self,
+        what: &'static str,
+        needed: &Path,
+        is_in_the_way: impl Fn(&Path, &Path) -> bool,
+    ) -> Result<(), ConfinementError> {
+        let real = needed.canonicalize().unwrap_or_else(|_| needed.to_owned());
+        match self.confine_unreadable.iter().find(|path| is_in_the_way(path, &real)) {
+            Some(path) => Err(ConfinementError::Needed { path: path.clone(), needed: needed.to_owned(), what }),
+            None => Ok(()),
         }
     }
 }
@@ -131,6 +167,7 @@ impl Home {
 /// allows.
 fn common_rules(home: &Home, sockets: &SocketFolder) -> WriteRules {
     let mut rules = WriteRules::devices();
+    rules.forbid_reading(&home.confine_unreadable);
     for path in sockets.paths() {
         rules.add(path, GrantKind::Folder, Links::Followed);
     }
@@ -169,6 +206,23 @@ fn nested_folders(assignment: &Assignment, state: &Path) -> Vec<PathBuf> {
     [Some(state), around, sockets].into_iter().flatten().map(Path::to_owned).collect()
 }
 
+/// Refuses that something which this worker needs is unreadable.
+fn refuse_unreadable(
+    home: &Home,
+    assignment: &Assignment,
+    state: &Path,
+    cli_state: &[PathBuf],
+) -> Result<(), ConfinementError> {
+    home.refuse_unreadable_in("the directory of the worker", &assignment.directory)?;
+    if let Some(repository) = &assignment.repository {
+        home.refuse_unreadable("the repository", repository.root())?;
+        home.refuse_unreadable_in("the repository", &repository.common_dir)?;
+    }
+    home.refuse_unreadable("the state directory", state)?;
+    home.refuse_unreadable("the program of the CLI", &assignment.program)?;
+    cli_state.iter().try_for_each(|folder| home.refuse_unreadable_in("the state of the CLI", folder))
+}
+
 /// Grants the folders in which the CLI keeps its state, which it may not have created yet, and returns them. None is the
 /// home folder or above it, where a CLI's variable could point.
 fn grant_state(
@@ -199,7 +253,7 @@ mod tests {
     #[test]
     fn home_is_no_state_folder() {
         let home = tempfile::tempdir().unwrap();
-        let here = Home { path: home.path().to_owned(), confine_writable: Vec::new() };
+        let here = Home { path: home.path().to_owned(), confine_writable: Vec::new(), confine_unreadable: Vec::new() };
         let granted = |variable: Option<&Path>| {
             let mut rules = WriteRules::default();
             let folder = StateFolder::named("CLI_HOME", ".cli");

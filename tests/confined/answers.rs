@@ -97,6 +97,59 @@ fn allowed_folders_are_writable_and_missing_ones_refused() {
 }
 
 #[test]
+fn unreadable_folders_cannot_be_read() {
+    let Some(world) = World::new("confine_unreadable = [\"~/secret\", \"~/link\"]") else { return };
+    fs::create_dir(world.path("secret")).unwrap();
+    fs::create_dir(world.path("real")).unwrap();
+    std::os::unix::fs::symlink(world.path("real"), world.path("link")).unwrap();
+    for file in ["secret/key", "real/key"] {
+        fs::write(world.path(file), "x").unwrap();
+    }
+    let root = world.sandbox.root();
+    let cannot = format!("! cat {0}/secret/key && ! cat {0}/real/key && ! ls {0}/secret", root.display());
+    let can = format!("cat {0}/repo/README && git log -1 && git status && ls {0}/repo", root.display());
+    let mut boss = world.boss();
+    let script = format!("run sh -c '{cannot}'\nrun sh -c '{can}'\nwrite new.txt x\ncommit new");
+    let draft = with(mission("t", &script), "setup_command", format!("{cannot} && {can}"));
+    let worker = run(&mut boss, with(draft, "verify_command", format!("{cannot} && {can} && cat new.txt")));
+    assert_eq!(
+        (&worker["status"], &worker["confined"]["reads"]),
+        (&json!("completed"), &json!("limited")),
+        "{worker:#}"
+    );
+    let integration = json!({"worker_id": "w-1-t", "verify_command": format!("{cannot} && cat new.txt")});
+    let answer = boss.succeed("integrate_worker", integration);
+    assert_eq!(answer["verification"]["result"], "passed", "{answer:#}");
+    boss.leave();
+}
+
+#[test]
+fn unreadable_paths_that_a_worker_needs_are_refused() {
+    let Some(_) = World::new("") else { return };
+    for (named, message) in [
+        ("~/nowhere", "confine_unreadable names"),
+        ("ROOT", "(the home folder)"),
+        ("~/repo", "(the repository)"),
+        ("~/repo/.git/objects", "(the repository)"),
+        ("~/repo.worktrees", "(the directory of the worker)"),
+        ("~/repo/.orchestrator", "(the state directory)"),
+        ("~/to-repo", "(the repository)"),
+    ] {
+        let world = World::anywhere("");
+        let named = named.replace("ROOT", &world.sandbox.root().display().to_string());
+        std::os::unix::fs::symlink(world.sandbox.repo(), world.path("to-repo")).unwrap();
+        let settings = fs::read_to_string(world.sandbox.settings_file()).unwrap();
+        fs::write(world.sandbox.settings_file(), format!("confine_unreadable = [{named:?}]\n{settings}")).unwrap();
+        let mut boss = world.boss();
+        let worker = run(&mut boss, mission("t", "say done"));
+        assert_eq!(worker["outcome"]["run"]["reason"], "could_not_start", "{named}: {worker:#}");
+        let text = worker.to_string();
+        assert!(text.contains(message) && text.contains("confine_unreadable names"), "{named}: {worker:#}");
+        boss.leave();
+    }
+}
+
+#[test]
 fn changed_settings_of_the_cli_stop_integration() {
     let Some(world) = World::new("") else { return };
     // A backend whose program is named like a CLI with a known folder of state.

@@ -29,12 +29,12 @@ pub(in crate::mcp) enum ConfinedReport {
 impl ConfinedReport {
     pub fn of(confinement: &Confinement) -> Self {
         match confinement {
-            Confinement::Kernel(Confined { by, abi, git, signals }) => Self::Kernel {
+            Confinement::Kernel(Confined { by, abi, git, signals, reads }) => Self::Kernel {
                 by: by.as_str(),
                 abi: *abi,
                 git: git.as_str(),
                 signals: *signals,
-                reads: "all",
+                reads: reads.as_str(),
                 network: "all",
                 sockets: "path sockets open",
                 cli_state: "whole",

@@ -1,7 +1,11 @@
 //! Confinement by Landlock. The rights to write and, where the kernel can, the scopes of signals and abstract sockets
-//! are handled; reading, executing, TCP and sockets with a path are not (`ResolveUnix` would also cut programs off from
+//! are handled; executing, TCP and sockets with a path are not (`ResolveUnix` would also cut programs off from
 //! ssh-agent, docker and databases).
+//!
+//! Reading is handled only if something must not be read. Since rules only allow, everything beside it is then allowed
+//! ([`readable`]): the folders on the way to it cannot be listed, and what is created in them later cannot be read.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -16,7 +20,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::{ConfineError, Grant, GrantKind, Links, Restriction, Support, WriteRules};
-use crate::mission::confined::Enforcer;
+use crate::mission::confined::{Enforcer, Reads};
 
 /// The first version that can refuse truncating. Before the second one, no file can be renamed between folders.
 const LEAST: u32 = 3;
@@ -85,7 +89,11 @@ fn restrict(rules: &WriteRules) -> Result<Restriction, ConfineError> {
     if most() == 0 {
         return Err(not_built());
     }
-    let handled = AccessFs::from_write(asked);
+    let reading = match rules.reads() {
+        Reads::All => BitFlags::empty(),
+        Reads::Limited => AccessFs::ReadFile | AccessFs::ReadDir,
+    };
+    let handled = AccessFs::from_write(asked) | reading;
     let ruleset = Ruleset::default().handle_access(handled).map_err(refused)?;
     let ruleset = if most() < SIGNALS {
         ruleset
@@ -99,14 +107,30 @@ fn restrict(rules: &WriteRules) -> Result<Restriction, ConfineError> {
             Err(ConfineError::Grant { source, .. }) if is_optional(grant, &source) => continue,
             opened => opened?,
         };
-        let rights = rights(grant.kind) & handled;
+        let rights = rights(grant.kind, rules.unreadable(), &grant.path) & handled;
         ruleset = ruleset.add_rule(PathBeneath::new(opened, rights)).map_err(refused)?;
     }
-    answer(&ruleset.restrict_self().map_err(refused)?)
+    for path in readable(rules.unreadable()) {
+        // Not what was removed meanwhile, or what this user cannot read either.
+        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let Ok(opened) = rustix::fs::open(&path, flags, Mode::empty()) else { continue };
+        let rights = if path.is_dir() { reading } else { AccessFs::ReadFile.into() };
+        ruleset = ruleset.add_rule(PathBeneath::new(opened, rights)).map_err(refused)?;
+    }
+    answer(&ruleset.restrict_self().map_err(refused)?, rules.reads())
+}
+
+/// Returns everything beside these paths: the entries of the folders above them, without links, which are followed to
+/// where they lead.
+fn readable(unreadable: &[PathBuf]) -> Vec<PathBuf> {
+    let above: BTreeSet<&Path> = unreadable.iter().flat_map(|path| path.ancestors().skip(1)).collect();
+    let entries = above.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+    let no_links = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_symlink()));
+    no_links.map(|entry| entry.path()).filter(|path| !above.contains(&**path) && !unreadable.contains(path)).collect()
 }
 
 /// Reads the kernel's answer.
-fn answer(status: &RestrictionStatus) -> Result<Restriction, ConfineError> {
+fn answer(status: &RestrictionStatus, reads: Reads) -> Result<Restriction, ConfineError> {
     let refuse = |why: &str| Err(ConfineError::Refused { why: why.to_owned() });
     let abi = match status.landlock {
         LandlockStatus::NotImplemented => return Err(not_built()),
@@ -121,7 +145,7 @@ fn answer(status: &RestrictionStatus) -> Result<Restriction, ConfineError> {
     if status.ruleset == RulesetStatus::NotEnforced || !status.no_new_privs {
         return refuse("the kernel did not enforce Landlock");
     }
-    Ok(Restriction { by: Enforcer::Landlock, abi: Some(abi), signals: abi >= SIGNALS })
+    Ok(Restriction { by: Enforcer::Landlock, abi: Some(abi), signals: abi >= SIGNALS, reads })
 }
 
 fn not_built() -> ConfineError {
@@ -147,12 +171,20 @@ fn most() -> u32 {
     u32::MAX
 }
 
-fn rights(kind: GrantKind) -> BitFlags<AccessFs> {
-    match kind {
+/// Returns the rights of a grant. What lies around or in something unreadable is not made readable by it.
+fn rights(kind: GrantKind, unreadable: &[PathBuf], path: &Path) -> BitFlags<AccessFs> {
+    let overlaps = |other: &PathBuf| other.starts_with(path) || path.starts_with(other);
+    let reading = match kind {
+        _ if unreadable.iter().any(overlaps) => BitFlags::empty(),
+        GrantKind::Folder => AccessFs::ReadFile | AccessFs::ReadDir,
+        GrantKind::File | GrantKind::Device => AccessFs::ReadFile.into(),
+    };
+    let writing = match kind {
         GrantKind::Folder => AccessFs::from_write(ABI::V5) & !(AccessFs::MakeChar | AccessFs::MakeBlock),
         GrantKind::File => AccessFs::WriteFile | AccessFs::Truncate,
         GrantKind::Device => AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev,
-    }
+    };
+    reading | writing
 }
 
 fn is_optional(grant: &Grant, error: &io::Error) -> bool {

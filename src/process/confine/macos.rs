@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::profile;
 use super::{ConfineError, Links, Restriction, Support, WriteRules};
-use crate::mission::confined::Enforcer;
+use crate::mission::confined::{Enforcer, Reads};
 
 const PROGRAM: &str = "/usr/bin/sandbox-exec";
-const RESTRICTION: Restriction = Restriction { by: Enforcer::SandboxExec, abi: None, signals: true };
+const RESTRICTION: Restriction = Restriction { by: Enforcer::SandboxExec, abi: None, signals: true, reads: Reads::All };
 
 /// Applies a profile that allows no writing, and checks that it is enforced. A sandbox cannot start in another one.
 pub fn support() -> Support {
@@ -34,10 +34,10 @@ pub fn support() -> Support {
 
 /// Runs `start`. The restriction is in the command line: see [`wrapped`].
 pub fn restricted<T: Send>(
-    _rules: &WriteRules,
+    rules: &WriteRules,
     start: impl FnOnce() -> T + Send,
 ) -> Result<(T, Restriction), ConfineError> {
-    Ok((start(), RESTRICTION))
+    Ok((start(), Restriction { reads: rules.reads(), ..RESTRICTION }))
 }
 
 /// Returns the command line that starts a program with the profile of these rules.

@@ -5,7 +5,8 @@
 //! from the thread that starts it. `macos.rs` starts the program with a sandbox profile. Both have the same functions.
 //!
 //! Landlock only allows, and a grant holds for everything below it. A grant of something that a worker could replace by
-//! a link must not follow links: see [`Links`]. Not confined: reading, the network, sockets that have a path.
+//! a link must not follow links: see [`Links`]. Not confined: the network, sockets that have a path, and reading, unless
+//! paths are named that must not be read.
 
 #[cfg_attr(target_os = "linux", allow(dead_code))]
 mod profile;
@@ -17,15 +18,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::mission::confined::Enforcer;
+use crate::mission::confined::{Enforcer, Reads};
 use crate::mission::hint::{Hint, Hinted};
 
 pub(super) use system::{restricted, wrapped};
 
-/// The paths that a confined program can write.
+/// The paths that a confined program can write, and those that it cannot read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WriteRules {
     grants: Vec<Grant>,
+    /// Real paths, none below another.
+    unreadable: Vec<PathBuf>,
 }
 
 /// A path that a confined program can write.
@@ -70,6 +73,7 @@ pub struct Restriction {
     pub abi: Option<u32>,
     /// True if signals to processes outside are refused too.
     pub signals: bool,
+    pub reads: Reads,
 }
 
 /// The reason why a program was not confined. Then it was not started either.
@@ -123,6 +127,20 @@ impl WriteRules {
             self.grants.retain(|grant| !grant.path.starts_with(path));
         }
         self.grants.push(Grant { path: path.to_owned(), kind, links });
+    }
+
+    /// Forbids reading these paths and everything below them. They must be real paths.
+    pub fn forbid_reading(&mut self, paths: &[PathBuf]) {
+        let is_below_another = |path: &PathBuf| paths.iter().any(|other| path != other && path.starts_with(other));
+        self.unreadable = paths.iter().filter(|path| !is_below_another(path)).cloned().collect();
+    }
+
+    pub fn unreadable(&self) -> &[PathBuf] {
+        &self.unreadable
+    }
+
+    fn reads(&self) -> Reads {
+        if self.unreadable.is_empty() { Reads::All } else { Reads::Limited }
     }
 
     /// Returns whether a grant allows writing this path.

@@ -28,5 +28,11 @@ pub fn arguments(rules: &WriteRules, real: impl Fn(&PathBuf) -> PathBuf) -> Vec<
         parameter.push(real(&grant.path));
         parameters.extend([OsString::from("-D"), parameter]);
     }
+    for (at, path) in rules.unreadable().iter().enumerate() {
+        profile.push_str(&format!("(deny file-read* (subpath (param \"U{at}\")))\n"));
+        let mut parameter = OsString::from(format!("U{at}="));
+        parameter.push(real(path));
+        parameters.extend([OsString::from("-D"), parameter]);
+    }
     ["-p".into(), profile.into()].into_iter().chain(parameters).collect()
 }

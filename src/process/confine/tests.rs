@@ -65,6 +65,38 @@ async fn grant_follows_no_link_of_a_worker() {
     assert_ne!(followed, Some(false));
 }
 
+#[tokio::test]
+async fn named_paths_cannot_be_read() {
+    // Two file systems, each with a folder above the secret one.
+    for place in [std::env::temp_dir(), "/dev/shm".into()].iter().filter(|place| place.is_dir()) {
+        let folder = tempfile::tempdir_in(place).unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for name in ["secret/inner", "granted", "other"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+            fs::write(root.join(name).join("file"), "x").unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("secret"), root.join("link")).unwrap();
+        let mut rules = rules(&root.join("granted"), Links::Refused);
+        rules.forbid_reading(&[root.join("secret"), root.join("secret/inner")]);
+        assert_eq!(rules.unreadable(), [root.join("secret")]);
+        let run = |script: &str| confined(&rules, &script.replace("ROOT", &root.display().to_string()));
+        let cases = [
+            ("cat ROOT/other/file ROOT/granted/file && ls ROOT/other > /dev/null", true),
+            ("echo new > ROOT/granted/new && cat ROOT/granted/new && ls ROOT/granted", true),
+            ("cat < /dev/null && ls /usr > /dev/null", true),
+            ("cat ROOT/secret/inner/file", false),
+            ("cat ROOT/link/inner/file", false),
+            ("cat /proc/self/root/ROOT/secret/inner/file", false),
+            ("ls ROOT/secret", false),
+            ("ln ROOT/secret/inner/file ROOT/granted/hard && cat ROOT/granted/hard", false),
+            ("mv ROOT/secret/inner ROOT/granted/moved", false),
+        ];
+        for (script, succeeds) in cases {
+            assert!(run(script).is_none_or(|done| done == succeeds), "{script} in {}", root.display());
+        }
+    }
+}
+
 #[test]
 fn grant_below_another_is_left_out() {
     let mut rules = WriteRules::default();
@@ -88,4 +120,8 @@ fn profile_names_paths_as_parameters() {
             .ends_with("(allow file-write* (subpath (param \"P0\")))\n(allow file-write* (literal (param \"P1\")))\n")
     );
     assert_eq!(args[2..], ["-D", "P0=/private/tmp/a \"b", "-D", "P1=/private/c/file"]);
+    rules.forbid_reading(&["/c/secret".into()]);
+    let args = profile::arguments(&rules, PathBuf::clone);
+    assert!(args[1].to_str().unwrap().ends_with("(deny file-read* (subpath (param \"U0\")))\n"));
+    assert_eq!(args.last().unwrap(), "U0=/c/secret");
 }
