@@ -212,7 +212,8 @@ impl LiveAttempt {
         if set_up > 0 {
             changes.notes.push(format!("setup changed {}", words::count(set_up, "tracked file")));
         }
-        changes.notes.extend(self.refused_writes.notes());
+        let checkout = self.assignment.repository.as_ref().and_then(|repository| repository.main_worktree.as_deref());
+        changes.notes.extend(self.refused_writes.notes(&self.assignment.directory, checkout));
         changes.notes.extend(self.cli_settings_changed().await);
         for port in &self.assignment.ports_in_use {
             changes

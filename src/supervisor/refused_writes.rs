@@ -1,5 +1,6 @@
 //! Writes that the confinement refused, found in the output of commands. Programs report a path and the system's words
-//! for a refusal. A path counts only if the rules do not grant it and its folder could otherwise be written.
+//! for a refusal, some on lines of their own. A path counts only if the rules do not grant it and its folder could
+//! otherwise be written.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,18 @@ use crate::process::confine::WriteRules;
 /// Maximum number of paths in a record.
 const NAMED_PATHS: usize = 5;
 /// The system's words for a refusal, and Node's.
-const REFUSED: [&str; 4] = ["Permission denied", "permission denied", "EACCES", "Invalid cross-device link"];
+const REFUSED: &[&str] = &[
+    "Permission denied",
+    "permission denied",
+    "EACCES",
+    "Invalid cross-device link",
+    #[cfg(target_os = "macos")]
+    "Operation not permitted",
+    #[cfg(target_os = "macos")]
+    "EPERM",
+];
+/// Lines between the words and the path. npm names the path after the words, Cargo before them.
+const APART: usize = 3;
 
 /// Paths that a worker could not write because it is confined.
 #[derive(Debug, Default)]
@@ -21,27 +33,59 @@ impl RefusedWrites {
     /// Records the paths in this output of a command that ran under these rules.
     pub fn record(&mut self, output: &str, rules: Option<&WriteRules>) {
         let Some(rules) = rules else { return };
-        for line in output.lines().filter(|line| REFUSED.iter().any(|words| line.contains(words))) {
-            let refused = paths_in(line).filter(|path| !rules.covers(path) && is_otherwise_writable(path));
+        let lines: Vec<&str> = output.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let refused = paths_near(&lines, at).filter(|path| !rules.covers(path) && is_otherwise_writable(path));
             let room = NAMED_PATHS.saturating_sub(self.0.len());
-            self.0.extend(refused.map(Path::to_owned).take(room));
+            if REFUSED.iter().any(|words| line.contains(words)) {
+                self.0.extend(refused.map(Path::to_owned).take(room));
+            }
         }
     }
 
-    /// Returns a sentence about each path.
-    pub fn notes(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|path| {
-            format!(
-                "the confinement refused writing {}: the setting confine_writable can allow a folder",
-                path.display()
-            )
+    /// Returns a sentence about each path, with the setting that allows it. `work` is the directory of the worker, and
+    /// `checkout` the one of the user.
+    pub fn notes(&self, work: &Path, checkout: Option<&Path>) -> impl Iterator<Item = String> {
+        self.0.iter().map(move |path| {
+            let how = if path.starts_with(work) {
+                "permissions: \"edit\" allow it"
+            } else if checkout.is_some_and(|checkout| path.starts_with(checkout)) {
+                "it is in the checkout of the user, which no worker needs to write"
+            } else {
+                "the setting confine_writable can allow a folder"
+            };
+            format!("the confinement refused writing {}: {how}", path.display())
         })
     }
 }
 
+/// Returns the paths that a report of a refusal in this line is about. npm names the path some lines later, and Rust's
+/// programs some lines earlier. Another line without a path says nothing about its neighbours.
+fn paths_near<'a>(lines: &[&'a str], at: usize) -> impl Iterator<Item = &'a Path> {
+    let line = lines[at];
+    let (after, before) = (lines[at + 1..].iter().take(APART), lines[..at].iter().rev().take(APART));
+    let near: Vec<&'a str> = if paths_in(line).next().is_some() {
+        vec![line]
+    } else if line.contains("EACCES") {
+        after.chain(before).copied().collect()
+    } else if line.contains("(os error ") {
+        before.copied().collect()
+    } else {
+        Vec::new()
+    };
+    let named = near.into_iter().find(|line| !is_place_in_code(line) && paths_in(line).next().is_some());
+    paths_in(named.unwrap_or_default())
+}
+
+/// Returns whether a line of a stack trace names a file of the program.
+fn is_place_in_code(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("at ") || line.starts_with("File \"")
+}
+
 /// Returns the absolute paths in a line.
 fn paths_in(line: &str) -> impl Iterator<Item = &Path> {
-    let words = line.split(|c: char| c.is_whitespace() || "'\"`‘’“”()[],;".contains(c));
+    let words = line.split(|c: char| c.is_whitespace() || "'\"`‘’“”()[],;=".contains(c));
     words
         .map(|word| word.trim_end_matches([':', '.']))
         .filter(|word| word.starts_with('/') && word.len() > 1)
@@ -70,6 +114,8 @@ mod tests {
                       Error: EACCES: permission denied, mkdir \"ROOT/b/c\"\n\
                       sh: 1: cannot create ROOT/granted/x: Permission denied\n\
                       ROOT/fine was written\n\
+                      bash: line 1: relative: Permission denied\n\
+                      ROOT/fine was written\n\
                       bash: /no/such/folder/x: Permission denied, as relative/path\n";
         refused.record(&output.replace("ROOT", &root.to_string_lossy()), Some(&rules));
         refused.record("touch: cannot touch '/tmp/x': Permission denied", None);
@@ -78,6 +124,76 @@ mod tests {
         expected.extend(root_can.then(|| PathBuf::from("/no/such/folder/x")));
         expected.sort();
         assert_eq!(refused.0.iter().cloned().collect::<Vec<_>>(), expected);
-        assert!(refused.notes().next().unwrap().contains("confine_writable"));
+        let notes = |work: &str, checkout: &str| {
+            let (work, checkout) = (root.join(work), root.join(checkout));
+            let notes = refused.notes(&work, Some(&checkout));
+            notes.filter(|note| note.contains(&*root.to_string_lossy())).collect::<Vec<_>>()
+        };
+        let [checkout, work] = notes("b", "a").try_into().unwrap();
+        assert!(checkout.contains("checkout of the user") && work.contains("\"edit\""), "{checkout} {work}");
+        assert!(notes("work", "checkout")[0].contains("confine_writable"));
+    }
+
+    /// Reports of the tools themselves, with HOME in place of the home folder.
+    #[test]
+    fn refused_path_is_found_in_the_report_of_each_tool() {
+        let cases = [
+            (
+                "npm error code EACCES\nnpm error syscall mkdir\nnpm error path HOME/.npm\nnpm error errno EACCES",
+                ".npm",
+            ),
+            (
+                "error: failed to create directory `HOME/.cargo/registry/cache`\n\nCaused by:\n  Permission denied (os error 13)",
+                ".cargo/registry/cache",
+            ),
+            (
+                "warning: failed to write cache, path: HOME/.cargo/registry/index/x, error: Permission denied (os error 13)",
+                ".cargo/registry/index/x",
+            ),
+            (
+                "error: Failed to initialize cache at `HOME/.cache/uv`\n  cause: failed to create directory `HOME/.cache/uv`: Permission denied (os error 13)",
+                ".cache/uv",
+            ),
+            (
+                "ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: 'HOME/lib/six.py'\nConsider using the `--user` option or check the permissions.",
+                "lib/six.py",
+            ),
+            (
+                "failed to initialize build cache at HOME/.cache/go-build: mkdir HOME/.cache: permission denied",
+                ".cache",
+            ),
+            (
+                "touch HOME/made\ntouch: cannot touch 'HOME/made': Permission denied\nmake: *** [Makefile:2: all] Error 1",
+                "made",
+            ),
+            ("error: could not lock config file HOME/.gitconfig: Permission denied", ".gitconfig"),
+            ("fatal: could not create work tree dir 'HOME/r': Permission denied", "r"),
+            (
+                "Traceback (most recent call last):\n  File \"/usr/lib/python3/x.py\", line 1, in <module>\nPermissionError: [Errno 13] Permission denied: 'HOME/p'",
+                "p",
+            ),
+            (
+                "Error: EACCES: permission denied, open 'HOME/n'\n    at f (/usr/x.js:1:2) {\n  errno: -13,\n  code: 'EACCES',\n  syscall: 'open',\n  path: 'HOME/n'\n}",
+                "n",
+            ),
+            ("bash: line 1: HOME/b: Permission denied", "b"),
+            ("dd: failed to open 'HOME/dd': Permission denied", "dd"),
+            (
+                "/usr/bin/ld: cannot open output file HOME/prog: Permission denied\ncollect2: error: ld returned 1",
+                "prog",
+            ),
+        ];
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        // Root could write these.
+        let mut rules = WriteRules::default();
+        rules.add(Path::new("/usr"), GrantKind::Folder, Links::Followed);
+        for (report, expected) in cases {
+            let mut refused = RefusedWrites::default();
+            refused.record(&report.replace("HOME", &home.to_string_lossy()), Some(&rules));
+            let found = refused.0.iter().collect::<Vec<_>>();
+            assert!(found.contains(&&home.join(expected)), "{report}: {found:?}");
+            assert!(found.iter().all(|path| path.starts_with(&home)), "{report}: {found:?}");
+        }
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::blocking::blocking;
 use super::cleanup::SWEEP_GRACE;
 use super::isolation::SocketFolder;
+use super::refused_writes::RefusedWrites;
 use super::setup::SetupError;
 use super::shell::{self, ShellCommand};
 use super::startup::{SupervisorError, report_ready, run_process, separate_from_server, take_lease};
@@ -27,6 +28,7 @@ use crate::files;
 use crate::git;
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Missing, Verification};
+use crate::process::confine::WriteRules;
 use crate::process::{self, Identity, ProcessScope, WorkerPlaces};
 
 /// Runs the process of a verification run.
@@ -111,8 +113,25 @@ pub(super) async fn verify_commit(
         Some(passed @ Verification::Passed { .. }) => {
             Some(passed_if_unchanged(passed, before, state(run, &tree).await))
         }
-        result => result,
+        result => result.map(|result| with_refused_writes(result, rules.as_ref(), &tree, run)),
     }
+}
+
+/// Adds to the output of a failed command what the confinement refused, and which setting allows it.
+fn with_refused_writes(
+    mut result: Verification,
+    rules: Option<&WriteRules>,
+    tree: &Path,
+    run: &VerificationAssignment,
+) -> Verification {
+    if let Verification::Failed { log_tail, .. } = &mut result {
+        let mut refused = RefusedWrites::default();
+        refused.record(log_tail, rules);
+        for note in refused.notes(tree, run.repository.main_worktree.as_deref()) {
+            log_tail.push_str(&format!("\n(orchestrator-boss: {note})"));
+        }
+    }
+    result
 }
 
 /// Copies ignored paths into the worktree and runs the setup. Returns the error message if the setup failed.

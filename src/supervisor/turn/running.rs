@@ -536,6 +536,7 @@ impl Running {
             attempt.inbox.enqueue(message);
         }
         let stderr = end_of(&attempt.dir.stderr(), self.stderr_from);
+        attempt.refused_writes.record(&stderr, attempt.rules.cli.as_ref());
         // The exit of an idle CLI that was stopped is no evidence about its work.
         let exit_of_work = if self.stopped_when_idle { Exit::Code(0) } else { exit.unwrap_or(Exit::Signal(9)) };
         let report = self.decoder.end(exit_of_work, &stderr);
