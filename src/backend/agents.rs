@@ -204,8 +204,8 @@ impl Backend for AcpAgent {
         true
     }
 
-    fn state_folders(&self) -> &'static [StateFolder] {
-        self.preset.state
+    fn state_folders(&self) -> Vec<StateFolder> {
+        self.preset.state.to_vec()
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

@@ -44,8 +44,8 @@ impl Backend for ClaudeCode {
         true
     }
 
-    fn state_folders(&self) -> &'static [StateFolder] {
-        state::CLAUDE_CODE
+    fn state_folders(&self) -> Vec<StateFolder> {
+        state::CLAUDE_CODE.to_vec()
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

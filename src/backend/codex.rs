@@ -76,8 +76,8 @@ impl Backend for Codex {
         }
     }
 
-    fn state_folders(&self) -> &'static [StateFolder] {
-        state::CODEX
+    fn state_folders(&self) -> Vec<StateFolder> {
+        state::CODEX.to_vec()
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

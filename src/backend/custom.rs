@@ -273,8 +273,8 @@ impl Backend for CustomBackend {
         self.output == CustomOutput::Acp
     }
 
-    fn state_folders(&self) -> &'static [StateFolder] {
-        state::of_program(&self.program)
+    fn state_folders(&self) -> Vec<StateFolder> {
+        state::of_custom(&self.name, &self.program, &self.args, &self.env)
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

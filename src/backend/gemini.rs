@@ -48,8 +48,8 @@ impl Backend for Gemini {
         }
     }
 
-    fn state_folders(&self) -> &'static [StateFolder] {
-        state::GEMINI
+    fn state_folders(&self) -> Vec<StateFolder> {
+        state::GEMINI.to_vec()
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

@@ -23,6 +23,7 @@ mod registry;
 mod state;
 mod words;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -81,8 +82,8 @@ pub trait Backend: Send + Sync {
     }
 
     /// Returns the folders in which the CLI keeps its sessions, logins and logs. A confined CLI can write them.
-    fn state_folders(&self) -> &'static [StateFolder] {
-        &[]
+    fn state_folders(&self) -> Vec<StateFolder> {
+        Vec::new()
     }
 
     /// Returns how to start one turn.
@@ -515,25 +516,39 @@ pub struct OwnService {
 }
 
 /// A folder in which a CLI keeps its state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateFolder {
     /// The variable that names the folder, or a folder above it.
     pub variable: Option<&'static str>,
     /// The path below the folder that the variable names.
-    pub below: &'static str,
+    pub below: Cow<'static, str>,
     /// The folder without the variable, relative to the home folder.
-    pub default: &'static str,
+    pub default: Cow<'static, str>,
+    /// True if it is created for a CLI that has not done so. Otherwise only an existing one counts.
+    pub is_created: bool,
 }
 
 impl StateFolder {
     /// Returns a folder that a variable names, or else one in the home folder.
     pub const fn named(variable: &'static str, default: &'static str) -> Self {
-        Self { variable: Some(variable), below: "", default }
+        Self::below(variable, "", default)
     }
 
     /// Returns a folder below one that a variable names, or else one in the home folder.
     pub const fn below(variable: &'static str, below: &'static str, default: &'static str) -> Self {
-        Self { variable: Some(variable), below, default }
+        let (below, default) = (Cow::Borrowed(below), Cow::Borrowed(default));
+        Self { variable: Some(variable), below, default, is_created: true }
+    }
+
+    /// Returns a folder in the home folder.
+    pub const fn at(default: &'static str) -> Self {
+        Self { variable: None, below: Cow::Borrowed(""), default: Cow::Borrowed(default), is_created: true }
+    }
+
+    /// Returns the same folder, but only if it exists.
+    pub const fn if_exists(mut self) -> Self {
+        self.is_created = false;
+        self
     }
 }
 

@@ -51,8 +51,8 @@ impl Backend for OpenCode {
         without_schema(before, now)
     }
 
-    fn state_folders(&self) -> &'static [StateFolder] {
-        state::OPENCODE
+    fn state_folders(&self) -> Vec<StateFolder> {
+        state::OPENCODE.to_vec()
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

@@ -49,7 +49,7 @@ impl LiveAttempt {
         }
         self.sockets.add_temporary(&sockets::folder_beside(&self.assignment.socket));
         let (folders, state) = (self.backend.state_folders(), self.dir.state_dir());
-        let (rules, cli_state) = AttemptRules::of(&self.assignment, folders, state.root(), &self.sockets)?;
+        let (rules, cli_state) = AttemptRules::of(&self.assignment, &folders, state.root(), &self.sockets)?;
         let recorded = CliSettings::record(&state, &self.assignment.worker_id, self.assignment.attempt, cli_state);
         self.cli_settings = recorded
             .inspect_err(|error| tracing::warn!(%error, "cannot record the settings of the CLI: no change is noticed"))

@@ -75,6 +75,7 @@ impl AttemptRules {
         sockets: &SocketFolder,
     ) -> Result<(Self, Vec<PathBuf>), ConfinementError> {
         let home = Home::of(&assignment.settings)?;
+        caches::create_needed(&home.path, |name| std::env::var_os(name));
         let mut shared = common_rules(&home, sockets);
         let mut commands = shared.clone();
         let git = grant_work(&mut commands, assignment);
@@ -84,7 +85,7 @@ impl AttemptRules {
         }
         let only_reads = assignment.mission.permissions == Permissions::ReadOnly;
         let mut cli = if only_reads { shared } else { commands.clone() };
-        let cli_state = grant_state(&mut cli, &home, folders, |name| std::env::var_os(name));
+        let cli_state = grant_state(&mut cli, &home.path, folders, |name| std::env::var_os(name));
         refuse_unreadable(&home, assignment, state, &cli_state)?;
         let git = if only_reads { GitGrant::None } else { git };
         Ok((Self { cli: Some(cli), commands: Some(commands), git: Some(git) }, cli_state))
@@ -101,6 +102,7 @@ pub(super) fn rules_of_verification(
         return Ok(None);
     }
     let home = Home::of(&run.settings)?;
+    caches::create_needed(&home.path, |name| std::env::var_os(name));
     if let Some(path) = &run.sockets {
         sockets.add_temporary(path);
     }
@@ -227,18 +229,20 @@ fn refuse_unreadable(
 /// home folder or above it, where a CLI's variable could point.
 fn grant_state(
     rules: &mut WriteRules,
-    home: &Home,
+    home: &Path,
     folders: &[StateFolder],
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Vec<PathBuf> {
     let mut granted = Vec::new();
     for folder in folders {
         let named = folder.variable.and_then(&variable).map(PathBuf::from).filter(|path| path.is_absolute());
-        let path = named.map_or_else(|| home.path.join(folder.default), |named| named.join(folder.below));
-        if let Err(error) = std::fs::create_dir_all(&path) {
+        let path = named.map_or_else(|| home.join(&*folder.default), |named| named.join(&*folder.below));
+        if folder.is_created
+            && let Err(error) = std::fs::create_dir_all(&path)
+        {
             tracing::warn!(%error, path = %path.display(), "cannot create the folder for the state of the CLI");
         }
-        if path.is_dir() && !home.path.starts_with(&path) {
+        if path.is_dir() && !home.starts_with(&path) {
             rules.add(&path, GrantKind::Folder, Links::Followed);
             granted.push(path);
         }
@@ -253,11 +257,10 @@ mod tests {
     #[test]
     fn home_is_no_state_folder() {
         let home = tempfile::tempdir().unwrap();
-        let here = Home { path: home.path().to_owned(), confine_writable: Vec::new(), confine_unreadable: Vec::new() };
         let granted = |variable: Option<&Path>| {
             let mut rules = WriteRules::default();
             let folder = StateFolder::named("CLI_HOME", ".cli");
-            grant_state(&mut rules, &here, &[folder], |_| variable.map(|path| path.as_os_str().to_owned()))
+            grant_state(&mut rules, home.path(), &[folder], |_| variable.map(|path| path.as_os_str().to_owned()))
         };
         assert_eq!(granted(None), [home.path().join(".cli")]);
         assert_eq!(granted(Some(&home.path().join("moved"))), [home.path().join("moved")]);

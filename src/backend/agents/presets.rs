@@ -352,6 +352,7 @@ const CURSOR: Preset = Preset {
     install: "curl https://cursor.com/install -fsS | bash",
     login: "cursor-agent login, or set CURSOR_API_KEY",
     key_variables: &["CURSOR_API_KEY"],
+    state: state::CURSOR,
     ..UNKNOWN
 };
 
@@ -363,6 +364,7 @@ const DROID: Preset = Preset {
     install: "npm install -g droid",
     login: "set FACTORY_API_KEY",
     key_variables: &["FACTORY_API_KEY"],
+    state: state::DROID,
     ..UNKNOWN
 };
 
@@ -372,6 +374,7 @@ const GOOSE: Preset = Preset {
     args: &["acp"],
     install: "see https://block.github.io/goose/docs/getting-started/installation",
     login: "goose configure",
+    state: state::GOOSE,
     ..UNKNOWN
 };
 
@@ -384,6 +387,7 @@ const GROK: Preset = Preset {
     install: "npm install -g @xai-official/grok",
     login: "grok login, or set XAI_API_KEY",
     key_variables: &["XAI_API_KEY", "GROK_CODE_XAI_API_KEY"],
+    state: state::GROK,
     ..UNKNOWN
 };
 
@@ -394,6 +398,7 @@ const JUNIE: Preset = Preset {
     install: "see https://junie.jetbrains.com",
     login: "junie (and log in), or set JUNIE_API_KEY",
     key_variables: &["JUNIE_API_KEY"],
+    state: state::JUNIE,
     ..UNKNOWN
 };
 
@@ -403,6 +408,7 @@ const KIMI: Preset = Preset {
     args: &["acp"],
     install: "see https://github.com/MoonshotAI/kimi-cli",
     login: "kimi login",
+    state: state::KIMI,
     ..UNKNOWN
 };
 
@@ -412,6 +418,7 @@ const KIRO: Preset = Preset {
     args: &["acp"],
     install: "see https://kiro.dev/docs/cli",
     login: "kiro-cli login",
+    state: state::KIRO,
     ..UNKNOWN
 };
 
@@ -421,6 +428,7 @@ const PI: Preset = Preset {
     program: "pi-acp",
     install: "npm install -g pi-acp",
     login: "install pi, run it, and log in",
+    state: state::PI,
     ..UNKNOWN
 };
 
