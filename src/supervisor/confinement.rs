@@ -2,6 +2,7 @@
 //! it can write.
 
 use super::attempt::{LiveAttempt, TurnEnd};
+use super::signing;
 use super::write_rules::{AttemptRules, ConfinementError, why_not};
 use crate::attempt::cli_settings::CliSettings;
 use crate::attempt::sockets;
@@ -54,6 +55,9 @@ impl LiveAttempt {
         self.cli_settings = recorded
             .inspect_err(|error| tracing::warn!(%error, "cannot record the settings of the CLI: no change is noticed"))
             .ok();
+        // Most users do not sign, and the CLI takes longer to start than the agent.
+        let checkout = self.assignment.checkout();
+        std::thread::spawn(move || signing::start_agent(&checkout));
         Ok(rules)
     }
 

@@ -26,6 +26,7 @@ mod run;
 mod self_edits;
 mod setup;
 mod shell;
+mod signing;
 mod socket;
 mod startup;
 mod status_publisher;
