@@ -20,9 +20,10 @@ const SWITCHES: [(&str, &str); 2] = [("NX_DAEMON", "false"), ("MSBUILDDISABLENOD
 /// Variables that connect to the boss's terminal: a worker's `tmux kill-server` would end it.
 const TERMINAL: [&str; 6] = ["TMUX", "TMUX_PANE", "STY", "ZELLIJ", "ZELLIJ_PANE_ID", "ZELLIJ_SESSION_NAME"];
 
-/// Variables that name the folder for temporary files. The first is set for a confined worker, the others only where
-/// the user has set them.
-const TEMPORARY: [&str; 3] = ["TMPDIR", "TMP", "TEMP"];
+/// The variable that names the folder for temporary files.
+pub const TEMPORARY_VARIABLE: &str = "TMPDIR";
+/// All such variables. The first is set for a confined worker, the others only where the user has set them.
+const TEMPORARY: [&str; 3] = [TEMPORARY_VARIABLE, "TMP", "TEMP"];
 
 /// A folder for the sockets of one worker, and one for its temporary files if it is confined. They are removed when this
 /// is dropped.
@@ -72,7 +73,7 @@ impl SocketFolder {
         let switches = SWITCHES.map(|(name, value)| (name, value.into()));
         let kept = sockets.chain(switches).filter(|(name, _)| !is_set(name));
         let temporary = self.temporary.0.iter().flat_map(|path| TEMPORARY.map(|name| named(path, name)));
-        let replaced = temporary.filter(|(name, _)| *name == TEMPORARY[0] || is_set(name));
+        let replaced = temporary.filter(|(name, _)| *name == TEMPORARY_VARIABLE || is_set(name));
         kept.chain(replaced).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }

@@ -9,6 +9,7 @@ mod attempt;
 mod blocking;
 mod caches;
 mod cleanup;
+mod confined_check;
 mod confinement;
 mod exit;
 mod finish;
@@ -36,5 +37,7 @@ mod verification_run;
 mod verify;
 mod write_rules;
 
+pub use confined_check::{CheckError, CheckResult, ConfinedCheck};
 pub use run::{Alert, run};
+pub use signing::start_agent;
 pub use verification_run::run as run_verification;

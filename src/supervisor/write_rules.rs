@@ -33,7 +33,7 @@ pub(super) struct AttemptRules {
 
 /// The reason why a worker cannot be confined as the settings require.
 #[derive(Debug, Error)]
-pub(super) enum ConfinementError {
+pub enum ConfinementError {
     #[error("cannot confine the worker, which `confine = \"require\"` demands: {why}")]
     Unsupported { why: String },
     #[error("cannot keep the worker from writing: its CLI cannot, and {why}")]
@@ -112,6 +112,27 @@ pub(super) fn rules_of_verification(
     home.refuse_unreadable_in("the worktree of the verification", &run.tree(dir))?;
     home.refuse_unreadable_in("the repository", &run.repository.common_dir)?;
     Ok(Some(rules))
+}
+
+/// The rules of a program that `doctor` tries.
+pub(super) struct CheckRules {
+    pub rules: WriteRules,
+    /// False if folders for the state of the CLI are missing, which the start of a worker creates.
+    pub is_complete: bool,
+}
+
+impl CheckRules {
+    pub fn of(settings: &Settings, work: &[&Path], state: &[StateFolder]) -> Result<Self, ConfinementError> {
+        let home = Home::of(settings)?;
+        let mut rules = common_rules(&home, &SocketFolder::default());
+        for folder in work {
+            rules.add(folder, GrantKind::Folder, Links::Followed);
+        }
+        let existing: Vec<StateFolder> = state.iter().cloned().map(StateFolder::if_exists).collect();
+        let granted = grant_state(&mut rules, &home.path, &existing, |name| std::env::var_os(name));
+        let needed = state.iter().filter(|folder| folder.is_created).count();
+        Ok(Self { rules, is_complete: granted.len() >= needed })
+    }
 }
 
 /// Returns why workers are not confined. `None` if they are.

@@ -130,6 +130,36 @@ fn doctor_names_usable_clis_and_changes_nothing() {
     assert!(text.contains("claude auth login") && text.ends_with(&format!("{verdict}\nNext: {next}\n")), "{text}");
 }
 
+/// A CLI and a commit are tried under the rules of a worker.
+#[test]
+fn failures_under_confinement_are_named_with_the_setting() {
+    use orchestrator_boss::process::confine::{Support, support};
+    if let Support::No { why } = support() {
+        assert!(std::env::var_os("CI").is_none(), "the kernel cannot confine: {why}");
+        eprintln!("SKIPPED: the kernel cannot confine: {why}");
+        return;
+    }
+    let machine = Machine::new();
+    machine.install("claude", "touch ~/.claude/x && echo '2.1.330 (Claude Code)'");
+    machine.install("codex", "touch ~/.elsewhere || exit 1\necho codex-cli 0.169.0");
+    for folder in [".claude", ".codex"] {
+        fs::create_dir(machine.path("home").join(folder)).unwrap();
+    }
+    let (found, _) = machine.ask();
+    assert_eq!(check(&found, "git", "confined commit").0, "ok", "{found:#}");
+    let starts: Vec<&Value> = found["checks"]["machine"].as_array().unwrap().iter().collect();
+    let starts: Vec<_> = starts.iter().filter(|check| check["name"] == "confined start").collect();
+    assert_eq!(starts.len(), 2, "{found:#}");
+    assert!(
+        starts[0]["severity"] == "ok" && starts[0]["message"].as_str().unwrap().contains("claudecode"),
+        "{starts:?}"
+    );
+    let refused = starts[1]["message"].as_str().unwrap();
+    let path = machine.path("home").join(".elsewhere").display().to_string();
+    assert!(starts[1]["severity"] == "bad" && refused.starts_with("codex does not start"), "{starts:?}");
+    assert!(refused.contains(&path) && refused.contains("confine_writable"), "{refused}");
+}
+
 #[test]
 fn silent_cli_is_unknown_and_its_processes_end() {
     let machine = Machine::new();
@@ -504,7 +534,7 @@ async fn leftovers_of_ended_bosses_are_named() {
     settings.max_workers = Some(2);
     let server = world.server_with(Some("boss"), settings.clone());
     let gate = world.path("gate");
-    let busy = world.path("busy");
+    let busy = world.shared("busy");
     let done = server.create_one(mission("done", "write a.txt x\ncommit a")).await;
     server.until(&done, "completed").await;
     let script = format!("touch {}\nwait-file {}", busy.display(), gate.display());

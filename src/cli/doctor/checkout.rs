@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::CheckContext;
 use super::check::Finding;
+use super::confined;
 use crate::cli::hint;
 use crate::cli::shell::quoted;
 use crate::files;
@@ -31,7 +32,8 @@ pub fn check(repository: &Repository, context: &CheckContext) -> Vec<Finding> {
         // A checkout would run programs that the configuration names. The change has a finding of its own.
         return vec![Finding::warn(NAME, "not tried: git's configuration has changed since the first worker")];
     }
-    vec![match try_checkout(repository) {
+    let mut commit = None;
+    let checkout = match try_checkout(repository, context, &mut commit) {
         Ok(()) => Finding::ok(NAME, "a scratch worktree was created and removed"),
         Err(CheckoutError::Git(CommandError::TimeUp { .. })) => {
             Finding::warn(NAME, format!("creating a worktree takes longer than {} s, so it may fail", LIMIT.as_secs()))
@@ -42,7 +44,8 @@ pub fn check(repository: &Repository, context: &CheckContext) -> Vec<Finding> {
         Err(CheckoutError::Scratch(error)) => {
             Finding::warn(NAME, format!("not tried: cannot create a scratch folder ({error}); TMPDIR sets another"))
         }
-    }]
+    };
+    [checkout].into_iter().chain(commit).collect()
 }
 
 enum CheckoutError {
@@ -62,7 +65,11 @@ impl From<io::Error> for CheckoutError {
     }
 }
 
-fn try_checkout(repository: &Repository) -> Result<(), CheckoutError> {
+fn try_checkout(
+    repository: &Repository,
+    context: &CheckContext,
+    committed: &mut Option<Finding>,
+) -> Result<(), CheckoutError> {
     let Some(commit) = git::head(&repository.checkout())? else { return Ok(()) };
     let scratch = tempfile::Builder::new().prefix("orchestrator-boss-doctor-").tempdir()?;
     let borrowed = scratch.path().join("repository");
@@ -73,6 +80,7 @@ fn try_checkout(repository: &Repository) -> Result<(), CheckoutError> {
         .arg(&tree)
         .arg(commit);
     add.limit(LIMIT).run()?;
+    *committed = confined::commit(&context.settings, scratch.path(), &repository.at(&tree), borrowed);
     scratch.close()?;
     Ok(())
 }

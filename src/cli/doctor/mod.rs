@@ -8,6 +8,7 @@ mod agents;
 mod check;
 mod checkout;
 mod clients;
+mod confined;
 mod confinement;
 mod git;
 mod leftovers;
@@ -49,8 +50,8 @@ Examples:
   orchestrator-boss doctor
   orchestrator-boss doctor --json
 
-Creates and removes a scratch worktree, and asks each agent CLI for its version
-and login. It changes nothing, but the CLIs may write caches.
+Creates a scratch worktree, commits in it under the confinement of workers, and
+removes it. Asks each agent CLI for its version and login. It changes nothing, but the CLIs may write caches.
 
 Exit codes:
   0    workers can run; there may be warnings
@@ -162,6 +163,7 @@ fn check_all(places: Places) -> (Vec<Topic>, Verdict) {
     let machine = in_background(|context| {
         [machine::machine(&context.settings), confinement::confinement(&context.settings)].concat()
     });
+    let confined = in_background(|context| confined::starts(&context.settings));
     let clients = in_background(clients::check_all);
     let left = in_background(leftovers::check_all);
 
@@ -172,7 +174,10 @@ fn check_all(places: Places) -> (Vec<Topic>, Verdict) {
         Topic { name: "git", checks: finish(git, "git", true) },
         Topic { name: "agents", checks: agents },
         Topic { name: "place", checks: place },
-        Topic { name: "machine", checks: finish(machine, "machine", false) },
+        Topic {
+            name: "machine",
+            checks: [finish(machine, "machine", false), finish(confined, "confined starts", false)].concat(),
+        },
         Topic { name: "clients", checks: finish(clients, "clients", false) },
         Topic { name: "left over", checks: finish(left, "left over", false) },
     ];
