@@ -1,8 +1,8 @@
-//! Writes that the confinement refused, found in the output of commands. Programs report a path and the system's words
-//! for a refusal, some on lines of their own. A path counts only if the rules do not grant it and its folder could
-//! otherwise be written.
+//! Writes and reads that the confinement refused, found in the output of commands. Programs report a path and the
+//! system's words for a refusal, some on lines of their own. A path counts only if the rules do not grant it and its
+//! folder could otherwise be written.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
@@ -25,9 +25,18 @@ const REFUSED: &[&str] = &[
 /// Lines between the words and the path. npm names the path after the words, Cargo before them.
 const APART: usize = 3;
 
-/// Paths that a worker could not write because it is confined.
+/// Paths that a worker could not use because it is confined.
 #[derive(Debug, Default)]
-pub struct RefusedWrites(BTreeSet<PathBuf>);
+pub struct RefusedWrites(BTreeMap<PathBuf, Use>);
+
+/// The use that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Write,
+    Read,
+    /// The folder is above an unreadable path, or the path is new in such a folder.
+    Either,
+}
 
 impl RefusedWrites {
     /// Records the paths in this output of a command that ran under these rules.
@@ -35,10 +44,13 @@ impl RefusedWrites {
         let Some(rules) = rules else { return };
         let lines: Vec<&str> = output.lines().collect();
         for (at, line) in lines.iter().enumerate() {
-            let refused = paths_near(&lines, at).filter(|path| !rules.covers(path) && is_otherwise_writable(path));
+            let refused = paths_near(&lines, at).filter_map(|path| {
+                let refused = use_of(path, rules)?;
+                is_otherwise_writable(path).then(|| (path.to_owned(), refused))
+            });
             let room = NAMED_PATHS.saturating_sub(self.0.len());
             if REFUSED.iter().any(|words| line.contains(words)) {
-                self.0.extend(refused.map(Path::to_owned).take(room));
+                self.0.extend(refused.take(room));
             }
         }
     }
@@ -46,16 +58,33 @@ impl RefusedWrites {
     /// Returns a sentence about each path, with the setting that allows it. `work` is the directory of the worker, and
     /// `checkout` the one of the user.
     pub fn notes(&self, work: &Path, checkout: Option<&Path>) -> impl Iterator<Item = String> {
-        self.0.iter().map(move |path| {
-            let how = if path.starts_with(work) {
-                "permissions: \"edit\" allow it"
-            } else if checkout.is_some_and(|checkout| path.starts_with(checkout)) {
-                "it is in the checkout of the user, which no worker needs to write"
-            } else {
-                "the setting confine_writable can allow a folder"
+        self.0.iter().map(move |(path, refused)| {
+            let (what, how) = match refused {
+                Use::Read => ("reading", "it is in the setting confine_unreadable"),
+                Use::Either => ("reading or writing", "see the settings confine_unreadable and confine_writable"),
+                Use::Write if path.starts_with(work) => ("writing", "permissions: \"edit\" allow it"),
+                Use::Write if checkout.is_some_and(|checkout| path.starts_with(checkout)) => {
+                    ("writing", "it is in the checkout of the user, which no worker needs to write")
+                }
+                Use::Write => ("writing", "the setting confine_writable can allow a folder"),
             };
-            format!("the confinement refused writing {}: {how}", path.display())
+            format!("the confinement refused {what} {}: {how}", path.display())
         })
+    }
+}
+
+/// Returns the use of a path that the rules refuse.
+fn use_of(path: &Path, rules: &WriteRules) -> Option<Use> {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let is_above = |path: &Path| rules.unreadable().iter().any(|unreadable| unreadable.starts_with(path));
+    if rules.unreadable().iter().any(|unreadable| real.starts_with(unreadable)) {
+        Some(Use::Read)
+    } else if rules.covers(path) {
+        None
+    } else if is_above(&real) || real.parent().is_some_and(is_above) {
+        Some(Use::Either)
+    } else {
+        Some(Use::Write)
     }
 }
 
@@ -123,7 +152,7 @@ mod tests {
         let mut expected = vec![root.join("a"), root.join("b/c")];
         expected.extend(root_can.then(|| PathBuf::from("/no/such/folder/x")));
         expected.sort();
-        assert_eq!(refused.0.iter().cloned().collect::<Vec<_>>(), expected);
+        assert_eq!(refused.0.keys().cloned().collect::<Vec<_>>(), expected);
         let notes = |work: &str, checkout: &str| {
             let (work, checkout) = (root.join(work), root.join(checkout));
             let notes = refused.notes(&work, Some(&checkout));
@@ -132,6 +161,21 @@ mod tests {
         let [checkout, work] = notes("b", "a").try_into().unwrap();
         assert!(checkout.contains("checkout of the user") && work.contains("\"edit\""), "{checkout} {work}");
         assert!(notes("work", "checkout")[0].contains("confine_writable"));
+
+        for folder in ["secret", "other"] {
+            std::fs::create_dir(root.join(folder)).unwrap();
+        }
+        rules.forbid_reading(&[root.join("secret")]);
+        for (path, words) in [
+            ("secret/key", "refused reading ROOT/secret/key: it is in the setting confine_unreadable"),
+            ("new", "refused reading or writing ROOT/new: see the settings confine_unreadable"),
+            ("other/file", "refused writing ROOT/other/file: the setting confine_writable"),
+        ] {
+            let mut refused = RefusedWrites::default();
+            refused.record(&format!("cat: {}: Permission denied", root.join(path).display()), Some(&rules));
+            let note = refused.notes(Path::new("/work"), None).next().unwrap();
+            assert!(note.contains(&words.replace("ROOT", &root.to_string_lossy())), "{note}");
+        }
     }
 
     /// Reports of the tools themselves, with HOME in place of the home folder.
@@ -191,7 +235,7 @@ mod tests {
         for (report, expected) in cases {
             let mut refused = RefusedWrites::default();
             refused.record(&report.replace("HOME", &home.to_string_lossy()), Some(&rules));
-            let found = refused.0.iter().collect::<Vec<_>>();
+            let found = refused.0.keys().collect::<Vec<_>>();
             assert!(found.contains(&&home.join(expected)), "{report}: {found:?}");
             assert!(found.iter().all(|path| path.starts_with(&home)), "{report}: {found:?}");
         }

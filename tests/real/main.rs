@@ -22,6 +22,7 @@ mod acp_agents;
 mod boss;
 mod boss_loop;
 mod cancel;
+mod confined;
 mod conformance;
 mod conversations;
 mod drift;

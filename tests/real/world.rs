@@ -41,6 +41,21 @@ pub async fn with_settings(cli: Cli, settings: &str, test: impl AsyncFnOnce(&Wor
     world.end().await;
 }
 
+/// Runs a test in a world whose user has these settings, and whose home is prepared.
+pub async fn with_home(
+    cli: Cli,
+    settings: &str,
+    prepare: impl FnOnce(&mut ScratchHome),
+    test: impl AsyncFnOnce(&World),
+) {
+    if skipped() {
+        return;
+    }
+    let world = World::new(cli, settings, |home, _| prepare(home)).await;
+    test(&world).await;
+    world.end().await;
+}
+
 /// Runs a test in a world that has the agents of the Agent Client Protocol, unless this one is not installed.
 pub async fn with_agent(agent: Agent, settings: &str, test: impl AsyncFnOnce(&World)) {
     if agent.skipped() {

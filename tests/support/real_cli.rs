@@ -100,6 +100,10 @@ impl ScratchHome {
         self.env.insert(name, value.into());
     }
 
+    pub fn unset(&mut self, name: &str) {
+        self.env.remove(name);
+    }
+
     /// Returns a command that has only this home's environment.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
