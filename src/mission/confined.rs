@@ -27,6 +27,18 @@ pub struct Confined {
     pub signals: bool,
     #[serde(default)]
     pub reads: Reads,
+    #[serde(default)]
+    pub cli_state: CliState,
+}
+
+/// The part of the CLI's state folders that a worker can write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CliState {
+    #[default]
+    Whole,
+    /// Nothing: its folders are unknown, as of a custom backend.
+    None,
 }
 
 /// The files that a worker can read.
@@ -70,7 +82,7 @@ impl Confinement {
     /// Describes it for people, in one line.
     pub fn line(&self) -> String {
         match self {
-            Self::Kernel(Confined { by, abi, git, signals, reads }) => {
+            Self::Kernel(Confined { by, abi, git, signals, reads, .. }) => {
                 let version = abi.map(|abi| format!(" {abi}")).unwrap_or_default();
                 let signals = if *signals { "" } else { ", signals" };
                 format!(
@@ -90,6 +102,15 @@ impl Enforcer {
         match self {
             Self::Landlock => "landlock",
             Self::SandboxExec => "sandbox-exec",
+        }
+    }
+}
+
+impl CliState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::None => "none",
         }
     }
 }

@@ -70,7 +70,8 @@ impl LiveAttempt {
     /// Records what the kernel answered when it started the CLI.
     pub(super) fn record_restriction(&mut self, restriction: Option<Restriction>) {
         let Some((Restriction { by, abi, signals, reads }, git)) = restriction.zip(self.rules.git) else { return };
-        self.record_confinement(Confinement::Kernel(Confined { by, abi, git, signals, reads }));
+        let cli_state = self.rules.cli_state;
+        self.record_confinement(Confinement::Kernel(Confined { by, abi, git, signals, reads, cli_state }));
     }
 
     fn record_confinement(&mut self, confinement: Confinement) {

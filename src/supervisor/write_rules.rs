@@ -16,7 +16,7 @@ use crate::attempt::verification_dir::VerificationDir;
 use crate::backend::StateFolder;
 use crate::config::{Confine, ConfineGit, Settings};
 use crate::git;
-use crate::mission::confined::GitGrant;
+use crate::mission::confined::{CliState, GitGrant};
 use crate::mission::hint::{Hint, Hinted};
 use crate::mission::spec::{Permissions, Place};
 use crate::process::confine::{self, GrantKind, Links, Support, WriteRules};
@@ -29,6 +29,7 @@ pub(super) struct AttemptRules {
     /// The rules of the setup and the verification. They may write to the worktree of a worker that only reads.
     pub commands: Option<WriteRules>,
     pub git: Option<GitGrant>,
+    pub cli_state: CliState,
 }
 
 /// The reason why a worker cannot be confined as the settings require.
@@ -88,7 +89,9 @@ impl AttemptRules {
         let cli_state = grant_state(&mut cli, &home.path, folders, |name| std::env::var_os(name));
         refuse_unreadable(&home, assignment, state, &cli_state)?;
         let git = if only_reads { GitGrant::None } else { git };
-        Ok((Self { cli: Some(cli), commands: Some(commands), git: Some(git) }, cli_state))
+        let (cli, commands, git) = (Some(cli), Some(commands), Some(git));
+        let granted = if cli_state.is_empty() { CliState::None } else { CliState::Whole };
+        Ok((Self { cli, commands, git, cli_state: granted }, cli_state))
     }
 }
 

@@ -28,7 +28,7 @@ fn answer_says_what_the_kernel_enforces() {
                 ("reads", "all"),
                 ("network", "all"),
                 ("sockets", "path sockets open"),
-                ("cli_state", "whole"),
+                ("cli_state", "none"),
             ] {
                 expected[name] = json!(value);
             }

@@ -29,7 +29,7 @@ pub(in crate::mcp) enum ConfinedReport {
 impl ConfinedReport {
     pub fn of(confinement: &Confinement) -> Self {
         match confinement {
-            Confinement::Kernel(Confined { by, abi, git, signals, reads }) => Self::Kernel {
+            Confinement::Kernel(Confined { by, abi, git, signals, reads, cli_state }) => Self::Kernel {
                 by: by.as_str(),
                 abi: *abi,
                 git: git.as_str(),
@@ -37,7 +37,7 @@ impl ConfinedReport {
                 reads: reads.as_str(),
                 network: "all",
                 sockets: "path sockets open",
-                cli_state: "whole",
+                cli_state: cli_state.as_str(),
             },
             Confinement::Off { why } => Self::Off { why_not: size::line(why, 160) },
         }
