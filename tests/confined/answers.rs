@@ -41,6 +41,24 @@ fn answer_says_what_the_kernel_enforces() {
 }
 
 #[test]
+fn kernel_that_enforces_nothing_is_reported() {
+    let Some(_) = World::new("") else { return };
+    let idle = [("ORCHESTRATOR_TEST_LANDLOCK_IDLE", "1")];
+    let why = "the kernel reports that Landlock is enforced, but enforces nothing";
+    let world = World::anywhere("");
+    let mut boss = world.boss_with(&idle);
+    let worker = run(&mut boss, mission("t", "say done"));
+    assert_eq!((&worker["confined"], &worker["enforced"]), (&json!({"why_not": why}), &json!("none")), "{worker:#}");
+    boss.leave();
+    let world = World::anywhere("confine = \"require\"");
+    let mut boss = world.boss_with(&idle);
+    let worker = run(&mut boss, mission("t", "say done"));
+    assert_eq!(worker["outcome"]["run"]["reason"], "could_not_start", "{worker:#}");
+    assert!(worker.to_string().contains(why), "{worker:#}");
+    boss.leave();
+}
+
+#[test]
 fn default_settings_do_not_confine() {
     let world = World::anywhere("");
     fs::write(world.sandbox.settings_file(), fake_backend("fake")).unwrap();
