@@ -40,6 +40,11 @@ impl VerificationDir {
         &self.root
     }
 
+    /// Returns the root of the state directory.
+    pub fn state(&self) -> &Path {
+        self.root.ancestors().nth(2).unwrap_or(&self.root)
+    }
+
     pub fn server(&self) -> Option<ServerId> {
         let name = self.root.file_name()?.to_str()?;
         name.split_once('.').map(|(server, _)| ServerId::from(server.to_owned()))

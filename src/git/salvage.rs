@@ -382,6 +382,24 @@ fn is_empty_tree(repo: &Repository, tree: &str) -> Result<bool, CommandError> {
     Ok(repo.read().args(["ls-tree", tree]).run()?.is_empty())
 }
 
+/// Returns a commit with the files of a worktree as they are, without ignored files: HEAD if nothing else is there, or
+/// else a new commit that no ref holds. The worktree and its index are only read.
+pub fn snapshot(worktree: &Checkout) -> Result<String, SalvageError> {
+    let Status { head, entries, complaint, .. } = status_despite_marks(worktree)?;
+    if let Some(complaint) = complaint {
+        return Err(SalvageError::Unreadable { worktree: worktree.to_path_buf(), complaint });
+    }
+    match head {
+        Some(head) if entries.is_empty() => Ok(head),
+        head => {
+            let index = TemporaryIndex::copy_of(worktree)?;
+            stage(index.git(), &entries)?;
+            let parents: Vec<String> = head.into_iter().collect();
+            commit_tree(worktree, &index.write_tree()?, &parents, "uncommitted changes, for a verification")
+        }
+    }
+}
+
 fn commit_tree(dir: &Checkout, tree: &str, parents: &[String], message: &str) -> Result<String, SalvageError> {
     Ok(commit_with(dir, &CommitIdentity::fallback(), |git| git.commit_tree(tree, parents, message))?)
 }

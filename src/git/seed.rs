@@ -4,14 +4,16 @@
 //! A copy shares its blocks with the original where the file system can clone files. It is never a link, since a change
 //! in the worktree must not change the main checkout. A folder appears in the worktree as a whole or not at all.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::command::CommandError;
+use super::command::{CommandError, Git};
 use super::include::{leads_outside, make_parents};
 use super::repository::Repository;
 
@@ -63,6 +65,31 @@ pub fn seed(repo: &Repository, worktree: &Path, paths: &[String], limit: u64) ->
         }
     }
     Ok(result)
+}
+
+/// Copies the ignored files of one worktree into another, but not `except`, a folder. At most `limit` bytes of each are
+/// copied if they cannot be cloned. Returns those that were left out, with the reasons.
+pub fn copy_ignored(
+    repo: &Repository,
+    from: &Path,
+    to: &Path,
+    except: &Path,
+    limit: u64,
+) -> Result<Vec<String>, CommandError> {
+    let list = ["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory"];
+    let listed = Git::read(&repo.at(from)).args(list).run()?;
+    let paths = listed.split(|byte| *byte == 0).map(|path| Path::new(OsStr::from_bytes(path)));
+    let mut left_out = Vec::new();
+    for path in paths.filter(|path| !path.as_os_str().is_empty() && !except.starts_with(from.join(path))) {
+        match seed_one(from, to, path, limit) {
+            Ok(None) => {}
+            // What git or `.worktreeinclude` has brought already.
+            Ok(Some(_)) if to.join(path).symlink_metadata().is_ok() => {}
+            Ok(Some(reason)) => left_out.push(format!("{}: {reason}", path.display())),
+            Err(error) => left_out.push(format!("{}: {error}", path.display())),
+        }
+    }
+    Ok(left_out)
 }
 
 fn seed_one(main: &Path, worktree: &Path, path: &Path, limit: u64) -> io::Result<Option<Reason>> {

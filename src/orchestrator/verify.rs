@@ -128,6 +128,7 @@ fn prepare(
         command,
         setup,
         seed,
+        ignored_of: None,
         sockets: local::socket_folder().ok().map(|folder| sockets::new_folder_in(&folder)),
         settings: Secrets::without(&context.settings),
         variables,

@@ -137,6 +137,11 @@ impl LiveAttempt {
 
     async fn verify(&mut self, command: &str) -> Verification {
         self.status.set_phase(Phase::Verifying, "verifying");
+        if let Some(repository) = self.verifies_in_copy() {
+            let verification = self.verify_in_copy(repository, command).await;
+            crash_point::at(Point::Verified);
+            return verification;
+        }
         let state = self.tree_state().await;
         let commit = if self.assignment.ours { self.head().await } else { None };
         let log = self.dir.verify_log();
@@ -150,12 +155,12 @@ impl LiveAttempt {
             settings: &self.assignment.settings,
             variables: &variables,
             sockets: &self.sockets,
-            confine: self.rules.commands.as_ref(),
+            confine: self.rules.verification.as_ref(),
         };
         let result = verify::verify(&verify_command, commit, self.inbox.until_stopped()).await;
         crash_point::at(Point::Verified);
         let output = super::exit::end_of(&log, log_from);
-        self.refused_writes.record(&output, self.rules.commands.as_ref());
+        self.refused_writes.record(&output, self.rules.verification.as_ref());
         // Processes that the command left running could still change the tree.
         self.sweep().await;
         match result {

@@ -144,6 +144,7 @@ impl LiveAttempt {
             // No base is verified if the worktree was set up.
             setup: None,
             seed: Vec::new(),
+            ignored_of: None,
             sockets: self.assignment.socket.parent().map(sockets::new_folder_in),
             settings: self.assignment.settings.clone(),
             variables: self.assignment.variables(),
@@ -194,9 +195,9 @@ impl LiveAttempt {
     }
 }
 
-/// Returns a path beside the worker's own worktree, so that both have the same parent folders. `None` within the user's
+/// Returns a path for a worktree beside the worker's own, so that both have the same parent folders. `None` within the user's
 /// checkout.
-fn beside(repository: &Repository, worktree: &Path) -> Option<PathBuf> {
+pub(super) fn beside(repository: &Repository, worktree: &Path) -> Option<PathBuf> {
     let folder = worktree.parent().filter(|folder| !folder.starts_with(repository.root()))?;
     Some(folder.join(verification::tree_name()))
 }

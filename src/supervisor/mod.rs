@@ -35,6 +35,7 @@ mod turn;
 mod uncommitted;
 mod verification_run;
 mod verify;
+mod verify_copy;
 mod write_rules;
 
 pub use confined_check::{CheckError, CheckResult, ConfinedCheck};

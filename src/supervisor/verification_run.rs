@@ -97,7 +97,7 @@ pub(super) async fn verify_commit(
         sockets: &sockets,
         confine: rules.as_ref(),
     };
-    let not_set_up = set_up(run, &tree, &command, cancelled).await;
+    let not_set_up = set_up(run, &tree, dir.state(), &command, cancelled).await;
     let before = state(run, &tree).await;
     let result = match not_set_up {
         Some(why) => Some(Verification::CouldNotRun { why }),
@@ -138,6 +138,7 @@ fn with_refused_writes(
 async fn set_up(
     run: &VerificationAssignment,
     tree: &Path,
+    state: &Path,
     verify_command: &ShellCommand<'_>,
     cancelled: &CancellationToken,
 ) -> Option<String> {
@@ -152,10 +153,27 @@ async fn set_up(
             Err(error) => tracing::warn!(%error, "cannot copy folders into the worktree of a verification"),
         }
     }
+    if let Some(from) = &run.ignored_of
+        && copy_ignored(run, from, tree, state).await
+    {
+        return None;
+    }
     let task = run.setup.as_ref()?;
     let command = ShellCommand { command: &task.command, ..*verify_command };
     let shell::ShellRun { end, log_tail, .. } = shell::run(&command, task.limit(), cancelled.cancelled()).await;
     SetupError::of(task, end).map(|error| error.message(tree, &log_tail))
+}
+
+/// Copies the ignored files of another worktree. Returns whether all of them were.
+async fn copy_ignored(run: &VerificationAssignment, from: &Path, tree: &Path, state: &Path) -> bool {
+    let (repository, from, tree, state) = (run.repository.clone(), from.to_owned(), tree.to_owned(), state.to_owned());
+    let limit = run.settings.seed_limit();
+    match blocking(move || git::copy_ignored(&repository, &from, &tree, &state, limit)).await {
+        Ok(left_out) if left_out.is_empty() => return true,
+        Ok(left_out) => tracing::warn!(?left_out, "cannot copy all ignored files for a verification"),
+        Err(error) => tracing::warn!(%error, "cannot copy the ignored files for a verification"),
+    }
+    false
 }
 
 async fn lacks(run: &VerificationAssignment, dir: &VerificationDir, verification: &Verification) -> Vec<Missing> {

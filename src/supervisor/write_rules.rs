@@ -26,8 +26,9 @@ use crate::process::depth_of;
 #[derive(Debug, Default)]
 pub(super) struct AttemptRules {
     pub cli: Option<WriteRules>,
-    /// The rules of the setup and the verification. They may write to the worktree of a worker that only reads.
+    /// The rules of the setup, which may write to the worktree of a worker that only reads.
     pub commands: Option<WriteRules>,
+    pub verification: Option<WriteRules>,
     pub git: Option<GitGrant>,
     pub cli_state: CliState,
 }
@@ -85,13 +86,15 @@ impl AttemptRules {
             commands.add(&folder, GrantKind::Folder, Links::Followed);
         }
         let only_reads = assignment.mission.permissions == Permissions::ReadOnly;
-        let mut cli = if only_reads { shared } else { commands.clone() };
+        let mut cli = if only_reads { shared.clone() } else { commands.clone() };
         let cli_state = grant_state(&mut cli, &home.path, folders, |name| std::env::var_os(name));
         refuse_unreadable(&home, assignment, state, &cli_state)?;
         let git = if only_reads { GitGrant::None } else { git };
-        let (cli, commands, git) = (Some(cli), Some(commands), Some(git));
+        // Where there is no repository, there is no scratch copy.
+        let verification = if only_reads { shared } else { commands.clone() };
+        let (cli, commands, verification, git) = (Some(cli), Some(commands), Some(verification), Some(git));
         let granted = if cli_state.is_empty() { CliState::None } else { CliState::Whole };
-        Ok((Self { cli, commands, git, cli_state: granted }, cli_state))
+        Ok((Self { cli, commands, verification, git, cli_state: granted }, cli_state))
     }
 }
 

@@ -231,7 +231,7 @@ fn worker_with_read_only_permissions_cannot_write_its_worktree() {
     assert_eq!((&worker["status"], &worker["enforced"]), (&json!("completed"), &json!("kernel")), "{worker:#}");
     assert_eq!(worker["confined"]["git"], "none", "{worker:#}");
     let tree = world.sandbox.worktree("w-1-t");
-    assert!(!tree.join("planted").exists() && tree.join("built").exists());
+    assert!(!tree.join("planted").exists() && !tree.join("built").exists());
     assert_eq!(git(&tree, &["rev-list", "--count", "HEAD"]), "1");
     boss.leave();
 }

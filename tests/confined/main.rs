@@ -8,6 +8,7 @@
 
 mod answers;
 mod attacks;
+mod copies;
 mod git_operations;
 #[path = "../support/mod.rs"]
 mod support;
