@@ -10,6 +10,9 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Child, Command, Stdio};
 
+use serde_json::json;
+
+use crate::support::git::{commit_all, identify};
 use crate::support::sandbox::{mission, with};
 use crate::world::{World, run};
 
@@ -143,7 +146,7 @@ fn attack(world: &World, by: By, variables: &[(&str, &str)]) -> BTreeMap<String,
     let victims = Victims::start(world);
     let script = victims.script(world);
     let mission = match by {
-        By::Cli => mission("attack", &format!("run TMPDIR=${{TMPDIR:-/tmp}} {script}")),
+        By::Cli => mission("attack", &format!("run TMPDIR=${{TMPDIR:-.}} {script}")),
         By::Setup => with(mission("attack", "say done"), "setup_command", script),
         By::Verification => with(mission("attack", "say done"), "verify_command", script),
     };
@@ -181,6 +184,53 @@ fn confined_cli_writes_only_its_own() {
         [".profile", ".claude.json", ".ssh/authorized_keys", "user/write", "user/soft-link", "user/rename-in"]
     {
         assert_eq!(fs::read_to_string(world.path(untouched)).unwrap(), "old\n", "{untouched}");
+    }
+}
+
+#[test]
+fn confined_cli_writes_only_its_own_in_a_reftable_repository() {
+    let Some(world) = World::new("") else { return };
+    if uses_reftable(&world) {
+        check(&attack(&world, By::Cli, &[]), true, scopes_signals());
+    }
+}
+
+/// Creates the repository again with the other way to store refs. Returns whether this git can.
+fn uses_reftable(world: &World) -> bool {
+    let repo = world.sandbox.repo();
+    fs::remove_dir_all(repo.join(".git")).unwrap();
+    let mut init = world.sandbox.bare_command("git");
+    let can = init.args(["init", "-q", "-b", "main", "--ref-format=reftable"]).output().unwrap().status.success();
+    if can {
+        identify(&repo);
+        commit_all(&repo, "first");
+        assert!(repo.join(".git/reftable").exists());
+    } else {
+        assert!(std::env::var_os("CI").is_none(), "git does not know reftable");
+        eprintln!("SKIPPED: git does not know reftable");
+    }
+    can
+}
+
+#[test]
+fn commands_of_the_user_in_between_harm_no_worker() {
+    for is_reftable in [false, true] {
+        let Some(world) = World::new("") else { return };
+        if is_reftable && !uses_reftable(&world) {
+            return;
+        }
+        let mut boss = world.boss();
+        let worker = run(&mut boss, mission("t", "write a.txt x\ncommit a"));
+        assert_eq!(worker["status"], "completed", "{worker:#}");
+        for command in [&["gc", "-q"][..], &["pack-refs", "--all"], &["config", "user.note", "x"]] {
+            world.sandbox.git(command);
+        }
+        let script = "run git revert --no-edit HEAD\nrun git branch other\nrun git tag mine\nwrite b.txt x\ncommit b";
+        boss.succeed("retry_worker", json!({"worker_id": "w-1-t", "prompt": format!("FAKE:\n{script}")}));
+        let worker = crate::world::settled(&mut boss, "w-1-t");
+        let found = (&worker["status"], &worker["enforced"], &worker["attempt"]);
+        assert_eq!(found, (&json!("completed"), &json!("kernel"), &json!(2)), "reftable: {is_reftable}: {worker:#}");
+        boss.leave();
     }
 }
 

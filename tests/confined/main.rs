@@ -9,7 +9,9 @@
 mod answers;
 mod attacks;
 mod copies;
+mod ends;
 mod git_operations;
 #[path = "../support/mod.rs"]
 mod support;
+mod user;
 mod world;
