@@ -33,6 +33,8 @@ points! {
     // The supervisor.
     Claimed, SaidReady, SetUp, CliSpawned, CliEnded, TurnSwept, ChangesCommitted, Verified, Swept, FactsRead, InboxClosed,
     Settled,
+    // The supervisor, where a confined worker has a clone.
+    CloneMade, CloneEntered, CloneTaken, CloneFetched,
     // The supervisor of a verification of an integration.
     VerificationBegun, VerificationTreeMade, VerificationVerified, VerificationTreeRemoved,
 }

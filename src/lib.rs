@@ -77,6 +77,7 @@
 //! | journal, segment, snapshot | the append-only log; one file of it; the state at its beginning |
 //! | salvage ref | where work is kept before it is removed by force |
 //! | confinement | what the kernel keeps a worker from writing: see `process/confine` |
+//! | clone (of a worker) | the repository of its own in the worktree of a confined worker: see `git/own_clone` |
 //! | build, pruning | a folder that tools create again, such as `node_modules`; its deletion from a worktree |
 //! | train | several branches that are integrated in order and verified together |
 //! | race | several workers on one prompt; the first verified one wins |

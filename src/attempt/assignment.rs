@@ -106,8 +106,10 @@ impl Assignment {
 
     /// Returns the directory for calls of git. Outside a repository, no configuration is trusted.
     pub fn checkout(&self) -> Checkout {
-        let trust = self.repository.as_ref().map_or_else(Trust::nothing, |repository| repository.trust.clone());
-        Checkout::new(&self.directory, &trust)
+        match &self.repository {
+            Some(repository) => repository.at(&self.directory),
+            None => Checkout::new(&self.directory, &Trust::nothing()),
+        }
     }
 
     /// Returns where the CLI and the verification run: in the mission's subfolder if it exists, or else at the root of

@@ -123,7 +123,8 @@ impl DiffSource {
         let (branch, repository) = match (orchestrator::branch_to_compare(worker), repository) {
             (Some(branch), Some(repository)) => (branch, repository),
             (_, repository) => {
-                return Ok(Self::Directory(Checkout::new(path, repository.as_ref().map_or(trust, |it| &it.trust))));
+                let checkout = repository.map_or_else(|| Checkout::new(path, trust), |it| it.at(path));
+                return Ok(Self::Directory(checkout));
             }
         };
         let tip = git::branch_tip(&repository, branch, worker.last_commit()).map_err(failed)?;

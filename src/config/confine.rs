@@ -29,6 +29,9 @@ pub enum ConfineGit {
     /// All of it. Changed hooks and configuration stop an integration.
     #[default]
     Shared,
+    /// None of it: the worker works in a clone that borrows its objects. Submodules, git-lfs and partial clones need
+    /// `shared`, which is used for them.
+    Clone,
 }
 
 impl Settings {

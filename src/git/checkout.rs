@@ -22,7 +22,7 @@ pub(super) fn current_branch(dir: &Checkout) -> Result<Option<String>, CommandEr
 
 /// Returns the branch that is checked out in a working tree, `None` if HEAD is detached. It may have no commit yet.
 pub fn checked_out(tree: &Checkout) -> Result<Option<String>, CommandError> {
-    refs::checked_out(tree).map_or_else(|| current_branch(tree), |branch| Ok(Some(branch)))
+    refs::checked_out(tree.place()).map_or_else(|| current_branch(tree), |branch| Ok(Some(branch)))
 }
 
 /// Returns the branch that is checked out in a working tree, as far as that is known without starting git.
@@ -41,7 +41,7 @@ pub(super) fn resolve_commit(dir: &Checkout, name: &str) -> Result<Option<String
     if name.is_empty() || name.starts_with('-') || name.contains('\0') {
         return Ok(None);
     }
-    match refs::commit(dir, name) {
+    match refs::commit(dir.place(), name) {
         RefLookup::Found(commit) => Ok(Some(commit)),
         RefLookup::Absent => Ok(None),
         RefLookup::AskGit => ask_commit(dir, name),
@@ -73,7 +73,8 @@ pub(super) fn ref_commit(dir: &Checkout, full_name: &str) -> Result<Option<Strin
 /// Returns the git directory of a worktree, which holds its own HEAD and index.
 pub fn git_dir(worktree: &Checkout) -> Result<PathBuf, CommandError> {
     // Read directly in the usual cases: a start of git takes longer than everything that callers do with the result.
-    own_git_dir(worktree).map_or_else(|| Git::read(worktree).args(["rev-parse", "--absolute-git-dir"]).path(), Ok)
+    let own = worktree.named_git_dir().map(Path::to_owned).or_else(|| own_git_dir(worktree));
+    own.map_or_else(|| Git::read(worktree).args(["rev-parse", "--absolute-git-dir"]).path(), Ok)
 }
 
 /// Returns whether a folder is the root of a working tree whose `.git` leads to a git directory. Git is not started.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::configuration;
-use super::trust::{Checkout, Trust};
+use super::trust::Checkout;
 use crate::mission::hint::{Hint, Hinted};
 
 /// The oldest supported git: 2.38 added `merge-tree --write-tree`.
@@ -135,7 +135,7 @@ pub struct Git {
     command: Command,
     dir: PathBuf,
     /// `None`: the call uses all settings of the repository.
-    trust: Option<Trust>,
+    checkout: Option<Checkout>,
     shown: Vec<String>,
     input: Option<Vec<u8>>,
     limit: Duration,
@@ -155,7 +155,15 @@ impl Git {
 
     /// Begins a call that changes something.
     pub fn write(dir: &Checkout) -> Git {
-        Git::new(dir, Some(dir.trust().clone()))
+        Git::new(dir, Some(dir.clone())).with_folders_of(dir)
+    }
+
+    /// Has git use the folders that are known, and not those that the worktree's `.git` names.
+    fn with_folders_of(self, dir: &Checkout) -> Git {
+        match dir.named_git_dir() {
+            Some(git_dir) => self.env("GIT_DIR", git_dir).env("GIT_WORK_TREE", dir.as_os_str()),
+            None => self,
+        }
     }
 
     /// Begins a reading call that uses all settings of the repository in `dir`. Only for calls that run nothing that a
@@ -164,7 +172,7 @@ impl Git {
         Git::new(dir.as_ref(), None).reading()
     }
 
-    fn new(dir: &Path, trust: Option<Trust>) -> Git {
+    fn new(dir: &Path, checkout: Option<Checkout>) -> Git {
         let mut command = Command::new("git");
         for name in INHERITED_VARIABLES {
             command.env_remove(name);
@@ -175,7 +183,7 @@ impl Git {
         }
         #[cfg(test)]
         super::testing::seal(&mut command);
-        Git { command, dir: dir.to_owned(), trust, shown: Vec::new(), input: None, limit: WRITE_LIMIT }
+        Git { command, dir: dir.to_owned(), checkout, shown: Vec::new(), input: None, limit: WRITE_LIMIT }
     }
 
     fn reading(mut self) -> Git {
@@ -384,10 +392,9 @@ impl Git {
 
     /// Replaces the settings that are not trusted. Variables take precedence like `-c`, and may be added last.
     fn restrict_configuration(&mut self) {
-        let before = self.trust.as_ref().and_then(|trust| trust.restriction(&self.dir));
         // A configuration that cannot be read stops the call itself too.
-        let overrides =
-            before.and_then(|before| Some(before.overrides(own_settings(&self.dir).ok()?))).unwrap_or_default();
+        let overrides = self.checkout.as_ref().and_then(|it| Some(it.restriction()?.overrides(own_settings(it).ok()?)));
+        let overrides = overrides.unwrap_or_default();
         self.command.env("GIT_CONFIG_COUNT", overrides.len().to_string());
         for (at, (name, value)) in overrides.iter().enumerate() {
             self.command.env(format!("GIT_CONFIG_KEY_{at}"), name).env(format!("GIT_CONFIG_VALUE_{at}"), value);
@@ -406,9 +413,9 @@ impl Git {
 }
 
 /// Returns the settings of the repository and of the worktree in `dir`, with those of included files.
-pub(super) fn own_settings(dir: &Path) -> Result<Vec<(String, String)>, CommandError> {
+pub(super) fn own_settings(dir: &Checkout) -> Result<Vec<(String, String)>, CommandError> {
     let args = ["config", "--includes", "--list", "--show-scope", "-z"];
-    Ok(configuration::parse_own(&Git::without_trust(dir).args(args).run()?))
+    Ok(configuration::parse_own(&Git::without_trust(dir).with_folders_of(dir).args(args).run()?))
 }
 
 /// The result of a call that ran to its end.

@@ -14,7 +14,7 @@ impl Configuration {
             return Ok(same);
         }
         let own_file = hash_of_own_file(&repo.common_dir);
-        let own = own_settings(repo.root())?.into_iter().filter(|(name, _)| counts(name));
+        let own = own_settings(&repo.checkout())?.into_iter().filter(|(name, _)| counts(name));
         let of_worktrees = settings_of_others_worktrees(repo)?;
         Ok(Configuration::new(own.chain(of_worktrees), own_file, &repo.common_dir))
     }

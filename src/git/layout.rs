@@ -12,6 +12,15 @@ use git2::{ObjectType, Oid};
 /// Record of a worktree that this program made, in git's folder for the worktree. It is deleted with the worktree.
 pub(super) const MADE_FILE: &str = "orchestrator-boss.json";
 
+/// Folder for the clone of a confined worker, in git's folder for its worktree. It remains after the first clone, and
+/// marks the worktree as one in which git is always given its folders by name.
+pub(super) const CLONE_FOLDER: &str = "orchestrator-clone";
+
+/// Prefix of the refs that keep git from deleting what the clones of workers borrow. They do not keep work.
+pub(super) const BORROWED_REFS: &str = "refs/orchestrator/borrowed/";
+/// Argument for `git rev-list` that leaves those refs out of the next `--glob`.
+pub(super) const NOT_BORROWED: &str = "--exclude=refs/orchestrator/borrowed/*";
+
 /// A worktree that git lists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listed {
@@ -54,6 +63,12 @@ pub(super) fn folders(dir: &Path) -> Option<Folders> {
     Some(Folders { own: own.canonicalize().ok()?, common: common.canonicalize().ok()? })
 }
 
+/// Returns the folders of a linked worktree whose own one is known.
+pub(super) fn folders_of(own: &Path) -> Option<Folders> {
+    let common = own.join(fs::read_to_string(own.join("commondir")).ok()?.trim());
+    Some(Folders { own: own.canonicalize().ok()?, common: common.canonicalize().ok()? })
+}
+
 /// Returns the git directory of a linked worktree, which holds its HEAD, index and reflog, even if the worktree's
 /// folder is gone. `None` if git has no record of it.
 pub(super) fn own_git_dir(common_dir: &Path, worktree: &Path) -> Option<PathBuf> {
@@ -67,6 +82,16 @@ pub(super) fn own_git_dir(common_dir: &Path, worktree: &Path) -> Option<PathBuf>
 pub(super) fn linked_git_dirs(common_dir: &Path) -> impl Iterator<Item = PathBuf> {
     let folders = fs::read_dir(common_dir.join("worktrees")).into_iter().flatten().flatten();
     folders.map(|folder| folder.path())
+}
+
+/// Returns git's folder for a worktree in which a worker had a clone. Git must be given it by name: the worktree's
+/// `.git` may be the worker's.
+pub(super) fn own_records(common_dir: &Path, worktree: &Path) -> Option<PathBuf> {
+    let name = worktree.file_name()?.as_encoded_bytes();
+    let is_named_so = |folder: &PathBuf| folder.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(name));
+    linked_git_dirs(common_dir)
+        .filter(|folder| is_named_so(folder) && folder.join(CLONE_FOLDER).is_dir())
+        .find(|folder| worktree_of(folder).is_some_and(|it| it == worktree))
 }
 
 /// Returns the root of the linked worktree that this git directory belongs to.

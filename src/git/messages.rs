@@ -9,6 +9,7 @@ use super::in_place::PlaceError;
 use super::include::IncludeError;
 use super::index::IndexError;
 use super::integrate::IntegrateError;
+use super::own_clone::CloneError;
 use super::remove::RemoveError;
 use super::repository::RepositoryError;
 use super::salvage::SalvageError;
@@ -24,6 +25,7 @@ fn every_message_is_as_recorded() {
     rows.extend(worktrees());
     rows.extend(removals());
     rows.extend(integrations());
+    rows.extend(clones());
     insta::assert_snapshot!(all_messages(&rows, "src/git"));
 }
 
@@ -32,7 +34,7 @@ fn transparent_errors_keep_their_hints() {
     let repository = || RepositoryError::from(timed_out());
     let index = || IndexError::from(timed_out());
     let place = PlaceError::Unknown { worktree: "/tree".into(), source: timed_out() };
-    let errors: [Box<dyn Hinted>; 19] = [
+    let errors: [Box<dyn Hinted>; 21] = [
         Box::new(repository()),
         Box::new(index()),
         Box::new(IncludeError::from(timed_out())),
@@ -49,6 +51,8 @@ fn transparent_errors_keep_their_hints() {
         Box::new(RemoveError::from(repository())),
         Box::new(RemoveError::from(WorktreeError::from(timed_out()))),
         Box::new(RemoveError::from(SalvageError::from(index()))),
+        Box::new(RemoveError::from(CloneError::from(timed_out()))),
+        Box::new(CloneError::from(timed_out())),
         Box::new(IntegrateError::from(timed_out())),
         Box::new(IntegrateError::from(repository())),
         Box::new(IntegrateError::from(index())),
@@ -221,5 +225,16 @@ fn integrations() -> Vec<MessageRow> {
         row(IntegrateError::TargetBusy { branch: main(), worktree: "/repo".into(), operation: "rebase" }),
         row(IntegrateError::Scratch(denied())),
         row(IntegrateError::TargetMoved { branch: main(), expected: "0123456".into(), found: "abcdef0".into() }),
+    ]
+}
+
+fn clones() -> Vec<MessageRow> {
+    let why = "the repository has submodules".to_owned();
+    let clone = "/repo/.git/worktrees/tree/orchestrator-clone/git";
+    vec![
+        row(CloneError::Refused { why }),
+        row(CloneError::Write { path: "/tree/.git".into(), source: denied() }),
+        row(CloneError::Read { path: clone.into(), source: denied() }),
+        row(CloneError::Fetch { commit: "0123456".into(), clone: clone.into(), source: timed_out() }),
     ]
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::checkout::{branch_commit, current_branch, git_dir, resolve_commit};
 use super::command::{CommandError, Git};
 use super::integrate::contains;
-use super::layout::zero_id;
+use super::layout::{NOT_BORROWED, zero_id};
 use super::list::list;
 use super::reflog::head_moves;
 use super::repository::Repository;
@@ -77,7 +77,7 @@ fn is_elsewhere(repo: &Repository, worktree: &Path, branch: &str) -> Result<bool
 /// Returns whether no ref contains any of the commits beyond `from`, so that they were made only here.
 fn is_only_here(repo: &Repository, from: &str, head: &str) -> Result<bool, CommandError> {
     let number = |not: &[&str]| repo.read().args(["rev-list", "--count", head, "--not", from]).args(not).text();
-    Ok(number(&[])? == number(&["--glob=refs/"])?)
+    Ok(number(&[])? == number(&[NOT_BORROWED, "--glob=refs/"])?)
 }
 
 #[cfg(test)]

@@ -9,12 +9,12 @@ use std::fs;
 use std::path::Path;
 
 use super::command::CommandError;
-use super::layout::MADE_FILE;
+use super::layout::{CLONE_FOLDER, MADE_FILE, NOT_BORROWED};
 use super::repository::Repository;
 
 /// Entries of a worktree's git directory that do not record its work: files, ids of trees, and fetched commits.
-const NO_RECORDS: [&str; 8] =
-    ["index", "modules", "objects", "gitdir", "commondir", "FETCH_HEAD", "AUTO_MERGE", MADE_FILE];
+const NO_RECORDS: [&str; 9] =
+    ["index", "modules", "objects", "gitdir", "commondir", "FETCH_HEAD", "AUTO_MERGE", MADE_FILE, CLONE_FOLDER];
 
 /// The refs and commits that remain when a worktree is removed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,7 +30,7 @@ impl Reachable<'_> {
     fn arguments(&self) -> Vec<String> {
         let mut arguments = vec!["--not".to_owned()];
         arguments.extend(self.except_branch.map(|branch| format!("--exclude=refs/heads/{branch}")));
-        arguments.push("--glob=refs/".to_owned());
+        arguments.extend([NOT_BORROWED, "--glob=refs/"].map(str::to_owned));
         arguments.extend(self.and.map(str::to_owned));
         arguments
     }
@@ -79,7 +79,7 @@ pub fn without_children(listed: &str) -> Vec<String> {
 }
 
 /// Collects every word in the files of a folder that could be the id of an object.
-fn collect_ids(path: &Path, ids: &mut HashSet<String>) {
+pub(super) fn collect_ids(path: &Path, ids: &mut HashSet<String>) {
     if path.file_name().is_some_and(|name| NO_RECORDS.iter().any(|no| name == *no)) {
         return;
     }

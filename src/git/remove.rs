@@ -25,6 +25,7 @@ use super::merged::{MergeQuery, Merged, merged};
 use super::moved::moved_to;
 use super::nested::{nested_repositories, unpublished_commits, unpublished_modules};
 use super::origins::EarlierIntegration;
+use super::own_clone::{self, CloneError};
 use super::picked::is_integrated;
 use super::reflog_only::{Reachable, is_reachable};
 use super::repository::{Repository, RepositoryError};
@@ -56,6 +57,8 @@ pub enum RemoveError {
     Salvage(#[from] SalvageError),
     #[error(transparent)]
     Index(#[from] IndexError),
+    #[error(transparent)]
+    Clone(#[from] CloneError),
     #[error("cannot remove {}: it is the main worktree", path.display())]
     MainWorktree { path: PathBuf },
     #[error("cannot remove {}: it is locked ({reason})", path.display())]
@@ -101,6 +104,7 @@ impl Hinted for RemoveError {
             Self::Worktree(error) => error.hints(),
             Self::Salvage(error) => error.hints(),
             Self::Index(error) => error.hints(),
+            Self::Clone(error) => error.hints(),
             Self::MainWorktree { .. } => Vec::new(),
             Self::Locked { .. } => vec![Hint::to("wait until its worker has settled")],
             Self::Dirty { .. } => vec![Hint::to("commit them there"), Hint::Force("them")],
@@ -210,6 +214,9 @@ fn finish_removal(repo: &Repository, request: &Remove, path: PathBuf, branch: &s
 }
 
 fn remove_found(repo: &Repository, request: &Remove, found: Listed) -> Result<Removed, RemoveError> {
+    if found.locked.is_none() {
+        own_clone::bring_back(repo, &found.path)?;
+    }
     check_removable(repo, &found)?;
     let request = &with_record(repo, request, &found);
     let integrated = if request.delete_branch { Some(check_branch(repo, &found, request)?) } else { None };
@@ -451,6 +458,7 @@ fn delete(
     let has_modules = own_git_dir(&repo.common_dir, &found.path).is_some_and(|own| own.join("modules").exists());
     let has_repositories =
         !found.missing && (has_modules || !nested_repositories(&repo.at(&found.path), &[])?.is_empty());
+    let clone_name = own_clone::worker_of(repo, &found.path);
     let mut git = repo.write().args(["worktree", "remove"]);
     if request.force || has_repositories {
         git = git.arg("--force");
@@ -463,6 +471,20 @@ fn delete(
         }
         notes.push(format!("some of its files could not be deleted: {error}"));
     }
+    let salvage_ref = match clone_name.map(|name| own_clone::retire(repo, &name)) {
+        None => salvage_ref,
+        Some(Ok(of_clone)) => {
+            // One ref can be named; the other one is listed with it.
+            if let (Some(_), Some(more)) = (&salvage_ref, &of_clone) {
+                notes.push(format!("what its clone held is kept as {}", more.name));
+            }
+            salvage_ref.or(of_clone)
+        }
+        Some(Err(error)) => {
+            notes.push(format!("the refs of its clone stay: {error}"));
+            salvage_ref
+        }
+    };
     if found.missing {
         notes.push("its folder was not there: git's record of it was removed, and nothing else".to_owned());
     } else if notes.is_empty() && found.path.symlink_metadata().is_ok() {

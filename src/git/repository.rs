@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::checkout::{branch_commit, checked_out, resolve_commit};
 use super::command::{CommandError, Git, require_supported_version};
 use super::identity::{CommitIdentity, identity};
-use super::layout::zero_id;
+use super::layout::{own_records, zero_id};
 use super::refs;
 use super::trust::{Checkout, Trust};
 use crate::mission::hint::{Hint, Hinted};
@@ -159,7 +159,9 @@ impl Repository {
     /// Returns a folder of this repository, or of one inside it, in which git may run. A relative path is below the
     /// root.
     pub fn at(&self, path: impl AsRef<Path>) -> Checkout {
-        Checkout::new(self.root().join(path), &self.trust)
+        let path = self.root().join(path);
+        let git_dir = if path == self.root() { None } else { own_records(&self.common_dir, &path) };
+        Checkout::new(path, &self.trust).with_git_dir(git_dir)
     }
 
     /// Returns the root as a folder in which git may run.

@@ -171,11 +171,21 @@ pub fn keep_lost(
             lost.push(commit);
         }
     }
-    if lost.is_empty() {
+    keep_all(repo, name, &lost, why)
+}
+
+/// Keeps commits under one ref without checking whether they are reachable. Returns `None` if there are none.
+pub(super) fn keep_all(
+    repo: &Repository,
+    name: &str,
+    commits: &[String],
+    why: &str,
+) -> Result<Option<SalvageRef>, SalvageError> {
+    if commits.is_empty() {
         return Ok(None);
     }
     let tree = repo.write().arg("mktree").input("").text()?;
-    let commit = commit_tree(&repo.checkout(), &tree, &lost, why)?;
+    let commit = commit_tree(&repo.checkout(), &tree, commits, why)?;
     keep_commit(repo, name, &commit).map(Some)
 }
 
@@ -358,7 +368,7 @@ fn fetch(into: &Checkout, from: &Path, commits: &[String]) -> Result<(), Command
 }
 
 /// Returns the files that describe an unfinished operation, relative to the worktree's git directory.
-fn state_files(git_dir: &Path) -> Vec<PathBuf> {
+pub(super) fn state_files(git_dir: &Path) -> Vec<PathBuf> {
     const FOLDERS: [&str; 3] = ["rebase-merge", "rebase-apply", "sequencer"];
     const OTHERS: [&str; 4] = ["HEAD", "FETCH_HEAD", "COMMIT_EDITMSG", "index"];
     let names = |folder: &Path| {

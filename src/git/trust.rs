@@ -12,7 +12,7 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 
 use super::configuration::Configuration;
-use super::layout::{folders, short_id};
+use super::layout::{Folders, folders, folders_of, short_id};
 
 /// File with the record of the repository that a state folder belongs to. It keeps its name if the repository moves.
 const OWN_RECORD: &str = "git-configuration.json";
@@ -105,12 +105,11 @@ impl Trust {
         }
     }
 
-    /// Returns the configuration that a call in `dir` must be restricted to. `None` if it may use what is set now.
-    pub(super) fn restriction(&self, dir: &Path) -> Option<Configuration> {
+    fn restriction(&self, folders: Option<Folders>) -> Option<Configuration> {
         if matches!(*self.0, TrustRule::Everything) {
             return None;
         }
-        match folders(dir) {
+        match folders {
             Some(folders) => self.before(&folders.common).filter(|before| !before.is_surely_unchanged(&folders)),
             None if matches!(*self.0, TrustRule::Recorded { .. }) => None,
             None => Some(Configuration::default()),
@@ -132,11 +131,40 @@ fn read_record(path: &Path) -> Option<Configuration> {
 pub struct Checkout {
     path: PathBuf,
     trust: Trust,
+    /// Git's folder for the worktree, if its own `.git` must not be followed.
+    git_dir: Option<PathBuf>,
 }
 
 impl Checkout {
     pub fn new(path: impl Into<PathBuf>, trust: &Trust) -> Checkout {
-        Checkout { path: path.into(), trust: trust.clone() }
+        Checkout { path: path.into(), trust: trust.clone(), git_dir: None }
+    }
+
+    /// Has git use this folder for the worktree, whatever its own `.git` is.
+    pub(super) fn with_git_dir(self, git_dir: Option<PathBuf>) -> Checkout {
+        Checkout { git_dir, ..self }
+    }
+
+    pub(super) fn named_git_dir(&self) -> Option<&Path> {
+        self.git_dir.as_deref()
+    }
+
+    /// Returns the folder in which a library finds the repository.
+    pub(super) fn place(&self) -> &Path {
+        self.git_dir.as_deref().unwrap_or(&self.path)
+    }
+
+    /// Returns the two folders in which git keeps the data of the worktree.
+    pub(super) fn folders(&self) -> Option<Folders> {
+        match &self.git_dir {
+            Some(own) => folders_of(own),
+            None => folders(&self.path),
+        }
+    }
+
+    /// Returns the configuration that a call must be restricted to. `None` if it may use what is set now.
+    pub(super) fn restriction(&self) -> Option<Configuration> {
+        self.trust.restriction(self.folders())
     }
 
     /// Returns another folder with the same trust. A relative path is below this one.

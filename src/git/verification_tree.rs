@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::list::{list, patiently};
+use super::own_clone;
 use super::repository::Repository;
 use super::worktree::{WorktreeError, fill, make_private};
 
@@ -27,7 +28,9 @@ pub fn make(repo: &Repository, path: &Path, commit: &str) -> Result<(), Worktree
 }
 
 /// Removes the worktree with all its content, even if its creation was interrupted. A missing worktree is not an error.
+/// A clone in it goes too: what a verification commits is no work.
 pub fn remove(repo: &Repository, path: &Path) -> Result<(), WorktreeError> {
+    own_clone::give_up(repo, path)?;
     if let Err(source) = fs::remove_dir_all(path)
         && source.kind() != io::ErrorKind::NotFound
     {

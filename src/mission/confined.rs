@@ -66,6 +66,8 @@ pub enum Enforcer {
 pub enum GitGrant {
     /// All of it, as all worktrees share it.
     Shared,
+    /// None of it: it works in a clone, whose commits are fetched.
+    Clone,
     /// Nothing: the worker only reads, or works outside a repository.
     None,
 }
@@ -136,6 +138,7 @@ impl GitGrant {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Shared => "shared",
+            Self::Clone => "clone",
             Self::None => "none",
         }
     }

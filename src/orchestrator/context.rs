@@ -137,6 +137,14 @@ impl Context {
         Checkout::new(self.tree(), &self.trust)
     }
 
+    /// Returns a worker's directory for calls of git.
+    pub(super) fn checkout_of(&self, directory: &Path) -> Checkout {
+        match &self.repository {
+            Some(repository) => repository.at(directory),
+            None => Checkout::new(directory, &self.trust),
+        }
+    }
+
     fn around<'a>(&'a self, repository: &'a Repository) -> Around<'a> {
         Around { repository, state_root: &self.state_root, template: self.settings.worktrees_dir.as_deref() }
     }

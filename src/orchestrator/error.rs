@@ -11,8 +11,8 @@ use super::question_error::QuestionError;
 use crate::backend::{Refusal, UnknownBackend};
 use crate::files::FileError;
 use crate::git::{
-    BuildsError, CommandError, DiffError, IndexError, IntegrateError, PlaceError, RemoveError, RepositoryError,
-    SalvageError, UncommittedError, WorktreeError,
+    BuildsError, CloneError, CommandError, DiffError, IndexError, IntegrateError, PlaceError, RemoveError,
+    RepositoryError, SalvageError, UncommittedError, WorktreeError,
 };
 use crate::launcher::local::LaunchError;
 use crate::mission::create::{Draft, Rejection};
@@ -154,6 +154,8 @@ pub enum OrchestratorError {
     #[error(transparent)]
     Worktree(#[from] WorktreeError),
     #[error(transparent)]
+    Clone(#[from] CloneError),
+    #[error(transparent)]
     Place(#[from] PlaceError),
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -231,6 +233,7 @@ impl OrchestratorError {
             Self::Git(error) => error,
             Self::Repository(error) => error,
             Self::Worktree(error) => error,
+            Self::Clone(error) => error,
             Self::Place(error) => error,
             Self::Index(error) => error,
             Self::Leftovers(error) => error,

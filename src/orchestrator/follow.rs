@@ -20,6 +20,7 @@ use crate::attempt::worker_dir::{AttemptDir, InboxEntry, WorkerDir};
 use crate::crash_point::{self, Point};
 use crate::files::lease;
 use crate::files::{self, FileError};
+use crate::git;
 use crate::launcher::local;
 use crate::mission::hint::with_hints;
 use crate::mission::id::WorkerId;
@@ -176,13 +177,26 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         Some(assignment) => {
             let known =
                 facts::KnownFacts { before: facts::before(&assignment, attempt), ..facts::KnownFacts::default() };
-            blocking(move || Ok(facts::changes(&assignment, known))).await.unwrap_or_default()
+            blocking(move || Ok(changes_after_loss(&assignment, known))).await.unwrap_or_default()
         }
         None => Changes::default(),
     };
     // A cancellation has taken effect, although the supervisor died before it could record it.
     let status = if called_off.is_some() { Ending::Cancelled } else { Ending::Lost };
     Outcome { run, changes, cleanup, ..outcomes::never_ran(worker, worker.attempt, status, None) }
+}
+
+/// Returns the changes of an attempt whose supervisor died. It may have left its worker's clone in the worktree.
+fn changes_after_loss(assignment: &Assignment, known: facts::KnownFacts) -> Changes {
+    let ours = assignment.repository.as_ref().filter(|_| assignment.ours);
+    let brought = ours.map_or(Ok(()), |repository| git::bring_back(repository, &assignment.directory));
+    let mut changes = facts::changes(assignment, known);
+    if let Err(error) = brought {
+        let why = with_hints(&error);
+        changes.not_on_branch.push(git::not_on_branch::unknown(&assignment.directory, &why));
+        changes.notes.push(why);
+    }
+    changes
 }
 
 /// Returns how long an attempt ran whose supervisor died: until now, or until its last sign of life if the machine was

@@ -278,6 +278,8 @@ fn worktree(
     base: Option<&str>,
 ) -> Result<(git::Worktree, bool), OrchestratorError> {
     let repository = context.repository()?;
+    // Of an attempt whose supervisor was killed.
+    git::bring_back(repository, path)?;
     restore_branch(repository, &order.worker, branch)?;
     if let Some(made) = order.worker_dir.worktree()? {
         git::relink(repository, &made)?;

@@ -441,7 +441,7 @@ fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Incl
             let tip = git::branch_tip(&repository, branch, worker.last_commit())?;
             git::commit_diff(&repository, &tip.commit, &base, offset, most)?
         }
-        None => git::diff(&Checkout::new(directory, &context.trust), &base, offset, most)?,
+        None => git::diff(&context.checkout_of(directory), &base, offset, most)?,
     }))
 }
 

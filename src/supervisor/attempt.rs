@@ -14,6 +14,7 @@ use super::inbox::{Inbox, QueuedMessage};
 use super::isolation::SocketFolder;
 use super::limits::WorkerLimits;
 use super::outside_edits::OutsideEdits;
+use super::own_clone::OwnClone;
 use super::questions::Questions;
 use super::refused_writes::RefusedWrites;
 use super::self_edits::SelfEdits;
@@ -56,6 +57,7 @@ pub(super) struct LiveAttempt {
     pub cleanup: CleanupTotal,
     pub sockets: SocketFolder,
     pub rules: AttemptRules,
+    pub own_clone: OwnClone,
     /// The beginning of the attempt, by the clock of file timestamps.
     since: SystemTime,
 }
@@ -121,6 +123,7 @@ impl LiveAttempt {
             cleanup: CleanupTotal::default(),
             sockets: SocketFolder::default(),
             rules: AttemptRules::default(),
+            own_clone: OwnClone::default(),
             since: SystemTime::now(),
             supervisor,
             began: Instant::now(),

@@ -2,12 +2,15 @@
 //! it can write.
 
 use super::attempt::{LiveAttempt, TurnEnd};
+use super::blocking::blocking;
+use super::own_clone::OwnClone;
 use super::signing;
 use super::write_rules::{AttemptRules, ConfinementError, why_not};
 use crate::attempt::cli_settings::CliSettings;
 use crate::attempt::sockets;
 use crate::backend::Refusal;
 use crate::config::Confine;
+use crate::git::{self, CloneError, Repository};
 use crate::mission::confined::{Confined, Confinement};
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Failure, FailureKind};
@@ -50,13 +53,17 @@ impl LiveAttempt {
         }
         self.sockets.add_temporary(&sockets::folder_beside(&self.assignment.socket));
         let (folders, state) = (self.backend.state_folders(), self.dir.state_dir());
-        let (rules, cli_state) = AttemptRules::of(&self.assignment, &folders, state.root(), &self.sockets)?;
+        self.own_clone = OwnClone::of(&self.assignment);
+        let has_clone = self.own_clone.is_used();
+        let (rules, cli_state) = AttemptRules::of(&self.assignment, &folders, state.root(), &self.sockets, has_clone)?;
         let recorded = CliSettings::record(&state, &self.assignment.worker_id, self.assignment.attempt, cli_state);
         self.cli_settings = recorded
             .inspect_err(|error| tracing::warn!(%error, "cannot record the settings of the CLI: no change is noticed"))
             .ok();
         // Most users do not sign, and the CLI takes longer to start than the agent.
-        let checkout = self.assignment.checkout();
+        // A clone comes into the worktree meanwhile, and its settings are the worker's.
+        let repository = self.assignment.repository.as_ref().filter(|_| has_clone);
+        let checkout = repository.map_or_else(|| self.assignment.checkout(), Repository::checkout);
         std::thread::spawn(move || signing::start_agent(&checkout));
         Ok(rules)
     }
@@ -77,5 +84,27 @@ impl LiveAttempt {
     fn record_confinement(&mut self, confinement: Confinement) {
         self.status.set_confinement(confinement.clone());
         self.run.confinement = Some(confinement);
+    }
+
+    /// Puts the clone into the worktree, for processes of the worker.
+    pub(super) async fn enter_clone(&self) -> Result<(), CloneError> {
+        let Some(repository) = self.own_clone.repository(&self.assignment) else { return Ok(()) };
+        let branch = self.assignment.mission.place.branch().unwrap_or_default().to_owned();
+        let (worktree, name) = (self.assignment.directory.clone(), self.assignment.worker_id.to_string());
+        blocking(move || git::enter_clone(&repository, &worktree, &branch, &name)).await
+    }
+
+    /// Takes the clone out of the worktree, and fetches what the worker made. Its processes have ended.
+    pub(super) async fn leave_clone(&mut self) {
+        let Some(repository) = self.own_clone.repository(&self.assignment) else { return };
+        let worktree = self.assignment.directory.clone();
+        let brought = blocking(move || git::bring_back(&repository, &worktree)).await;
+        self.own_clone.set_error(brought.err().map(|error| with_hints(&error)));
+    }
+
+    /// Returns the end of a turn for which there is no clone.
+    pub(super) fn without_clone(error: &CloneError) -> TurnEnd {
+        let failure = Failure { kind: FailureKind::CouldNotStart, message: with_hints(error), resets_at: None };
+        TurnEnd::not_started(failure, None)
     }
 }

@@ -17,6 +17,7 @@ use crate::attempt::facts;
 use crate::attempt::status::Phase;
 use crate::crash_point::{self, Point};
 use crate::git::{self, CommandError, Repository, Trust};
+use crate::mission::hint::with_hints;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Failure, FailureKind, LikelyCause, Outcome, Verification};
 use crate::mission::words;
@@ -97,6 +98,11 @@ impl LiveAttempt {
             };
             (check.main_checkout_changes, check.branch) = blocking(both).await;
         }
+        if let Some(error) = self.own_clone.error() {
+            check.branch.unreadable.get_or_insert_with(|| error.to_owned());
+            let lost = git::not_on_branch::unknown(&self.assignment.directory, error);
+            check.branch.not_on_branch.get_or_insert_default().push(lost);
+        }
         crash_point::at(Point::ChangesCommitted);
         let Some(command) = command else { return check };
         // The command may change files.
@@ -157,12 +163,16 @@ impl LiveAttempt {
             sockets: &self.sockets,
             confine: self.rules.verification.as_ref(),
         };
+        if let Err(error) = self.enter_clone().await {
+            return Verification::CouldNotRun { why: with_hints(&error) };
+        }
         let result = verify::verify(&verify_command, commit, self.inbox.until_stopped()).await;
         crash_point::at(Point::Verified);
         let output = super::exit::end_of(&log, log_from);
         self.refused_writes.record(&output, self.rules.verification.as_ref());
         // Processes that the command left running could still change the tree.
         self.sweep().await;
+        self.leave_clone().await;
         match result {
             None => Verification::Skipped,
             Some(passed @ Verification::Passed { .. }) => {
@@ -220,6 +230,7 @@ impl LiveAttempt {
         let checkout = self.assignment.repository.as_ref().and_then(|repository| repository.main_worktree.as_deref());
         changes.notes.extend(self.refused_writes.notes(&self.assignment.directory, checkout));
         changes.notes.extend(self.cli_settings_changed().await);
+        changes.notes.extend(self.own_clone.notes());
         for port in &self.assignment.ports_in_use {
             changes
                 .notes

@@ -20,6 +20,7 @@ mod limits;
 mod main_checkout;
 mod missing;
 mod outside_edits;
+mod own_clone;
 mod process_record;
 mod questions;
 mod refused_writes;

@@ -93,6 +93,11 @@ impl LiveAttempt {
         self.status.set_phase(Phase::SettingUp, &format!("setting up: {}", short(&task.command)));
         // A time of the file system, like those it is compared with: its clock may lag behind ours.
         let began = changed_at(&self.dir.status()).unwrap_or_else(SystemTime::now);
+        if let Err(error) = self.enter_clone().await {
+            let end = Self::without_clone(&error);
+            self.record_end(&end);
+            return Err(end);
+        }
         let ShellRun { end, seconds, log_tail } = self.run_setup(&task).await;
         crash_point::at(Point::SetUp);
         self.limits.extend(Duration::from_secs_f64(seconds));
@@ -113,6 +118,7 @@ impl LiveAttempt {
         // A process that was ended now may have changed files after the count.
         let counted = if self.cleanup.last.ended > 0 { self.count_tracked_files_changed_since(began) } else { counted };
         setup.changed_files = counted.await.unwrap_or(0);
+        self.leave_clone().await;
         if let Ok(Err(error)) = recorded.await {
             tracing::warn!(%error, "cannot record the setup: the next attempt repeats it");
         }

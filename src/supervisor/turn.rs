@@ -50,11 +50,15 @@ impl Hinted for TurnStartError {
 
 impl LiveAttempt {
     pub(super) async fn turn(&mut self, input: TurnInput) -> TurnEnd {
+        if let Err(error) = self.enter_clone().await {
+            return Self::without_clone(&error);
+        }
         let mut running = match self.start(&input) {
             Ok(running) => running,
             Err(error) => {
                 // The CLI may run if only opening its output failed.
                 self.sweep().await;
+                self.leave_clone().await;
                 // A text, since the failure is stored.
                 let message = with_hints(&error);
                 let failure = Failure { kind: FailureKind::CouldNotStart, message, resets_at: None };
@@ -68,6 +72,7 @@ impl LiveAttempt {
         self.sweep().await;
         self.self_edits.undo(&*self.backend);
         crash_point::at(Point::TurnSwept);
+        self.leave_clone().await;
         running.read_rest(self).await;
         running.end(self, exit)
     }

@@ -46,6 +46,8 @@ pub enum ConfinementError {
     Needed { path: PathBuf, needed: PathBuf, what: &'static str },
     #[error("cannot confine the worker: its home folder is unknown")]
     NoHome,
+    #[error(transparent)]
+    Clone(#[from] git::CloneError),
 }
 
 impl Hinted for ConfinementError {
@@ -56,6 +58,7 @@ impl Hinted for ConfinementError {
             Self::Missing { .. } => vec![Hint::to("create it, or remove it there")],
             Self::Needed { .. } => vec![Hint::to("name a folder there that no worker needs, or remove it there")],
             Self::NoHome => vec![Hint::to("set HOME")],
+            Self::Clone(error) => error.hints(),
         }
     }
 }
@@ -69,18 +72,19 @@ struct Home {
 
 impl AttemptRules {
     /// Returns the rules of an attempt of a confined worker, and those of the CLI's `folders` that it can write. `state` is the
-    /// state directory.
+    /// state directory. A worker that has a clone in its worktree writes nothing of the repository.
     pub fn of(
         assignment: &Assignment,
         folders: &[StateFolder],
         state: &Path,
         sockets: &SocketFolder,
+        has_clone: bool,
     ) -> Result<(Self, Vec<PathBuf>), ConfinementError> {
         let home = Home::of(&assignment.settings)?;
         caches::create_needed(&home.path, |name| std::env::var_os(name));
         let mut shared = common_rules(&home, sockets);
         let mut commands = shared.clone();
-        let git = grant_work(&mut commands, assignment);
+        let git = grant_work(&mut commands, assignment, has_clone);
         for folder in nested_folders(assignment, state) {
             shared.add(&folder, GrantKind::Folder, Links::Followed);
             commands.add(&folder, GrantKind::Folder, Links::Followed);
@@ -98,7 +102,8 @@ impl AttemptRules {
     }
 }
 
-/// Returns the rules for the commands of a verification run. `Err`: the settings demand what the kernel cannot do.
+/// Returns the rules for the commands of a verification run, whose worktree gets a clone where the settings ask for it.
+/// The clone goes with the worktree: nothing is fetched from it. `Err`: the settings demand what the kernel cannot do.
 pub(super) fn rules_of_verification(
     run: &VerificationAssignment,
     dir: &VerificationDir,
@@ -107,15 +112,24 @@ pub(super) fn rules_of_verification(
     if why_not(run.settings.confine)?.is_some() {
         return Ok(None);
     }
+    let tree = run.tree(dir);
+    let has_clone =
+        run.settings.confine_git == ConfineGit::Clone && matches!(git::clone_refusal(&run.repository, &tree), Ok(None));
+    if has_clone {
+        let name = tree.file_name().unwrap_or_default().to_string_lossy();
+        git::enter_clone(&run.repository, &tree, "", &name)?;
+    }
     let home = Home::of(&run.settings)?;
     caches::create_needed(&home.path, |name| std::env::var_os(name));
     if let Some(path) = &run.sockets {
         sockets.add_temporary(path);
     }
     let mut rules = common_rules(&home, sockets);
-    rules.add(&run.tree(dir), GrantKind::Folder, Links::Refused);
-    rules.add(&run.repository.common_dir, GrantKind::Folder, Links::Refused);
-    home.refuse_unreadable_in("the worktree of the verification", &run.tree(dir))?;
+    rules.add(&tree, GrantKind::Folder, Links::Refused);
+    if !has_clone {
+        rules.add(&run.repository.common_dir, GrantKind::Folder, Links::Refused);
+    }
+    home.refuse_unreadable_in("the worktree of the verification", &tree)?;
     home.refuse_unreadable_in("the repository", &run.repository.common_dir)?;
     Ok(Some(rules))
 }
@@ -209,20 +223,21 @@ fn common_rules(home: &Home, sockets: &SocketFolder) -> WriteRules {
 }
 
 /// Grants the directory of the mission, and the repository that the server knows it to be in.
-fn grant_work(rules: &mut WriteRules, assignment: &Assignment) -> GitGrant {
+fn grant_work(rules: &mut WriteRules, assignment: &Assignment, has_clone: bool) -> GitGrant {
     rules.add(&assignment.directory, GrantKind::Folder, Links::Refused);
     let Some(repository) = &assignment.repository else { return GitGrant::None };
+    if has_clone {
+        return GitGrant::Clone;
+    }
     let is_known = match &assignment.mission.place {
         Place::Worktree { .. } => true,
         Place::Directory { .. } => git::belongs_to(&assignment.directory, repository),
     };
-    match assignment.settings.confine_git {
-        ConfineGit::Shared if is_known => {
-            rules.add(&repository.common_dir, GrantKind::Folder, Links::Refused);
-            GitGrant::Shared
-        }
-        ConfineGit::Shared => GitGrant::None,
+    if !is_known {
+        return GitGrant::None;
     }
+    rules.add(&repository.common_dir, GrantKind::Folder, Links::Refused);
+    GitGrant::Shared
 }
 
 /// Returns the folders that a worker needs that starts workers itself: the state, and the place of worktrees.

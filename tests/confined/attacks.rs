@@ -53,15 +53,26 @@ const SCOPED: [(&str, &str); 2] = [
 ];
 
 /// Attacks that succeed in any case. The README names them.
-const OPEN: [(&str, &str); 8] = [
+const OPEN: [(&str, &str); 5] = [
     ("read", "cat $MINE"),
     ("change-mode", "chmod 600 $MINE"),
     ("change-time", "touch -c -d @0 $MINE"),
     ("path-socket", "perl -MIO::Socket -e 'IO::Socket::UNIX->new(Peer => $ARGV[0]) or exit 1' $ROOT/user/socket"),
     ("local-network", "perl -MIO::Socket -e 'IO::Socket::INET->new(PeerAddr => $ARGV[0]) or exit 1' 127.0.0.1:$PORT"),
+];
+
+/// Attacks on the user's repository. A worker that has a clone cannot do them.
+const ON_REPOSITORY: [(&str, &str); 10] = [
     ("hook", "echo true > $REPO/.git/hooks/post-checkout"),
-    ("configuration", "git config alias.planted status"),
-    ("other-branch", "git update-ref refs/heads/planted HEAD"),
+    ("configuration", "git --git-dir=$REPO/.git config alias.planted status"),
+    ("other-branch", "git --git-dir=$REPO/.git update-ref refs/heads/planted main"),
+    ("main-branch", "git --git-dir=$REPO/.git update-ref refs/heads/main main~0 && touch $REPO/.git/refs/heads/main"),
+    ("others-branch", "mkdir $REPO/.git/refs/heads/orchestrator/planted"),
+    ("object", "touch $REPO/.git/objects/planted"),
+    ("alternates", "touch $REPO/.git/objects/info/alternates"),
+    ("excludes", "echo '# planted' >> $REPO/.git/info/exclude"),
+    ("own-records", "touch $REPO/.git/worktrees/w-1-attack/planted"),
+    ("packed", "touch $REPO/.git/packed-refs"),
 ];
 
 /// The programs of the user that the attacks reach for.
@@ -81,7 +92,7 @@ impl Victims {
         for file in [".profile", ".ssh/authorized_keys", ".claude.json", "repo.worktrees/sibling/file"] {
             fs::write(root.join(file), "old\n").unwrap();
         }
-        for (name, _) in CLOSED.iter().chain(&SCOPED).chain(&OPEN) {
+        for (name, _) in CLOSED.iter().chain(&SCOPED).chain(&OPEN).chain(&ON_REPOSITORY) {
             fs::write(root.join("user").join(name), "old\n").unwrap();
         }
         let name = format!("ob-test-{}", root.file_name().unwrap().to_string_lossy());
@@ -109,7 +120,7 @@ impl Victims {
             ("PORT", self.port.to_string()),
         ];
         let mut script: String = values.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-        for (name, attack) in CLOSED.iter().chain(&SCOPED).chain(&OPEN) {
+        for (name, attack) in CLOSED.iter().chain(&SCOPED).chain(&OPEN).chain(&ON_REPOSITORY) {
             script.push_str(&format!(
                 "MINE=$ROOT/user/{name}\nif ( {attack} ) >/dev/null 2>\"$TMPDIR/why\"; then echo {name} succeeded; else echo {name} failed; fi >> results\n"
             ));
@@ -159,8 +170,19 @@ fn attack(world: &World, by: By, variables: &[(&str, &str)]) -> BTreeMap<String,
 
 /// Checks which attacks succeeded. `is_scoped`: the kernel refuses signals and abstract sockets.
 fn check(tried: &BTreeMap<String, bool>, is_confined: bool, is_scoped: bool) {
+    check_all(tried, is_confined, is_scoped, false);
+}
+
+/// Checks the same for a worker that has a clone.
+fn check_clone(tried: &BTreeMap<String, bool>) {
+    check_all(tried, true, scopes_signals(), true);
+}
+
+fn check_all(tried: &BTreeMap<String, bool>, is_confined: bool, is_scoped: bool, has_clone: bool) {
     let mut wrong = Vec::new();
-    for (attacks, is_open) in [(&CLOSED[..], !is_confined), (&SCOPED[..], !is_scoped), (&OPEN[..], true)] {
+    let expected =
+        [(&CLOSED[..], !is_confined), (&SCOPED[..], !is_scoped), (&OPEN[..], true), (&ON_REPOSITORY[..], !has_clone)];
+    for (attacks, is_open) in expected {
         for (name, _) in attacks {
             match tried.get(*name) {
                 Some(succeeded) if *succeeded == is_open => {}
@@ -244,6 +266,14 @@ fn confined_setup_writes_only_its_own() {
 fn confined_verification_writes_only_its_own() {
     let Some(world) = World::new("") else { return };
     check(&attack(&world, By::Verification, &[]), true, scopes_signals());
+}
+
+#[test]
+fn worker_with_a_clone_writes_nothing_of_the_repository() {
+    for by in [By::Cli, By::Setup, By::Verification] {
+        let Some(world) = World::new("confine_git = \"clone\"") else { return };
+        check_clone(&attack(&world, by, &[]));
+    }
 }
 
 #[test]

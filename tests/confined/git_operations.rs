@@ -236,6 +236,10 @@ fn check_work(world: &World, boss: &mut Boss, worker: &serde_json::Value) {
     assert_eq!(git(&repo, &["config", "users.own"]), "setting");
     // A changed configuration would stop the integration.
     git(&repo, &["config", "--remove-section", "users"]);
+    if worker["confined"]["git"] == "clone" {
+        let listed = git(&repo, &["for-each-ref", "--format=%(refname)", "refs/heads", "refs/tags", "refs/stash"]);
+        assert_eq!(listed, format!("refs/heads/main\nrefs/heads/{branch}"));
+    }
     let answer = boss.succeed("integrate_worker", json!({"worker_id": worker["worker_id"]}));
     assert_eq!(answer["status"], "merged", "{answer:#}");
     assert!(repo.join("two.txt").exists());
@@ -273,4 +277,9 @@ fn every_git_operation_works_unconfined() {
 #[test]
 fn every_git_operation_works_with_shared_git() {
     check("confine_git = \"shared\"", Some("shared"));
+}
+
+#[test]
+fn every_git_operation_works_with_a_clone() {
+    check("confine_git = \"clone\"", Some("clone"));
 }

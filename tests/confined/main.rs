@@ -8,8 +8,6 @@
 
 mod answers;
 mod attacks;
-mod copies;
-mod ends;
 mod git_operations;
 #[path = "../support/mod.rs"]
 mod support;

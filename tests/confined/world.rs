@@ -70,7 +70,7 @@ pub fn run(boss: &mut Boss, mission: Value) -> Value {
 pub fn settled(boss: &mut Boss, id: &str) -> Value {
     let is_settled = |worker: &Value| {
         let status = worker["status"].as_str().unwrap_or_default();
-        ["completed", "failed", "cancelled", "timed_out", "interrupted"].contains(&status)
+        ["completed", "failed", "cancelled", "timed_out", "interrupted", "lost"].contains(&status)
     };
     until_some(&format!("{id} settles"), || Some(status(boss, id)).filter(is_settled))
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::git::command::Git;
 use crate::git::integrate::tests::{Integrate, integrate};
 use crate::git::testing::{Fixture, at, commit, git, read, write};
-use crate::git::trust::Trust;
+use crate::git::trust::{Checkout, Trust};
 use crate::git::{CommitIdentity, Request, Strategy, commit_uncommitted, create, tree_state, uncommitted_and_ignored};
 
 /// Has the repository trust only what is configured now.
@@ -16,8 +16,9 @@ fn trust_what_is_configured(fixture: &mut Fixture) -> Configuration {
 
 /// Returns the settings that a call in `dir` would get.
 fn overrides(fixture: &Fixture, dir: &Path) -> Vec<(String, String)> {
-    let before = fixture.repo.trust.restriction(dir);
-    before.map(|before| before.overrides(own_settings(dir).unwrap())).unwrap_or_default()
+    let dir = Checkout::new(dir, &fixture.repo.trust);
+    let before = dir.restriction();
+    before.map(|before| before.overrides(own_settings(&dir).unwrap())).unwrap_or_default()
 }
 
 /// A program that leaves a mark, and what the mark is called.

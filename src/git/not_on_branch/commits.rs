@@ -8,6 +8,7 @@ use crate::git::checkout::{branch_commit, resolve_commit};
 use crate::git::command::CommandError;
 use crate::git::facts::is_full_id;
 use crate::git::index::IndexError;
+use crate::git::own_clone;
 use crate::git::records::changed;
 use crate::git::reflog::{HeadMove, stashes_with_messages};
 use crate::git::reflog_only::without_children;
@@ -27,6 +28,7 @@ impl WorkScan<'_> {
         let mut made = self.made_here();
         made.extend(self.status.head.clone().filter(|_| self.status.branch.as_deref() != Some(self.branch)));
         made.extend(self.inside.iter().filter_map(|it| it.head.clone()));
+        made.extend(own_clone::nested(repo, self.examined.worktree)?);
         if self.branch != self.examined.branch {
             made.extend(branch_commit(&repo.checkout(), self.examined.branch)?);
         }
@@ -82,9 +84,10 @@ impl WorkScan<'_> {
     fn commit(&self, tip: &str, hidden: &BTreeSet<String>) -> Result<Option<NotOnBranch>, CommandError> {
         let repo = self.examined.repo;
         let holders = repo.read().args(["for-each-ref", "--format=%(refname)", "--contains", tip]).text()?;
+        let in_clone = holders.lines().find_map(own_clone::name_in_clone);
         let holder = holders.lines().find(|name| !name.starts_with("refs/orchestrator/"));
         let at_head = self.status.head.as_deref() == Some(tip) && self.status.branch.is_none();
-        if holder.is_none() && !at_head {
+        if holder.is_none() && in_clone.is_none() && !at_head {
             // Skips a commit that was undone and committed again: the branch's own history contains all of its file
             // states.
             let branch = self.tip.as_deref().unwrap_or(self.examined.base);
@@ -106,6 +109,11 @@ impl WorkScan<'_> {
                 Some(branch) => (format!("{commits} on branch {branch}"), format!("branch {branch}, commit {tip}")),
                 None => (format!("{commits} at {name}"), format!("{name}, commit {tip}")),
             },
+            None if in_clone.is_some() => {
+                let name = in_clone.unwrap_or_default();
+                let name = name.strip_prefix("refs/heads/").map_or_else(|| name.clone(), |it| format!("branch {it}"));
+                (format!("{commits} on {name} of its clone"), format!("commit {tip}"))
+            }
             None if at_head => (format!("{commits} on a detached HEAD"), format!("commit {tip}")),
             None => (format!("{commits} that only the reflog of its worktree names"), format!("commit {tip}")),
         };
@@ -130,6 +138,10 @@ impl WorkScan<'_> {
             if before.contains(&commit) || !self.is_own_stash(&commit, &message)? {
                 continue;
             }
+            let how = format!("`git stash apply {commit}` in {}, then commit it", shown(self.examined.worktree));
+            parts.push(part(format!("a stash ({message})"), format!("commit {commit}"), how));
+        }
+        for (commit, message) in own_clone::stashes(self.examined.repo, self.examined.worktree)? {
             let how = format!("`git stash apply {commit}` in {}, then commit it", shown(self.examined.worktree));
             parts.push(part(format!("a stash ({message})"), format!("commit {commit}"), how));
         }

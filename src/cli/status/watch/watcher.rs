@@ -234,8 +234,9 @@ fn changes_of(
     repository: Option<&Path>,
 ) -> Result<String, OrchestratorError> {
     let own = repository.map(|root| orchestrator::own_repository(root, state_root)).transpose()?.flatten();
-    let trust = own.as_ref().map_or_else(|| Trust::recorded(state_root, None), |it| it.trust.clone());
-    let directory = &Checkout::new(worker.mission.place.path(), &trust);
+    let place = worker.mission.place.path();
+    let unknown = || Checkout::new(place, &Trust::recorded(state_root, None));
+    let directory = &own.as_ref().map_or_else(unknown, |it| it.at(place));
     let page = match (orchestrator::branch_to_compare(worker), &own) {
         (Some(branch), Some(repository)) => {
             let tip = git::branch_tip(repository, branch, worker.last_commit())?;
