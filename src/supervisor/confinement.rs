@@ -60,6 +60,7 @@ impl LiveAttempt {
         self.cli_settings = recorded
             .inspect_err(|error| tracing::warn!(%error, "cannot record the settings of the CLI: no change is noticed"))
             .ok();
+        self.sockets.add_signing();
         // Most users do not sign, and the CLI takes longer to start than the agent.
         // A clone comes into the worktree meanwhile, and its settings are the worker's.
         let repository = self.assignment.repository.as_ref().filter(|_| has_clone);

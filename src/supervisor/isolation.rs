@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use super::signing;
 use crate::attempt::sockets;
 
 /// Variables that name a folder for sockets. They are set to a folder of the worker.
@@ -31,6 +32,7 @@ const TEMPORARY: [&str; 3] = [TEMPORARY_VARIABLE, "TMP", "TEMP"];
 pub struct SocketFolder {
     sockets: Option<PathBuf>,
     temporary: TemporaryFolder,
+    signing: Option<PathBuf>,
 }
 
 /// A folder for temporary files. It is removed when this is dropped.
@@ -43,7 +45,8 @@ impl SocketFolder {
         let warn = |error: &io::Error| {
             tracing::warn!(%error, "cannot create the worker's folder for sockets: it shares the user's");
         };
-        Self { sockets: make(path).inspect_err(warn).ok(), temporary: TemporaryFolder::default() }
+        let sockets = make(path).inspect_err(warn).ok();
+        Self { sockets, temporary: TemporaryFolder::default(), signing: None }
     }
 
     /// Creates the folder for temporary files. Sockets may be in a file system in memory, so it is elsewhere.
@@ -52,6 +55,20 @@ impl SocketFolder {
             tracing::warn!(%error, "cannot create the worker's folder for temporary files");
         };
         self.temporary = TemporaryFolder(make(sockets::temporary_of(sockets)).inspect_err(warn).ok());
+    }
+
+    /// Writes the program with which git signs in the confinement, if the user has keys of GnuPG.
+    pub fn add_signing(&mut self) {
+        let written = self.sockets.as_deref().filter(|_| signing::has_keys()).map(signing::write_program);
+        self.signing = written.and_then(|written| {
+            let warn = |error: &io::Error| tracing::warn!(%error, "cannot write the program that signs");
+            written.inspect_err(warn).ok()
+        });
+    }
+
+    /// Returns the variables with which git signs in the confinement. They follow so many settings in the environment.
+    pub fn signing_variables(&self, settings: usize) -> BTreeMap<String, OsString> {
+        self.signing.as_deref().map_or_else(BTreeMap::new, |program| signing::variables(program, settings))
     }
 
     /// Returns the folder for temporary files, whose removal can take long.

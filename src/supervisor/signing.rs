@@ -1,17 +1,64 @@
-//! The agent that holds the user's keys of GnuPG. A confined worker can ask a running agent, but cannot start one, since
-//! it cannot write the folder with the keys. So the agent is started for it, outside of the confinement.
+//! Signed commits in the confinement, where the folder with the user's keys of GnuPG cannot be written. A confined worker
+//! can ask a running agent for a signature, but cannot start one, so it is started outside. And GnuPG fails if it cannot
+//! write its lock files, so git calls it by a program that switches them off.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::git::{self, Checkout};
 
-/// Starts the agent if git signs with it here and it does not run. It belongs to the user and stays.
-pub fn start_agent(checkout: &Checkout) {
+/// Runs the user's program for signatures. It asks git for its name, without the settings of the environment.
+const PROGRAM: &str = "#!/bin/sh
+unset GIT_CONFIG_COUNT
+program=$(git config --get gpg.openpgp.program || git config --get gpg.program || echo gpg)
+case \"${program##*/}\" in
+gpg | gpg2) exec \"$program\" --lock-never \"$@\" ;;
+*) exec \"$program\" \"$@\" ;;
+esac
+";
+
+/// Returns whether the user has a folder for keys. Most users need not wait for git.
+pub fn has_keys() -> bool {
     let home = std::env::var_os("GNUPGHOME").map(PathBuf::from);
     let home = home.or_else(|| Some(etcetera::home_dir().ok()?.join(".gnupg")));
-    // Most users have no keys. They need not wait for git.
-    if !home.is_some_and(|home| home.is_dir()) {
+    home.is_some_and(|home| home.is_dir())
+}
+
+/// Writes [`PROGRAM`] into a folder, and returns its path. A worker can write there too, so no link is followed.
+pub fn write_program(folder: &Path) -> io::Result<PathBuf> {
+    let path = folder.join("gpg");
+    if let Err(error) = std::fs::remove_file(&path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o700).open(&path)?;
+    file.write_all(PROGRAM.as_bytes())?;
+    Ok(path)
+}
+
+/// Returns the variables that make git use this program, after so many other settings.
+pub fn variables(program: &Path, settings: usize) -> BTreeMap<String, OsString> {
+    BTreeMap::from([
+        (format!("GIT_CONFIG_KEY_{settings}"), "gpg.program".into()),
+        (format!("GIT_CONFIG_VALUE_{settings}"), program.into()),
+        ("GIT_CONFIG_COUNT".to_owned(), (settings + 1).to_string().into()),
+    ])
+}
+
+/// Returns the number of settings of git in the environment of this process.
+pub fn inherited_settings() -> usize {
+    std::env::var("GIT_CONFIG_COUNT").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// Starts the agent if git signs with it here and it does not run. It belongs to the user and stays.
+pub fn start_agent(checkout: &Checkout) {
+    if !has_keys() {
         return;
     }
     let program = match git::gnupg(checkout) {
@@ -25,5 +72,29 @@ pub fn start_agent(checkout: &Checkout) {
     list.args(["--batch", "--no-tty", "--list-secret-keys"]).stdin(Stdio::null()).stdout(Stdio::null());
     if let Err(error) = list.stderr(Stdio::null()).status() {
         tracing::warn!(%error, program, "cannot start the agent that signs commits");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn program_replaces_a_link_and_does_not_follow_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mine = folder.path().join("mine");
+        std::fs::write(&mine, "mine").unwrap();
+        std::os::unix::fs::symlink(&mine, folder.path().join("gpg")).unwrap();
+        let written = write_program(folder.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(&mine).unwrap(), "mine");
+        assert_eq!(std::fs::read_to_string(written).unwrap(), PROGRAM);
+    }
+
+    #[test]
+    fn setting_follows_those_of_the_environment() {
+        let set = variables(Path::new("/d/gpg"), 2);
+        let names: Vec<&str> = set.keys().map(String::as_str).collect();
+        assert_eq!(names, ["GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_2", "GIT_CONFIG_VALUE_2"]);
+        assert_eq!(set["GIT_CONFIG_COUNT"], "3");
     }
 }

@@ -16,6 +16,7 @@ use self::running::{Running, received};
 use super::attempt::{LiveAttempt, TurnEnd, TurnInput};
 use super::isolation::reaches_boss_terminal;
 use super::self_edits::SelfEdits;
+use super::signing::inherited_settings;
 use crate::attempt::prompt;
 use crate::attempt::status::Delivered;
 use crate::backend::{GitDirs, LaunchPlan, Session, Turn};
@@ -137,7 +138,8 @@ impl LiveAttempt {
             plan.env_set.iter().map(|(name, value)| (name.clone(), value.into())).collect();
         env_set.insert(TAG_VARIABLE.to_owned(), self.assignment.tag.clone().into());
         env_set.extend(self.assignment.variables().into_iter().map(|(name, value)| (name, value.into())));
-        for (name, value) in self.sockets.variables() {
+        let signing = self.sockets.signing_variables(inherited_settings());
+        for (name, value) in self.sockets.variables().into_iter().chain(signing) {
             env_set.entry(name).or_insert(value);
         }
         let inherited = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());

@@ -124,6 +124,7 @@ pub(super) fn rules_of_verification(
     if let Some(path) = &run.sockets {
         sockets.add_temporary(path);
     }
+    sockets.add_signing();
     let mut rules = common_rules(&home, sockets);
     rules.add(&tree, GrantKind::Folder, Links::Refused);
     if !has_clone {
