@@ -66,35 +66,11 @@ pub const KIRO: &[StateFolder] = &[
 pub const PI: &[StateFolder] = &[StateFolder::at(".pi"), StateFolder::named("PI_CODING_AGENT_DIR", ".pi/agent")];
 
 /// Programs that run another one, which their arguments name.
-const RUNNERS: [&str; 26] = [
-    "npx", "npm", "pnpm", "yarn", "bun", "bunx", "node", "deno", "tsx", "uv", "uvx", "pipx", "python", "python3",
-    "env", "sh", "bash", "zsh", "fish", "timeout", "nice", "ssh", "docker", "podman", "nix", "mise",
-];
+const RUNNERS: &str = "npx npm pnpm yarn bun bunx node deno tsx uv uvx pipx python python3 env sh bash zsh fish timeout nice \
+                       ssh docker podman nix mise";
 /// Names whose folders belong to other programs, or hold keys.
-const OTHERS: [&str; 22] = [
-    "ssh",
-    "gnupg",
-    "gpg",
-    "aws",
-    "azure",
-    "gcloud",
-    "kube",
-    "docker",
-    "git",
-    "gh",
-    "config",
-    "local",
-    "cache",
-    "systemd",
-    "autostart",
-    "mozilla",
-    "pki",
-    "cargo",
-    "rustup",
-    "vim",
-    "nvim",
-    "emacs",
-];
+const OTHERS: &str = "ssh gnupg gpg aws azure gcloud kube docker git gh config local cache systemd autostart mozilla pki \
+                      cargo rustup vim nvim emacs";
 /// Endings by which programs differ from the names of their folders.
 const ENDINGS: [&str; 9] = [".js", ".mjs", ".py", ".sh", "-acp", "-cli", "-agent", "-code", "-bin"];
 
@@ -105,9 +81,7 @@ pub fn of_custom(name: &str, program: &str, args: &[String], env: &BTreeMap<Stri
     let known = names.iter().map(|name| of_program(name)).find(|folders| !folders.is_empty());
     let folders = match known {
         Some(folders) => folders.to_vec(),
-        None => {
-            names.iter().filter(|name| !OTHERS.contains(&name.as_str())).flat_map(|name| named_after(name)).collect()
-        }
+        None => names.iter().filter(|name| !is_in(OTHERS, name)).flat_map(|name| named_after(name)).collect(),
     };
     folders.into_iter().map(|folder| moved_by(folder, env)).collect()
 }
@@ -138,7 +112,7 @@ fn of_program(name: &str) -> &'static [StateFolder] {
 /// Returns the names that a CLI may use for its folders: of its program, or of what a runner runs, and of the backend.
 fn names(name: &str, program: &str, args: &[String]) -> Vec<String> {
     let program = base(program);
-    let programs = match RUNNERS.contains(&program) {
+    let programs = match is_in(RUNNERS, program) {
         true => args.iter().filter(|arg| !arg.starts_with(['-', '{'])).map(|arg| base(arg)).collect(),
         false => vec![program],
     };
@@ -146,8 +120,7 @@ fn names(name: &str, program: &str, args: &[String]) -> Vec<String> {
     for mut name in programs.into_iter().chain([name]) {
         loop {
             let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-            if is_name && !name.starts_with('.') && !RUNNERS.contains(&name) && !names.iter().any(|known| known == name)
-            {
+            if is_name && !name.starts_with('.') && !is_in(RUNNERS, name) && !names.iter().any(|known| known == name) {
                 names.push(name.to_owned());
             }
             match ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)) {
@@ -157,6 +130,11 @@ fn names(name: &str, program: &str, args: &[String]) -> Vec<String> {
         }
     }
     names
+}
+
+/// Returns whether a list has this word.
+fn is_in(list: &str, word: &str) -> bool {
+    list.split_whitespace().any(|listed| listed == word)
 }
 
 /// Returns the name in a path, a command, or the name of a package with its version.
