@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::mission::backend;
 use super::{Tool, ToolCall, ToolKind};
-use crate::config::Profile;
+use crate::config::{Confine, Profile};
 use crate::mcp::arguments::optional;
 use crate::mcp::error::ToolError;
 use crate::mcp::{size, wire};
 use crate::orchestrator::BackendView;
+use crate::process::confine::{self, Restriction, Support};
 
 const ENVELOPE: usize = 300;
 /// Maximum number of bytes of all profiles.
@@ -19,6 +20,8 @@ const PROFILES: usize = 2_500;
 const MODELS_SHOWN: usize = 12;
 /// Maximum size in bytes of `waking`.
 const WAKING: usize = 300;
+/// Maximum size in bytes of `confinement`.
+const CONFINEMENT: usize = 200;
 
 pub(super) struct GetBackendStatus;
 
@@ -35,6 +38,8 @@ pub(super) struct BackendsReport {
     backends: Vec<BackendReport>,
     /// Way in which you are woken.
     waking: String,
+    /// Whether the kernel confines workers.
+    confinement: String,
     /// Further agents. Name one as `backend` to learn how to install it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_installed: Vec<String>,
@@ -102,7 +107,8 @@ could_not_start.";
         let only = optional(arguments.backend, |name| backend(&call.orchestrator, name))?;
         let views = call.orchestrator.backend_status(only.as_ref()).await?;
         let waking = waking(&call).await?;
-        Ok(BackendsReport::new(&views, &call.orchestrator.settings().profiles, waking))
+        let settings = call.orchestrator.settings();
+        Ok(BackendsReport::new(&views, &settings.profiles, waking, confinement(settings.confine, confine::support())))
     }
 }
 
@@ -120,8 +126,22 @@ async fn waking(call: &ToolCall) -> Result<String, ToolError> {
     Ok(size::line(&(how + &failed.unwrap_or_default()), WAKING))
 }
 
+/// Returns what the kernel of this machine does for workers with these settings.
+fn confinement(confine: Confine, support: Support) -> String {
+    let line = match (confine, support) {
+        (Confine::Off, _) => "off, by the settings".to_owned(),
+        (_, Support::Yes(Restriction { by, abi, .. })) => {
+            let version = abi.map(|abi| format!(" {abi}")).unwrap_or_default();
+            format!("workers write only their own, by {}{version}", by.as_str())
+        }
+        (Confine::Require, Support::No { why }) => format!("no worker starts, since the settings require it: {why}"),
+        (Confine::Auto, Support::No { why }) => format!("none: {why}"),
+    };
+    size::line(&line, CONFINEMENT)
+}
+
 impl BackendsReport {
-    fn new(views: &[BackendView], profiles: &BTreeMap<String, Profile>, waking: String) -> Self {
+    fn new(views: &[BackendView], profiles: &BTreeMap<String, Profile>, waking: String, confinement: String) -> Self {
         let usable = |view: &&BackendView| view.installed && view.authenticated != Some(false);
         let next_step = match views.iter().find(usable) {
             Some(_) => "batch_create_workers with backends that are installed and logged in".to_owned(),
@@ -132,10 +152,12 @@ impl BackendsReport {
         let is_left_out = |view: &&BackendView| views.len() > 1 && view.is_optional && !view.installed;
         let not_installed: Vec<String> =
             views.iter().filter(is_left_out).map(|view| view.backend.to_string()).collect();
-        let room = size::ANSWER - ENVELOPE - size::of(&profiles) - size::of(&not_installed) - size::of(&waking);
+        let room =
+            size::ANSWER - ENVELOPE - size::of(&profiles) - size::of(&not_installed) - size::of(&waking) - CONFINEMENT;
         let listed = views.iter().filter(|view| !is_left_out(view));
         let (backends, _) = size::fit(listed.map(BackendReport::new), room);
-        Self { backends, next_step, waking, not_installed, profiles: profiles.into_iter().collect(), more_profiles }
+        let profiles = profiles.into_iter().collect();
+        Self { backends, next_step, waking, confinement, not_installed, profiles, more_profiles }
     }
 }
 
@@ -182,6 +204,7 @@ impl BackendReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mission::confined::Enforcer;
     use crate::mission::id::BackendName;
 
     #[test]
@@ -204,7 +227,8 @@ mod tests {
             asks: false,
         };
         let report =
-            serde_json::to_value(BackendsReport::new(&[view], &BTreeMap::new(), "the wait blocks".into())).unwrap();
+            BackendsReport::new(&[view], &BTreeMap::new(), "the wait blocks".into(), "none: old kernel".into());
+        let report = serde_json::to_value(report).unwrap();
         let expected = serde_json::json!({
             "backends": [{
                 "backend": "codex", "installed": true, "version": "0.9.0", "authenticated": "no",
@@ -212,15 +236,27 @@ mod tests {
                 "waits_for": "a free slot", "asks": "no"
             }],
             "next_step": "give the user how_to_fix; no worker can run until then",
-            "waking": "the wait blocks"
+            "waking": "the wait blocks",
+            "confinement": "none: old kernel"
         });
         assert_eq!(report, expected);
     }
 
     #[test]
+    fn confinement_follows_settings_and_kernel() {
+        let no = || Support::No { why: "no Landlock".to_owned() };
+        let yes = Support::Yes(Restriction { by: Enforcer::Landlock, abi: Some(7), signals: true });
+        assert_eq!(confinement(Confine::Auto, yes.clone()), "workers write only their own, by landlock 7");
+        assert_eq!(confinement(Confine::Off, yes), "off, by the settings");
+        assert_eq!(confinement(Confine::Auto, no()), "none: no Landlock");
+        assert!(confinement(Confine::Require, no()).starts_with("no worker starts"));
+    }
+
+    #[test]
     fn profiles_have_only_their_own_fields() {
         let profile = Profile { backend: Some("codex".into()), max_attempts: Some(2), ..Profile::default() };
-        let report = BackendsReport::new(&[], &BTreeMap::from([("cheap".to_owned(), profile)]), String::new());
+        let report =
+            BackendsReport::new(&[], &BTreeMap::from([("cheap".to_owned(), profile)]), String::new(), String::new());
         let report = serde_json::to_value(report).unwrap();
         assert_eq!(report["profiles"], serde_json::json!({"cheap": {"backend": "codex", "max_attempts": 2}}));
         assert_eq!(report.get("more_profiles"), None);
@@ -236,7 +272,7 @@ mod tests {
             ..Profile::default()
         };
         let profiles: BTreeMap<_, _> = (0..100).map(|number| (format!("p{number:03}"), profile.clone())).collect();
-        let report = BackendsReport::new(&[], &profiles, "x".repeat(WAKING));
+        let report = BackendsReport::new(&[], &profiles, "x".repeat(WAKING), "x".repeat(CONFINEMENT));
         assert!(!report.profiles.is_empty());
         assert_eq!(report.profiles.len() + report.more_profiles, 100);
         assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
