@@ -11,5 +11,4 @@ mod attacks;
 mod git_operations;
 #[path = "../support/mod.rs"]
 mod support;
-mod user;
 mod world;

@@ -10,3 +10,4 @@ pub mod json_lines;
 pub mod processes;
 pub mod sandbox;
 pub mod wait;
+pub mod wheel;

@@ -2,7 +2,6 @@
 //! the cause is named; with it the work is verified and merged.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use orchestrator_boss::config::Settings;
@@ -11,6 +10,7 @@ use orchestrator_boss::mission::outcome::Verification;
 use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource};
 
 use crate::support::wait::CEILING;
+use crate::support::wheel::make_wheel;
 use crate::world::{Server, World, mission};
 
 /// Returns whether a program is missing, and prints that the test is skipped. In continuous integration it panics
@@ -193,18 +193,3 @@ async fn uv_project_is_synchronized_from_its_lock_file() {
 const CHECK: &str = "import demo, os, sys\n\
                      assert demo.answer == 42\n\
                      assert sys.prefix == os.path.realpath('.venv'), sys.prefix\n";
-
-/// Writes a wheel with one module, as `pip wheel` would.
-fn make_wheel(folder: &Path) {
-    fs::create_dir(folder).unwrap();
-    let script = "import zipfile, sys\n\
-                  info = 'demo-1.0.dist-info/'\n\
-                  files = {'demo.py': 'answer = 42\\n',\n\
-                  info + 'METADATA': 'Metadata-Version: 2.1\\nName: demo\\nVersion: 1.0\\n',\n\
-                  info + 'WHEEL': 'Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n',\n\
-                  info + 'RECORD': ''}\n\
-                  with zipfile.ZipFile(sys.argv[1], 'w') as wheel:\n    [wheel.writestr(*file) for file in files.items()]\n";
-    let made = Command::new("python3").args(["-c", script]).arg(folder.join("demo-1.0-py3-none-any.whl")).output();
-    let made = made.unwrap();
-    assert!(made.status.success(), "{made:?}");
-}
