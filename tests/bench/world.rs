@@ -101,13 +101,19 @@ impl World {
 
     /// Starts a server that allows this many workers at once.
     pub fn server(&self, max_workers: usize) -> Server {
+        self.server_with(max_workers, "")
+    }
+
+    /// Starts a server with one more line of settings.
+    pub fn server_with(&self, max_workers: usize, line: &str) -> Server {
         let (program, bell) = (program(), self.bell.path());
         let settings = format!(
-            "max_workers = {max_workers}\nmin_free_memory_mib = 0\n\
+            "{line}\nmax_workers = {max_workers}\nmin_free_memory_mib = 0\n\
              [[custom]]\nname = \"bench\"\nprogram = {program:?}\nargs = [\"agent\", {bell:?}]\n\
              [[custom]]\nname = \"lines\"\nprogram = {program:?}\nargs = [\"agent\", {bell:?}]\noutput = \"jsonl\"\n"
         );
-        let path = self.path(&format!("{max_workers}.toml"));
+        let letters: String = line.chars().filter(char::is_ascii_alphanumeric).collect();
+        let path = self.path(&format!("{max_workers}{letters}.toml"));
         std::fs::write(&path, settings).expect("a settings file");
         let log = std::fs::File::options().create(true).append(true).open(self.path("server.log"));
         let mut command = self.sealed(env!("CARGO_BIN_EXE_orchestrator-boss"));

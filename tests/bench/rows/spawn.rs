@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use orchestrator_boss::process::{DetachedLaunch, Program, start_detached};
@@ -10,6 +11,7 @@ use tokio::io::AsyncBufReadExt;
 
 use crate::agent::{Agent, program};
 use crate::clock;
+use crate::server::Server;
 use crate::table::{Line, Sides};
 use crate::world::{World, created, mission, mission_in, rest, until_settled};
 
@@ -19,16 +21,12 @@ pub const FILES: usize = 600;
 pub fn in_a_folder() -> Vec<Line> {
     let world = World::with_repository(FILES);
     let mut server = world.server(8);
+    let mut unconfined_server = world.server_with(8, "confine = \"off\"");
     let folder = world.place("given");
-    let mut sides = Sides::default();
+    let (mut sides, mut confinement) = (Sides::default(), Sides::default());
     for number in 0..41 {
-        rest();
-        let began = clock::now();
-        let answer = server.call("create_worker_mission", mission_in(&number.to_string(), &folder));
-        let agent = world.bell.answer();
-        let ours = clock::between(began, agent.began);
-        agent.exit();
-        until_settled(&mut server, &[created(&answer)]);
+        let ours = to_first_instruction(&world, &mut server, &format!("a{number}"), &folder);
+        let unconfined = to_first_instruction(&world, &mut unconfined_server, &format!("b{number}"), &folder);
         rest();
         let began = clock::now();
         let mut child = world.bell.start_bare(&folder);
@@ -40,10 +38,28 @@ pub fn in_a_folder() -> Vec<Line> {
         if number > 0 {
             sides.ours.push(ours);
             sides.floor.push(floor);
+            confinement.ours.push(ours);
+            confinement.floor.push(unconfined);
         }
     }
     let what = "`create_worker_mission` in a given folder → first instruction of the CLI";
-    vec![sides.plus(what, "fork and exec of the same program", 15.0, 40.0)]
+    let confined = "the same, confined by the kernel";
+    vec![
+        sides.plus(what, "fork and exec of the same program", 15.0, 40.0),
+        confinement.plus(confined, "the same with `confine = \"off\"`", 1.0, 10.0),
+    ]
+}
+
+/// Returns the time from the request for a mission to the first instruction of its CLI.
+fn to_first_instruction(world: &World, server: &mut Server, title: &str, folder: &Path) -> f64 {
+    rest();
+    let began = clock::now();
+    let answer = server.call("create_worker_mission", mission_in(title, folder));
+    let agent = world.bell.answer();
+    let time = clock::between(began, agent.began);
+    agent.exit();
+    until_settled(server, &[created(&answer)]);
+    time
 }
 
 pub fn in_a_worktree() -> Vec<Line> {
