@@ -67,13 +67,13 @@ pub struct Settings {
     /// Whether missions may request `permissions: full`.
     pub allow_full_permissions: bool,
     /// Whether the kernel keeps workers, setups and verifications from writing outside of their worktree. Missions with
-    /// `permissions: full` are never confined. Reading, the network and sockets with a path stay open. Tried on Linux
-    /// 6.18, not on macOS.
+    /// `permissions: full` are never confined. It keeps an agent that errs in its worktree; it does not hold one that is
+    /// out to escape: reading, the network and sockets with a path stay open. Tried on Linux 6.18, not on macOS.
     pub confine: Confine,
     /// The part of the repository's `.git` that a confined worker can write.
     pub confine_git: ConfineGit,
-    /// Further folders that confined workers can write, such as the cache of a build tool: full paths, or paths that
-    /// begin with `~/`.
+    /// Further folders that confined workers can write, such as the cache of a build tool, or the state of a backend of
+    /// your own that is not in a folder of its name: full paths, or paths that begin with `~/`.
     pub confine_writable: Vec<PathBuf>,
     /// Files and folders that confined workers cannot read, such as `~/.ssh`: full paths, or paths that begin with `~/`.
     /// On Linux, the folders above them can then not be listed, and files and folders that are created in those folders
@@ -261,7 +261,7 @@ impl Default for Settings {
             integration_branch: None,
             branch_prefix: "orchestrator/".to_owned(),
             allow_full_permissions: false,
-            confine: Confine::Off,
+            confine: Confine::default(),
             confine_git: ConfineGit::Shared,
             confine_writable: Vec::new(),
             confine_unreadable: Vec::new(),

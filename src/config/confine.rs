@@ -14,11 +14,11 @@ use super::error::InvalidSettings;
 #[serde(rename_all = "snake_case")]
 pub enum Confine {
     /// Confined where the kernel can; `get_worker_status` says whether it is.
+    #[default]
     Auto,
     /// No worker starts where the kernel cannot.
     Require,
     /// Never confined.
-    #[default]
     Off,
 }
 

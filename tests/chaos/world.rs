@@ -35,7 +35,7 @@ impl World {
 
     /// Returns the file in which the fake CLIs record their progress.
     pub fn trace(&self) -> PathBuf {
-        self.path("trace")
+        self.shared("trace")
     }
 
     /// Returns git's output, or its error output.

@@ -99,7 +99,7 @@ fn filter_by_a_worker_elsewhere_is_not_run() {
     until_status(&mut boss, &here, "completed");
     let other = world.path("other");
     world.git(&["clone", "-q", ".", other.to_str().unwrap()]);
-    let mark = world.path("ran");
+    let mark = world.shared("ran");
     let filter = format!("run git config filter.evil.clean 'touch {}; cat'", mark.display());
     let script = format!("{filter}\nwrite .gitattributes * filter=evil\nappend README more");
     let worker = create(&mut boss, with(mission("there", &script), "working_directory", other.to_str().unwrap()));

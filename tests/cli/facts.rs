@@ -10,7 +10,8 @@ use crate::world::*;
 fn user_messages_are_shown_on_every_screen() {
     let world = World::new();
     let mut boss = world.boss();
-    let worker = create(&mut boss, mission("written", &format!("fail-once {}\nhang", world.path("failed").display())));
+    let worker =
+        create(&mut boss, mission("written", &format!("fail-once {}\nhang", world.shared("failed").display())));
     until_status(&mut boss, &worker, "failed");
     world.run(&["retry", &worker, "--fresh", "--feedback", "mind the tests in api"]).ended(0);
     until_status(&mut boss, &worker, "running");
@@ -54,7 +55,7 @@ fn blocked_worker_has_no_green_tick() {
     let world = World::new();
     let mut boss = world.boss();
     let stuck = create(&mut boss, mission("stuck", "say BLOCKED: no key for the payment provider"));
-    let good = create(&mut boss, mission("good", &format!("fail-once {}\nsay done", world.path("failed").display())));
+    let good = create(&mut boss, mission("good", &format!("fail-once {}\nsay done", world.shared("failed").display())));
     until_status(&mut boss, &stuck, "completed");
     until_status(&mut boss, &good, "failed");
     let all = world.run(&["status"]).ended(0);
@@ -92,11 +93,11 @@ fn time_is_the_same_on_every_screen() {
         with(
             mission("timed", "say done"),
             "verify_command",
-            format!("while [ ! -e {} ]; do sleep 0.05; done", world.path("go").display()),
+            format!("while [ ! -e {} ]; do sleep 0.05; done", world.shared("go").display()),
         ),
     );
     until("it is verified for a while", || status(&mut boss, &worker)["elapsed_seconds"].as_u64() >= Some(2));
-    fs::write(world.path("go"), "").unwrap();
+    fs::write(world.shared("go"), "").unwrap();
     until_status(&mut boss, &worker, "completed");
     let seconds = status(&mut boss, &worker)["elapsed_seconds"].as_u64().unwrap();
     assert!(seconds >= 2);

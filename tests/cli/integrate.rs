@@ -29,7 +29,7 @@ fn second_ctrl_c_merges_nothing_and_ends_verification() {
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("one", "write a.txt a\ncommit a"));
     until_status(&mut boss, &worker, "completed");
-    let (main, begun) = (world.git(&["rev-parse", "main"]), world.path("begun"));
+    let (main, begun) = (world.git(&["rev-parse", "main"]), world.shared("begun"));
     let command = format!("touch '{}'; sleep 1000", begun.display());
     let mut integrate = world.begin(&["integrate", &worker, "--verify-command", &command]);
     until_exists(&begun);

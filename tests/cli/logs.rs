@@ -71,7 +71,7 @@ fn log_is_sanitized_but_raw_log_unchanged() {
 fn follow_spans_retries_and_ends_with_the_worker() {
     let world = World::new();
     let mut boss = world.boss();
-    let script = "say first words\nwait-file ../../repo/go\nfail-once ../../repo/failed\nsay it works now";
+    let script = "say first words\nwait-file ../../repo/go\nfail-once ../../shared/failed\nsay it works now";
     let worker = create(&mut boss, with(mission("follow", script), "max_attempts", 2));
     until_status(&mut boss, &worker, "running");
     let mut follow = world.begin(&["logs", &worker, "--follow"]);

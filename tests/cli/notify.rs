@@ -65,7 +65,7 @@ fn notify_setting_chooses_the_events() {
 
 #[test]
 fn hanging_or_failing_command_delays_nothing() {
-    let hang = "touch ../started; while [ ! -e ../go ]; do sleep 0.02; done; echo broken >&2; exit 3";
+    let hang = "touch ../started; while [ ! -e ../released ]; do sleep 0.02; done; echo broken >&2; exit 3";
     let world = World::with(&format!("notify_command = \"{hang}\""));
     let mut boss = world.boss();
     let first = create(&mut boss, mission("first", "say done"));
@@ -74,7 +74,7 @@ fn hanging_or_failing_command_delays_nothing() {
     let second = create(&mut boss, mission("second", "say done"));
     let answer = boss.succeed("wait_for_worker", json!({"worker_id": second, "timeout_seconds": 60}));
     assert_eq!(answer["status"], "settled", "{answer:#}");
-    std::fs::write(world.path("go"), "").unwrap();
+    std::fs::write(world.path("released"), "").unwrap();
     until("its failure is logged", || {
         world.log().contains("notify_command: cannot complete the command: exit status: 3: broken")
     });

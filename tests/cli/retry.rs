@@ -10,7 +10,7 @@ fn live_server_starts_the_next_attempt_at_once() {
     let mut other = world.boss_named("another-boss");
     other.succeed("get_backend_status", json!({"backend": "fake"}));
     let mut boss = world.boss();
-    let worker = create(&mut boss, mission("again", "fail-once ../../repo/failed\nwait-file ../../repo/go"));
+    let worker = create(&mut boss, mission("again", "fail-once ../../shared/failed\nwait-file ../../repo/go"));
     until_status(&mut boss, &worker, "failed");
     let ran = world.run(&["retry", &worker, "--fresh", "--json"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -33,7 +33,7 @@ fn retry_without_server_starts_the_attempt_itself() {
     let mut boss = world.boss();
     let worker = create(
         &mut boss,
-        mission("again", "fail-once ../../repo/failed\nwait-file ../../repo/go\nwrite a.txt a\ncommit a"),
+        mission("again", "fail-once ../../shared/failed\nwait-file ../../repo/go\nwrite a.txt a\ncommit a"),
     );
     until_status(&mut boss, &worker, "failed");
     boss.kill_server();
@@ -50,7 +50,7 @@ fn retry_without_server_starts_the_attempt_itself() {
 fn queued_retry_starts_with_the_next_server() {
     let world = World::with("max_workers = 1");
     let mut boss = world.boss();
-    let again = create(&mut boss, mission("again", "fail-once ../../repo/failed\nwrite a.txt a\ncommit a"));
+    let again = create(&mut boss, mission("again", "fail-once ../../shared/failed\nwrite a.txt a\ncommit a"));
     until_status(&mut boss, &again, "failed");
     let runs = create(&mut boss, mission("runs", "wait-file ../../repo/go"));
     until_status(&mut boss, &runs, "running");
@@ -88,7 +88,7 @@ fn without_config(world: &World, args: &[&str]) -> Ran {
 fn retry_finds_the_backend_without_settings() {
     let world = World::new();
     let mut boss = world.boss();
-    let worker = create(&mut boss, mission("again", "fail-once ../../repo/failed\nsay done"));
+    let worker = create(&mut boss, mission("again", "fail-once ../../shared/failed\nsay done"));
     until_status(&mut boss, &worker, "failed");
     boss.leave();
     world.until_all_exited();

@@ -59,9 +59,20 @@ fn kernel_that_enforces_nothing_is_reported() {
 }
 
 #[test]
-fn default_settings_do_not_confine() {
-    let world = World::anywhere("");
+fn default_settings_confine() {
+    let Some(world) = World::new("") else { return };
     fs::write(world.sandbox.settings_file(), fake_backend("fake")).unwrap();
+    let mut boss = world.boss();
+    let outside = world.path("outside");
+    let worker = run(&mut boss, mission("t", &format!("run touch {}", outside.display())));
+    assert_eq!((&worker["status"], &worker["enforced"]), (&json!("completed"), &json!("kernel")), "{worker:#}");
+    assert!(!outside.exists());
+    boss.leave();
+}
+
+#[test]
+fn confinement_can_be_switched_off() {
+    let world = World::anywhere("confine = \"off\"");
     let mut boss = world.boss();
     let outside = world.path("outside");
     let script = format!("env TMPDIR place\nrun touch {}", outside.display());
@@ -73,6 +84,36 @@ fn default_settings_do_not_confine() {
     assert!(!place.contains("/ob-"), "{place}");
     let refused = boss.refused("create_worker_mission", with(mission("u", "say done"), "permissions", "read_only"));
     assert!(refused.contains("read_only"), "{refused}");
+    boss.leave();
+}
+
+/// A backend that is not known can write the existing folders that are named after it, and no others.
+#[test]
+fn custom_backend_writes_the_folders_of_its_name() {
+    let Some(world) = World::new("") else { return };
+    let program = world.path("bin/agent");
+    fs::create_dir(world.path("bin")).unwrap();
+    std::os::unix::fs::symlink(crate::support::sandbox::fake_cli(), &program).unwrap();
+    let settings =
+        fake_backend("fake").replace(&format!("{:?}", crate::support::sandbox::fake_cli()), &format!("{program:?}"));
+    fs::write(world.sandbox.settings_file(), settings).unwrap();
+    for folder in [".agent", ".config/agent", ".local/share/agent", ".cache/fake", ".other"] {
+        fs::create_dir_all(world.path(folder)).unwrap();
+    }
+    let mut boss = world.boss();
+    let script = "run cd ~ && for f in .agent .config/agent .local/share/agent .cache/fake .other .config; do touch $f/x; done; mkdir .local/state";
+    let worker = run(&mut boss, mission("t", script));
+    for (folder, is_written) in [
+        (".agent/x", true),
+        (".config/agent/x", true),
+        (".local/share/agent/x", true),
+        (".cache/fake/x", true),
+        (".other/x", false),
+        (".config/x", false),
+        (".local/state", false),
+    ] {
+        assert_eq!(world.path(folder).exists(), is_written, "{folder}: {worker:#}");
+    }
     boss.leave();
 }
 

@@ -8,7 +8,12 @@
 
 mod answers;
 mod attacks;
+mod clones;
+mod copies;
+mod ends;
 mod git_operations;
 #[path = "../support/mod.rs"]
 mod support;
+mod tools;
+mod user;
 mod world;

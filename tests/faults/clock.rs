@@ -155,7 +155,7 @@ fn queue_keeps_its_order_after_clock_setback() {
     let Some(clock) = Clock::new("max_workers = 1") else { return };
     let world = &clock.world;
     let mut boss = world.boss();
-    let (gate, order) = (world.path("gate"), world.path("order"));
+    let (gate, order) = (world.path("gate"), world.shared("order"));
     let first = create(&mut boss, mission("first", &format!("wait-file {}", gate.display())));
     until("the first runs", || status(&mut boss, &first)["status"] == "running");
     let mut ids = Vec::new();

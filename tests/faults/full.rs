@@ -207,7 +207,7 @@ fn next_attempt_commits_what_the_full_disk_refused() {
             "session s\nrun head -c 2000000 /dev/urandom > big\ntouch {{ready}}\nwait-file {}\nsay done",
             gate.display()
         );
-        let ready = world.path("ready");
+        let ready = world.shared("ready");
         let worker = create(&mut boss, mission("t", &script.replace("{ready}", &ready.to_string_lossy())));
         until_exists(&ready);
         disk.fill_but(1_000_000);
@@ -231,7 +231,7 @@ fn next_attempt_commits_what_the_full_disk_refused() {
 fn verification_without_disk_space_could_not_run() {
     with_world(6, |disk, world| {
         let mut boss = world.boss();
-        let (ready, gate) = (world.path("verifying"), world.path("gate"));
+        let (ready, gate) = (world.shared("verifying"), world.path("gate"));
         // The second verification hides the cause of its failure.
         for (title, loud) in [("loud", ""), ("quiet", " 2>/dev/null")] {
             let command = format!(

@@ -77,7 +77,7 @@ fn removed_worker_folder_keeps_uncommitted_changes() {
 fn removed_folder_ends_a_verification() {
     let world = World::new();
     let mut boss = world.boss();
-    let ready = world.path("verifying");
+    let ready = world.shared("verifying");
     let command = format!("touch {}; sleep 300", ready.display());
     let worker = create(&mut boss, with(mission("t", "write a.txt x\nsay done"), "verify_command", command));
     until_exists(&ready);
@@ -110,7 +110,7 @@ fn removed_worktree_of_running_worker_keeps_commits() {
     for by_git in [false, true] {
         let world = World::new();
         let mut boss = world.boss();
-        let (ready, gate) = (world.path("ready"), world.path("gate"));
+        let (ready, gate) = (world.shared("ready"), world.path("gate"));
         let script =
             format!("write a.txt x\ncommit work\ntouch {}\nwait-file {}\nsay done", ready.display(), gate.display());
         let worker = create(&mut boss, with(mission("t", &script), "verify_command", "true"));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::orchestrator::{RemovalRequest, RemovalTarget, RetryRequest};
+use orchestrator_boss::process::{Signal, send};
 
 use crate::support::git::git;
 use crate::support::wait::in_time;
@@ -75,7 +76,7 @@ async fn user_directory_is_unchanged_after_every_ending() {
         ("exit 3", None, "failed"),
         ("say x", Some("exit 1"), "failed"),
         ("say here\nhang", None, "cancelled"),
-        ("run kill -9 $(ps -o ppid= -p $PPID)\nhang", None, "lost"),
+        ("say here\nhang", None, "lost"),
     ];
     for place in &places {
         for (script, verify, ends) in endings {
@@ -90,6 +91,16 @@ async fn user_directory_is_unchanged_after_every_ending() {
             if ends == "cancelled" {
                 server.until(&id, "running").await;
                 server.orchestrator.cancel(&server.boss, &id, "enough").await.unwrap();
+            }
+            if ends == "lost" {
+                server.until(&id, "running").await;
+                let mut live = None;
+                let is_known = in_time(async || {
+                    live = server.orchestrator.get(&id).await.unwrap().live;
+                    live.is_some()
+                });
+                assert!(is_known.await);
+                send(&live.expect("a running attempt").supervisor, Signal::Kill);
             }
             server.until(&id, ends).await;
             let retry =

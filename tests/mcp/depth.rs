@@ -12,7 +12,7 @@ const TAG: &str = "ORCHESTRATOR_WORKER_TAG";
 const CODEX: &str = r#"#!/bin/sh
 case "$*" in --version | "login status") echo 1.0; exit ;; esac
 cat > /dev/null
-echo "$ORCHESTRATOR_WORKER_TAG" > "$HOME/tag"
+echo "$ORCHESTRATOR_WORKER_TAG" > "$HOME/.codex/tag"
 echo '{"type":"thread.started","thread_id":"t-1"}'
 echo '{"type":"turn.completed","usage":{"input_tokens":1,"cached_input_tokens":0,"output_tokens":1}}'
 "#;
@@ -34,13 +34,15 @@ fn server_below_a_worker_refuses_missions() {
 fn worker_leads_to_the_configured_depth() {
     let mut worker = deep("w-1-x.1.0123");
     worker.install("codex", CODEX);
+    // Also without confinement, which would create the folder for its state.
+    fs::create_dir_all(worker.home.path().join(".codex")).unwrap();
     let mission = json!({
         "title": "Below", "prompt": "x", "backend": "codex", "working_directory": ".", "permissions": "read_only",
     });
     worker.succeed(1, "create_worker_mission", mission);
     let answer = worker.next_report(2);
     assert_eq!(answer["settled"][0]["status"], "completed", "{answer:#}");
-    let tag = fs::read_to_string(worker.home.path().join("tag")).unwrap();
+    let tag = fs::read_to_string(worker.home.path().join(".codex/tag")).unwrap();
 
     let mut below = deep(tag.trim());
     let refused = below.refused(1, "list_worker_missions", json!({}));

@@ -32,7 +32,14 @@ fn start(home: tempfile::TempDir) -> Client {
 }
 
 fn gated(home: &Path) -> (PathBuf, PathBuf, Value) {
-    let (here, gate) = (home.join("here"), home.join("gate"));
+    // The verification can write this folder.
+    let shared = home.join("shared");
+    let settings = home.join(".config/orchestrator-boss");
+    for folder in [&shared, &settings] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    std::fs::write(settings.join("config.toml"), format!("confine_writable = [{shared:?}]\n")).unwrap();
+    let (here, gate) = (shared.join("here"), shared.join("gate"));
     let command = format!("touch '{}'; while [ ! -e '{}' ]; do sleep 0.02; done", here.display(), gate.display());
     (here, gate, json!({"branch": "work", "verify_command": command}))
 }

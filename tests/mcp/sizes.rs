@@ -131,11 +131,6 @@ fn common_errors_name_the_next_step() {
         ),
         ("create_worker_mission", mission(json!({"backend": "kilo", "max_tokens": 5})), &["use timeout_minutes"]),
         ("create_worker_mission", mission(json!({"backend": "copilot", "max_cost_usd": 1})), &["use max_tokens"]),
-        (
-            "create_worker_mission",
-            mission(json!({"backend": "qwen", "permissions": "read_only"})),
-            &["cannot limit", "claudecode, codex, gemini"],
-        ),
         ("create_worker_mission", mission(json!({"working_directory": "/nowhere"})), &["/nowhere"]),
         ("create_worker_mission", mission(json!({"working_directory": here})), &["another directory", worker.as_str()]),
         ("create_worker_mission", mission(json!({"working_directory": here, "depends_on": ["w-77"]})), &["w-77"]),
@@ -150,4 +145,20 @@ fn common_errors_name_the_next_step() {
         }
         assert!(text.len() < 1_500 && !text.contains("Error {"), "{text}");
     }
+}
+
+/// Where the kernel confines workers, it keeps them from writing. Without it, some backends cannot.
+#[test]
+fn backend_that_cannot_only_read_is_refused_without_confinement() {
+    let home = tempfile::tempdir().unwrap();
+    let settings = home.path().join(".config/orchestrator-boss");
+    std::fs::create_dir_all(&settings).unwrap();
+    std::fs::write(settings.join("config.toml"), "confine = \"off\"\n").unwrap();
+    let mut client = Client::start_in(home, "", &[]);
+    client.initialize("test", "2025-06-18");
+    let mission = json!({
+        "title": "t", "prompt": "p", "backend": "qwen", "permissions": "read_only", "working_directory": ".",
+    });
+    let refused = client.refused(1, "create_worker_mission", mission);
+    assert!(refused.contains("cannot limit") && refused.contains("claudecode, codex, gemini"), "{refused}");
 }

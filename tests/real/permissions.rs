@@ -8,9 +8,13 @@ use serde_json::json;
 
 use crate::model_server::Script;
 use crate::real_cli::Cli;
-use crate::world::World;
+use crate::world::{World, enforced, with_settings};
 
-with_each_cli!(sandboxed_worker_stays_in_its_worktree: Codex);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sandbox_of_codex_is_used_without_confinement() {
+    with_settings(Cli::Codex, "confine = \"off\"\n", sandboxed_worker_stays_in_its_worktree).await;
+}
+
 with_each_cli!(read_only_worker_changes_nothing: Claude Codex Gemini OpenCode);
 
 async fn read_only_worker_changes_nothing(world: &World) {
@@ -29,8 +33,8 @@ async fn read_only_worker_changes_nothing(world: &World) {
     assert_eq!(settled["outcome"]["changes"]["commits"], 0);
     assert_eq!(settled["status"], "completed", "{settled:#}");
     assert_eq!(settled["final_message"], "I could not", "{settled:#}");
-    let enforced = if world.cli == Cli::Codex { "sandbox" } else { "cli" };
-    assert_eq!(settled["enforced"], enforced, "{settled:#}");
+    let otherwise = if world.cli == Cli::Codex { "sandbox" } else { "cli" };
+    assert_eq!(settled["enforced"], enforced(otherwise), "{settled:#}");
     // The results in the model's requests show that all three were tried.
     let results = world.asked().last().and_then(|it| it.conversation.clone()).expect("a request to the model");
     assert!(results.turns.len() >= 6, "{:?}", results.turns);

@@ -34,7 +34,7 @@ asking! {
 
 /// A file beside the repository, where the worker may not write.
 fn outside(world: &World) -> PathBuf {
-    world.path("outside.txt")
+    world.shared("outside.txt")
 }
 
 /// Returns a script that writes inside the worktree, which asks nothing, and then outside.

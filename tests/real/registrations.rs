@@ -116,7 +116,7 @@ impl Registered {
     }
 
     fn started_by(world: &World, program: &str) -> Self {
-        let server = Self { program: world.path(program), trace: world.path("started") };
+        let server = Self { program: world.path(program), trace: world.shared("started") };
         let real = env!("CARGO_BIN_EXE_orchestrator-boss");
         let script = format!("#!/bin/sh\necho \"$1\" >> '{}'\nexec '{real}'\n", server.trace.display());
         write(&server.program, &script);

@@ -25,7 +25,7 @@ with_each_cli!(killed_boss_continues_after_a_wait: Claude Codex Gemini OpenCode)
 /// Checks the client's name, which determines the default wait.
 async fn client_is_known_by_its_name(world: &World) {
     lead_by(world);
-    let heard = world.path("heard");
+    let heard = world.shared("heard");
     let real = env!("CARGO_BIN_EXE_orchestrator-boss");
     replace_program(world, &format!("#!/bin/sh\ntee -a '{}' | '{real}'\n", heard.display()));
     world
@@ -57,7 +57,7 @@ async fn abandoned_wait_loses_no_settlement(world: &World) {
     set_short_timeouts(world);
     // Claude Code reports its timeout to the model up to half a second before it cancels the call: the worker continues
     // after the cancellation.
-    let heard = world.path("heard");
+    let heard = world.shared("heard");
     let real = env!("CARGO_BIN_EXE_orchestrator-boss");
     replace_program(world, &format!("#!/bin/sh\ntee -a '{}' | '{real}'\n", heard.display()));
     let taken_back = format!("grep -q notifications/cancelled '{}'", heard.display());
@@ -113,7 +113,7 @@ async fn killed_boss_continues_after_a_wait(world: &World) {
     if world.cli == Cli::Claude {
         boss.arg(format!("--session-id={SESSION}"));
     }
-    let prompt = world.path("prompt");
+    let prompt = world.shared("prompt");
     write(&prompt, "Lead. SCRIPT:wait");
     boss.stdin(fs::File::open(prompt).expect("it was just written")).process_group(0);
     let output = |name: &str| fs::File::create(world.path(name)).expect("a new file");

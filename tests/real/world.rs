@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use orchestrator_boss::process::confine::{Support, support};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -18,6 +19,14 @@ pub const CEILING: Duration = Duration::from_secs(120);
 
 /// The value of variables that no worker may have.
 pub const OF_THE_BOSS: &str = "of-the-boss";
+
+/// Returns how the permissions of a worker are enforced, `otherwise` where the kernel cannot confine.
+pub fn enforced(otherwise: &'static str) -> &'static str {
+    match support() {
+        Support::Yes(_) => "kernel",
+        Support::No { .. } => otherwise,
+    }
+}
 
 pub struct World {
     pub cli: Cli,
@@ -79,10 +88,11 @@ impl World {
         world.git(&["add", "."]);
         world.git(&["commit", "-q", "-m", "begin"]);
         let folder = world.path(".config/orchestrator-boss");
-        if !settings.is_empty() {
-            fs::create_dir_all(&folder).expect("a folder of the scratch home");
-            fs::write(folder.join("config.toml"), settings).expect("a new file");
+        for folder in [&folder, &world.shared("")] {
+            fs::create_dir_all(folder).expect("a folder of the scratch home");
         }
+        let settings = format!("confine_writable = [\"~/shared\"]\n{settings}");
+        fs::write(folder.join("config.toml"), settings).expect("a new file");
         let mut server = world.home.command(env!("CARGO_BIN_EXE_orchestrator-boss"));
         server.current_dir(world.repo());
         world.boss = Some(Boss::start(server, &world.path("server.log")).await);
@@ -92,6 +102,11 @@ impl World {
     /// Returns a path in the scratch home, with links resolved.
     pub fn path(&self, name: &str) -> PathBuf {
         self.home.path().canonicalize().expect("an existing path").join(name)
+    }
+
+    /// Returns a path that workers can write too, for what their programs leave for the test.
+    pub fn shared(&self, name: &str) -> PathBuf {
+        self.path("shared").join(name)
     }
 
     pub fn repo(&self) -> PathBuf {

@@ -141,7 +141,7 @@ fn failures_under_confinement_are_named_with_the_setting() {
     }
     let machine = Machine::new();
     machine.install("claude", "touch ~/.claude/x && echo '2.1.330 (Claude Code)'");
-    machine.install("codex", "touch ~/.elsewhere || exit 1\necho codex-cli 0.169.0");
+    machine.install("codex", "echo x > ~/.elsewhere || exit 1\necho codex-cli 0.169.0");
     for folder in [".claude", ".codex"] {
         fs::create_dir(machine.path("home").join(folder)).unwrap();
     }

@@ -23,7 +23,7 @@ pub struct Story {
 /// A key of an agent, which may be only in the settings.
 pub const PLANTED_KEY: &str = "sk-planted-4f9d27c1";
 
-fn settings() -> Settings {
+fn settings(world: &World) -> Settings {
     let fake = fake_cli();
     let agent = |name: &str| {
         format!(
@@ -32,7 +32,7 @@ fn settings() -> Settings {
         )
     };
     let agents: String = ["codex-fast", "claude-deep", "gemini-wide", "local-coder"].map(agent).concat();
-    toml::from_str(&format!("max_workers = 4\n{agents}")).expect("valid settings")
+    toml::from_str(&format!("max_workers = 4\n{}{agents}", world.sharing())).expect("valid settings")
 }
 
 /// The real duration of a second of the story.
@@ -84,7 +84,7 @@ pub async fn run(seconds: f64) -> Story {
     let pace = Pace(seconds);
     let world = World::named("ledger");
     project(&world, &pace);
-    let server = world.server_with(Some("boss"), settings());
+    let server = world.server_with(Some("boss"), settings(&world));
     let mut workers = Vec::new();
     workers.extend(server.create(first_wave(&pace, &world)).await);
     workers.extend(server.create_race(race(&pace)).await);
@@ -126,7 +126,7 @@ pub async fn run(seconds: f64) -> Story {
 }
 
 fn first_wave(pace: &Pace, world: &World) -> Vec<Draft> {
-    let release = world.path("released").display().to_string();
+    let release = world.shared("released").display().to_string();
     let separators = draft(
         "Accept thousands separators",
         "codex-fast",
@@ -237,7 +237,7 @@ fn race(pace: &Pace) -> Vec<Draft> {
 
 /// Sends a message to the worker that writes, and cancels the one that is no longer needed.
 async fn steer(server: &Server, world: &World, workers: &[String]) {
-    until_exists(&world.path("released.ready")).await;
+    until_exists(&world.shared("released.ready")).await;
     let message = NewMessage {
         text: "Add an example of three lines, please.\n\nFAKE:\nappend README 2026-01-31, rent, 950.00\ncommit Show an example\n\
                say The README has a section about the format now, with an example."
@@ -246,7 +246,7 @@ async fn steer(server: &Server, world: &World, workers: &[String]) {
         by: None,
     };
     server.orchestrator.send_message(&server.boss, &workers[2], message).await.expect("a message");
-    std::fs::write(world.path("released"), "").expect("a file");
+    std::fs::write(world.shared("released"), "").expect("a file");
     server.until(&workers[0], "completed").await;
     server
         .orchestrator

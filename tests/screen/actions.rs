@@ -77,7 +77,7 @@ fn two_merges_run_one_after_the_other() {
     }
     let world = World::new();
     let mut boss = world.boss("6f1c2f3a-1111");
-    let (begun, go) = (world.path("begun"), world.path("go"));
+    let (begun, go) = (world.shared("begun"), world.shared("go"));
     let mut first = mission("First", "write a.txt a\ncommit first");
     first["verify_command"] =
         json!(format!("touch '{}'; until test -e '{}'; do sleep 0.05; done", begun.display(), go.display()));
@@ -112,7 +112,7 @@ fn interrupted_merge_is_undone_after_quitting() {
     }
     let world = World::new();
     let mut boss = world.boss("6f1c2f3a-1111");
-    let begun = world.path("begun");
+    let begun = world.shared("begun");
     let mut slow = mission("Slow", "write a.txt a\ncommit slow");
     // The check of the worker passes, that of the merge never ends.
     slow["verify_command"] = json!(format!("test ! -e '{0}' && exit 0; touch '{0}.too'; sleep 1000", begun.display()));
@@ -122,7 +122,7 @@ fn interrupted_merge_is_undone_after_quitting() {
     world.release("begun");
     let main = world.git(&["rev-parse", "main"]);
     terminal.press(&["i", "y"]);
-    until("the check of the merge", || world.path("begun.too").exists());
+    until("the check of the merge", || world.shared("begun.too").exists());
     terminal.press(&["q"]);
     terminal.until("merging w-1-slow … (Ctrl-C stops a merge and undoes it)");
     interrupt(&terminal);
@@ -141,7 +141,7 @@ fn retry_and_answer_start_the_next_attempt() {
     }
     let world = World::new();
     let mut boss = world.boss("6f1c2f3a-1111");
-    let failed = world.path("failed");
+    let failed = world.shared("failed");
     let workers = json!([
         mission("Asks", "session ses-1\nsay BLOCKED: which key?"),
         mission("Fails", &format!("session ses-2\nfail-once {}", failed.display())),

@@ -91,12 +91,12 @@ impl World {
 
     /// Releases the scripts that wait for this name (see `hold`).
     pub fn release(&self, name: &str) {
-        std::fs::write(self.path(name), "").expect("a file");
+        std::fs::write(self.shared(name), "").expect("a file");
     }
 
     /// Returns a script line that waits until [`World::release`].
     pub fn hold(&self, name: &str) -> String {
-        format!("wait-file {} 600", self.path(name).display())
+        format!("wait-file {} 600", self.shared(name).display())
     }
 }
 

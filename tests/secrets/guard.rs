@@ -19,7 +19,7 @@ async fn changed_git_configuration_blocks_integration_until_accepted() {
     std::fs::create_dir_all(world.repo().join(".git/info")).unwrap();
     std::fs::write(world.repo().join(".git/info/attributes"), "*.loud filter=shout\n").unwrap();
     let server = world.server(Some("boss"));
-    let ran = world.path("ran");
+    let ran = world.shared("ran");
     let script = format!(
         "write a.txt a\ncommit a\nrun git config filter.evil.clean 'touch {0}; cat'\n\
          run git config filter.evil.smudge 'touch {0}; cat'\nrun git config alias.status '!touch {0}'\n\
@@ -68,7 +68,7 @@ async fn changed_git_configuration_blocks_integration_until_accepted() {
 async fn replaced_worktree_repository_runs_nothing() {
     let world = World::new();
     let server = world.server(Some("boss"));
-    let ran = world.path("ran");
+    let ran = world.shared("ran");
     let script = format!(
         "write a.txt a\ncommit a\nrun cp -r ../../repo/.git fake.git\n\
          run git --git-dir=fake.git config filter.evil.clean 'touch {0}; cat'\n\

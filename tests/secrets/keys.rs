@@ -101,10 +101,13 @@ fn planted_keys_leak_nowhere_and_files_are_private() {
     std::fs::set_permissions(&broken, std::fs::Permissions::from_mode(0o755)).unwrap();
     let settings = root.join(".config/orchestrator-boss/config.toml");
     let fake = fake_cli();
+    // For what the scripts leave outside of their worktrees.
+    let shared = root.join("shared");
+    std::fs::create_dir(&shared).unwrap();
     std::fs::write(
         &settings,
         format!(
-            "max_workers = 8\n[[custom]]\nname = \"fake\"\nprogram = {fake:?}\noutput = \"jsonl\"\n\
+            "max_workers = 8\nconfine_writable = [{shared:?}]\n[[custom]]\nname = \"fake\"\nprogram = {fake:?}\noutput = \"jsonl\"\n\
              resume_args = [\"--resume\", \"{{session_id}}\"]\nkey_variables = [\"MY_LOGIN\"]\n\
              env = {{ OF_THE_SETTINGS = \"{MARK}settings\" }}\n\
              [[custom]]\nname = \"broken\"\nprogram = {broken:?}\nenv = {{ OF_THE_OTHER = \"{MARK}other\" }}\n"
@@ -136,10 +139,11 @@ fn planted_keys_leak_nowhere_and_files_are_private() {
     client.initialize("gemini-cli", "2025-06-18");
     let mut day = Day { client, answers: String::new(), next: 0 };
 
-    let seen_by_verify = root.join("verify-environment");
+    let seen_by_verify = shared.join("verify-environment");
     let verify = format!("env > {}", seen_by_verify.display());
     let good = day.create("good", "fake", "say hello\nwrite a.txt x\ncommit a\nwrite left.txt y", Some(&verify));
-    let given = day.create("given", "fake", "env OF_THE_SETTINGS ../../given\nenv MY_LOGIN ../../key", None);
+    let given =
+        day.create("given", "fake", "env OF_THE_SETTINGS ../../shared/given\nenv MY_LOGIN ../../shared/key", None);
     let fails = day.create("fails", "fake", "write b.txt x\nfail model_error no", None);
     let unproven = day.create("unproven", "fake", "say x", Some("exit 3"));
     let broken = day.create("broken", "broken", "say x", None);
@@ -168,7 +172,7 @@ fn planted_keys_leak_nowhere_and_files_are_private() {
     day.call("wait_for_any_worker", json!({"timeout_seconds": 0}));
 
     // The CLI receives the variables of the user's settings, and its keys.
-    let written = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    let written = |name: &str| std::fs::read_to_string(shared.join(name)).unwrap();
     assert_eq!((written("given"), written("key")), (format!("set {MARK}settings\n"), format!("set {MARK}my_login\n")));
     let seen = std::fs::read_to_string(&seen_by_verify).unwrap();
     for name in PLANTED.iter().filter(|name| !["HARMLESS_LOOKING", "DATABASE_URL"].contains(name)) {
@@ -178,7 +182,7 @@ fn planted_keys_leak_nowhere_and_files_are_private() {
     assert!(seen.contains("SEEN_BY_TESTS=yes") && seen.contains("PATH="), "{seen}");
     // Removes the files that were written for the checks above.
     for file in ["given", "key", "verify-environment"] {
-        std::fs::remove_file(root.join(file)).unwrap();
+        std::fs::remove_file(shared.join(file)).unwrap();
     }
 
     // Values that the CLI printed itself are in its raw log, and may be quoted from there.

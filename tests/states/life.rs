@@ -26,7 +26,7 @@ pub fn live(world: &World, case: &Case) {
     let began = script.wait_until_begun(world, &mut boss, &worker);
     if began {
         act_as_user(world, case);
-        fs::write(world.path("go"), "").expect("a file");
+        fs::write(world.shared("go"), "").expect("a file");
     }
     let waited = boss.succeed("wait_for_worker", json!({ "worker_id": worker, "timeout_seconds": 60 }));
     assert_eq!(waited["status"], "settled", "{waited:#}");
@@ -80,8 +80,8 @@ impl Script {
     fn of(world: &World, case: &Case) -> Self {
         let mut script = Self { lines: Vec::new(), marks: Vec::new() };
         script.run("cd \"$(git rev-parse --show-toplevel)\" && pwd > /dev/null");
-        script.lines.push(format!("touch {}", world.path("begun").display()));
-        script.lines.push(format!("wait-file {}", world.path("go").display()));
+        script.lines.push(format!("touch {}", world.shared("begun").display()));
+        script.lines.push(format!("wait-file {}", world.shared("go").display()));
         for (number, write) in case.writes.iter().enumerate() {
             if number == case.committed && case.committed > 0 {
                 script.commit();
@@ -102,10 +102,10 @@ impl Script {
     /// Waits until the worker begins. Returns `false` if it settles without beginning.
     fn wait_until_begun(&self, world: &World, boss: &mut Boss, worker: &str) -> bool {
         let began = std::time::Instant::now();
-        while !world.path("begun").exists() {
+        while !world.shared("begun").exists() {
             let status = boss.succeed("get_worker_status", json!({ "worker_id": worker }));
             if is_settled(&status["worker"]) {
-                return world.path("begun").exists();
+                return world.shared("begun").exists();
             }
             assert!(began.elapsed() < crate::support::wait::CEILING, "it never began: {status:#}");
             std::thread::sleep(std::time::Duration::from_millis(20));

@@ -54,6 +54,11 @@ impl World {
         self.root().join(name)
     }
 
+    /// Returns a path outside of the repository that confined workers can write.
+    pub fn shared(&self, name: &str) -> PathBuf {
+        self.path("shared").join(name)
+    }
+
     pub fn git(&self, args: &[&str]) -> String {
         git(&self.checkout, args)
     }
@@ -78,8 +83,11 @@ impl World {
     }
 
     fn write_settings(&self, case: &Case) {
-        fs::create_dir_all(self.path("home")).expect("a folder");
-        let settings = format!("commit_leftovers = {}\n{}", case.commit_leftovers, fake_backend("fake"));
+        for folder in [self.path("home"), self.shared("")] {
+            fs::create_dir_all(folder).expect("a folder");
+        }
+        let sharing = format!("confine_writable = [{:?}]\n", self.shared(""));
+        let settings = format!("{sharing}commit_leftovers = {}\n{}", case.commit_leftovers, fake_backend("fake"));
         fs::write(self.path("config.toml"), settings).expect("a settings file");
     }
 

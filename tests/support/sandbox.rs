@@ -46,7 +46,9 @@ impl Sandbox {
         git::init(&repo);
         fs::write(repo.join("README"), "hello\n").expect("a file");
         git::commit_all(&repo, "first");
-        Self { folder, repo }
+        let sandbox = Self { folder, repo };
+        fs::create_dir(sandbox.shared("")).expect("a folder");
+        sandbox
     }
 
     /// Returns the folder around the repository, which is also the home directory.
@@ -56,6 +58,11 @@ impl Sandbox {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.root().join(name)
+    }
+
+    /// Returns a path outside of the repository that confined workers can write, for what a script leaves for its test.
+    pub fn shared(&self, name: &str) -> PathBuf {
+        self.path("shared").join(name)
     }
 
     pub fn repo(&self) -> PathBuf {
@@ -86,11 +93,16 @@ impl Sandbox {
         git::git(&self.repo, args)
     }
 
+    /// Returns the line of the settings that lets workers write to [`Self::shared`].
+    pub fn sharing(&self) -> String {
+        format!("confine_writable = [{:?}]\n", self.shared(""))
+    }
+
     /// Writes the settings file: these lines, then the backends. Call it once and before any process starts, since
     /// processes may read the file at any moment.
     pub fn write_settings(&self, settings: &str, backends: &[&str]) {
         let backends: String = backends.iter().map(|name| fake_backend(name)).collect();
-        fs::write(self.settings_file(), format!("{settings}\n{backends}")).expect("a settings file");
+        fs::write(self.settings_file(), format!("{}{settings}\n{backends}", self.sharing())).expect("a settings file");
     }
 
     pub fn settings_file(&self) -> PathBuf {

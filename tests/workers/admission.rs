@@ -118,7 +118,7 @@ async fn bosses_take_turns_whichever_server_is_faster() {
     let mut settings = world.settings();
     settings.max_workers = Some(1);
     let (many, one) = (world.server_with(Some("many"), settings.clone()), world.server_with(Some("one"), settings));
-    let (gate, log) = (world.path("gate"), world.path("log"));
+    let (gate, log) = (world.path("gate"), world.shared("log"));
     let script = |name: &str| format!("wait-file {}\ntrace {} {name}", gate.display(), log.display());
     let drafts = ["a", "b", "c", "d"].map(|name| mission(name, &script(name))).to_vec();
     let first: Vec<String> = many.create(drafts).await.into_iter().map(Result::unwrap).collect();

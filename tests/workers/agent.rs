@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use orchestrator_boss::attempt::worker_dir::Delivery;
-use orchestrator_boss::config::Settings;
+use orchestrator_boss::config::{Confine, Settings};
 use orchestrator_boss::mission::create::Draft;
 use orchestrator_boss::mission::outcome::FailureKind;
 use orchestrator_boss::mission::spec::Permissions;
@@ -90,7 +90,7 @@ async fn denied_actions_are_named_in_the_outcome() {
 async fn cancelled_agent_leaves_no_process() {
     let world = World::new();
     let server = agent(&world);
-    let pid = world.path("pid");
+    let pid = world.shared("pid");
     let script = format!("child 600 {}\nclear-env-child 600\nrun sleep 600", pid.display());
     let id = server.create_one(on("agent", &script)).await;
     until_exists(&pid).await;
@@ -104,7 +104,7 @@ async fn cancelled_agent_leaves_no_process() {
 async fn message_is_the_next_prompt_of_the_same_process() {
     let world = World::new();
     let server = agent(&world);
-    let (gate, first, second) = (world.path("gate"), world.path("first"), world.path("second"));
+    let (gate, first, second) = (world.path("gate"), world.shared("first"), world.shared("second"));
     let script = format!("pid {}\nwait-file {}\nsay first", first.display(), gate.display());
     let id = server.create_one(on("agent", &script)).await;
     until_exists(&first).await;
@@ -122,7 +122,7 @@ async fn message_is_the_next_prompt_of_the_same_process() {
 async fn interrupting_message_continues_the_same_process() {
     let world = World::new();
     let server = agent(&world);
-    let (first, second) = (world.path("first"), world.path("second"));
+    let (first, second) = (world.shared("first"), world.shared("second"));
     let id = server.create_one(on("agent", &format!("pid {}\nhang", first.display()))).await;
     until_exists(&first).await;
     let text = format!("FAKE:\npid {}\nsay I heard it", second.display());
@@ -235,7 +235,7 @@ async fn agent_races_and_is_a_fallback() {
     server.until(&racers[1], "completed").await;
     server.until(&racers[0], "cancelled").await;
     for (first, then) in [("fake", "agent"), ("agent", "fake")] {
-        let script = format!("fail-once {}\nwrite {first}.txt x\ncommit work\nsay done", world.path(first).display());
+        let script = format!("fail-once {}\nwrite {first}.txt x\ncommit work\nsay done", world.shared(first).display());
         let draft = Draft { fallback_backends: vec![then.into()], max_attempts: 2, ..on(first, &script) };
         let id = server.create_one(draft).await;
         server.until(&id, "completed").await;
@@ -260,7 +260,9 @@ async fn agent_that_never_answers_could_not_start() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_that_the_agent_cannot_keep_are_refused() {
     let world = World::new();
-    let server = agent(&world);
+    // The kernel would keep it from writing.
+    let unconfined = Settings { confine: Confine::Off, ..settings(&world, "--forgetful") };
+    let server = world.server_with(Some("boss"), unconfined);
     let read_only = Draft { permissions: Permissions::ReadOnly, ..on("agent", "say x") };
     let tokens = Draft { max_tokens: Some(1_000), ..on("agent", "say x") };
     let cost = Draft { max_cost_usd: Some(1.0), ..on("agent", "say x") };

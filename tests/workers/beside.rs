@@ -113,13 +113,12 @@ async fn folder_of_worktrees_is_removed_with_the_last() {
     let folder = world.path("repo.worktrees");
     assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
     let request = IntegrationRequest {
-        verify_command: Some("test -f a.txt && pwd > ../where".to_owned()),
+        verify_command: Some(format!("test -f a.txt && pwd > {}", world.shared("where").display())),
         ..IntegrationRequest::of(IntegrationSource::Worker(id.clone()))
     };
     assert_eq!(server.orchestrator.integrate(&server.boss, request).await.unwrap().status.as_str(), "merged");
-    let verified_in = fs::read_to_string(folder.join("where")).unwrap();
+    let verified_in = fs::read_to_string(world.shared("where")).unwrap();
     assert!(!Path::new(verified_in.trim()).exists(), "it was removed");
-    fs::remove_file(folder.join("where")).unwrap();
     remove(&server, &id).await;
     assert!(folder.exists());
     let target = RemovalTarget::Path(made.path);

@@ -75,7 +75,7 @@ async fn reports_of_any_end_come_before_the_prompt() {
 async fn mission_waits_for_its_reports() {
     let world = World::new();
     let server = world.server_with(Some("boss"), settings(&world));
-    let (held, free) = (world.path("go"), world.path("go-on"));
+    let (held, free) = (world.shared("go"), world.path("go-on"));
     let drafts = vec![
         Draft { task_id: Some("look".into()), ..mission("look", &format!("wait-file {}", held.display())) },
         mission("other", &format!("wait-file {}", free.display())),

@@ -81,7 +81,7 @@ async fn worker(world: &World, server: &Server, script: &str, end: &str) -> (Str
     let script = format!("run sh {}\ntouch ready\n{end}", world.path("daemons.sh").display());
     let id = server.create_one(mission("t", &script)).await;
     until_exists(&attempt(world).assignment()).await;
-    (id, Tagged { tag: tag(&attempt(world)), folder: world.path("home").display().to_string() })
+    (id, Tagged { tag: tag(&attempt(world)), folder: world.shared("home").display().to_string() })
 }
 
 async fn end_worker(world: &World, server: &Server, id: &str, end: &str) {
@@ -97,8 +97,8 @@ async fn end_worker(world: &World, server: &Server, id: &str, end: &str) {
 async fn check_command_lines(end: &str) {
     let world = World::new();
     let server = world.server(Some("boss"));
-    let home = world.path("home");
-    let pids = world.path("pids");
+    let home = world.shared("home");
+    let pids = world.shared("pids");
     std::fs::create_dir_all(home.join("data")).unwrap();
     std::fs::create_dir(&pids).unwrap();
     let mut script = "exec >/dev/null 2>&1 </dev/null\n".to_owned();
@@ -175,7 +175,7 @@ const OWN_PROGRAMS: [(&str, &str); 3] = [
 async fn real_shared_daemons_survive_and_own_daemons_end() {
     let world = World::new();
     let server = world.server(Some("boss"));
-    let home = world.path("home");
+    let home = world.shared("home");
     for folder in ["keys", "screens", "cache"] {
         private_folder(&home.join(folder));
     }

@@ -262,7 +262,7 @@ async fn logout_interrupts_workers_and_keeps_their_work() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let mut verified = mission("u", "say done");
-    let ready = world.path("verifying");
+    let ready = world.shared("verifying");
     verified.verify_command = Some(format!("touch {} && sleep 300", ready.display()));
     let ids = server.create(vec![mission("t", "write half.txt x\ntouch ready\nhang"), verified]).await;
     let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();

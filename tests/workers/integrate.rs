@@ -51,7 +51,7 @@ fn check_nothing_left(world: &World) {
 
 /// Returns a command that appends a line to the first file and then waits for the second one, with both files.
 fn gated(world: &World) -> (PathBuf, PathBuf, String) {
-    let (here, gate) = (world.path("here"), world.path("gate"));
+    let (here, gate) = (world.shared("here"), world.path("gate"));
     let command = format!("echo x >> '{}'; while [ ! -e '{}' ]; do sleep 0.02; done", here.display(), gate.display());
     (here, gate, command)
 }
@@ -119,7 +119,7 @@ async fn verification_precedes_the_merge_in_its_own_worktree() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
-    let (before, out) = (world.git(&["rev-parse", "main"]), world.path("out"));
+    let (before, out) = (world.git(&["rev-parse", "main"]), world.shared("out"));
     let fails = "echo it is broken; exit 7";
     for (command, status) in [
         (fails, "verification_failed"),
@@ -255,7 +255,7 @@ async fn killed_supervisor_leaves_nothing_and_merges_nothing() {
         // The oldest process is the supervisor itself; pids need not increase.
         send(tree.processes.iter().min_by_key(|it| it.started).unwrap(), Signal::Kill);
     };
-    let named = world.path("sockets");
+    let named = world.shared("sockets");
     let request = verified(&ids[0], &format!("echo \"$SCREENDIR\" > '{}'; {command}", named.display()));
     let (answer, ()) = tokio::join!(integrate(&server, &request), kill);
     assert_eq!(answer.status.as_str(), "could_not_verify", "{answer:#?}");

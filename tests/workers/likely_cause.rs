@@ -81,7 +81,7 @@ async fn failure_by_the_work_has_no_other_cause() {
 async fn failing_base_is_likely_cause_and_tried_once() {
     let world = World::new();
     let server = world.server(Some("boss"));
-    let tries = world.path("tries");
+    let tries = world.shared("tries");
     let command = format!("test -e one.txt -o -e two.txt || echo x >> {}; false", tries.display());
     let ids = [server.create_one(verified("one", &command)).await, server.create_one(verified("two", &command)).await];
     let base = world.git(&["rev-parse", "HEAD"]);

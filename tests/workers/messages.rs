@@ -89,7 +89,7 @@ async fn message_to_failing_worker_reaches_next_attempt() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
-    let script = format!("session s-1\nwait-file {}\nfail-once {}", gate.display(), world.path("failed").display());
+    let script = format!("session s-1\nwait-file {}\nfail-once {}", gate.display(), world.shared("failed").display());
     let id = server.create_one(mission("fails", &script)).await;
     server.until(&id, "running").await;
     write_to(&server, &id, "FAKE:\nsay I heard it").await;

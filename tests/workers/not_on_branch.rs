@@ -143,7 +143,7 @@ async fn removal_keeps_ignored_files_named_in_outcome() {
 async fn worktree_created_by_the_worker_is_named() {
     let world = World::new();
     let server = world.server(Some("boss"));
-    let outside = world.path("outside");
+    let outside = world.shared("outside");
     let add = format!("run git worktree add -q -b feat-out {0} && cd {0}", outside.display());
     let id =
         completed(&server, &format!("{add} && echo o > o.txt && git add -A && git commit -qm o && echo u > u.txt"))

@@ -43,7 +43,7 @@ struct Stubborn {
 
 impl Stubborn {
     async fn start(world: &World, server: &Server, minutes: u32) -> Self {
-        let pids = world.path("pids");
+        let pids = world.shared("pids");
         std::fs::create_dir_all(&pids).unwrap();
         let lines: Vec<&str> = STUBBORN.iter().map(|(_, line)| *line).collect();
         let script = format!("cd {}\nexec >/dev/null 2>&1 </dev/null\n{}\n", pids.display(), lines.join("\n"));
@@ -263,7 +263,7 @@ async fn check_daemons(world: &World, settings: Vec<String>, end: &str, listed: 
     let server = world.server_with(Some("boss"), with_list);
     let sleep =
         String::from_utf8(Command::new("sh").args(["-c", "command -v sleep"]).output().unwrap().stdout).unwrap();
-    let pids = world.path("pids");
+    let pids = world.shared("pids");
     std::fs::create_dir_all(&pids).unwrap();
     let mut script = format!("cd {}\nexec >/dev/null 2>&1 </dev/null\n", pids.display());
     for name in [listed, unlisted] {

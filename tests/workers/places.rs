@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use orchestrator_boss::backend::Backends;
+use orchestrator_boss::config::{Confine, Settings};
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::mission::outcome::FailureKind;
@@ -263,7 +264,8 @@ async fn worker_runs_in_a_worktree_created_before() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn edits_outside_the_worktree_are_reported() {
     let world = World::new();
-    let server = world.server(Some("boss"));
+    // The kernel would refuse these edits.
+    let server = world.server_with(Some("boss"), Settings { confine: Confine::Off, ..world.settings() });
     let readme = world.repo().join("README");
     let reaches = format!("edit {0}\nrun echo more >> {0}\nwrite in.txt x", readme.display());
     let ids = server.create(vec![mission("reaches", &reaches), mission("stays", "write in.txt x\nedit in.txt")]).await;
@@ -402,7 +404,7 @@ async fn uncommitted_changes_on_user_branch_stay_uncommitted() {
 async fn integration_is_no_reported_change_of_the_checkout() {
     let world = World::new();
     let server = world.server(Some("boss"));
-    let go = world.path("go");
+    let go = world.shared("go");
     let first = server.create_one(mission("first", "write in.txt x")).await;
     let meanwhile = server.create_one(mission("meanwhile", &format!("wait-file {}", go.display()))).await;
     server.until(&first, "completed").await;

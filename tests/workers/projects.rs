@@ -69,7 +69,7 @@ async fn npm_project_is_installed_from_its_lock_file() {
         return;
     }
     let world = World::new();
-    let cache = world.path("npm-cache").display().to_string();
+    let cache = world.shared("npm-cache").display().to_string();
     write(
         &world,
         &[
@@ -171,7 +171,7 @@ async fn uv_project_is_synchronized_from_its_lock_file() {
         ],
     );
     make_wheel(&world.repo().join("wheels"));
-    let cache = world.path("uv-cache").display().to_string();
+    let cache = world.shared("uv-cache").display().to_string();
     let uv = |line: &str| format!("uv {line} --offline --no-managed-python --quiet --cache-dir '{cache}'");
     shell(&world, &uv("lock"));
     shell(&world, &uv("sync"));

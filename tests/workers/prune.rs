@@ -28,14 +28,14 @@ fn project() -> World {
 
 /// Returns settings whose setup installs a package, and counts its runs in a file outside.
 fn settings(world: &World) -> Settings {
-    let runs = world.path("runs");
+    let runs = world.shared("runs");
     let command =
         format!("mkdir -p node_modules/x && echo x > node_modules/x/index.js && echo run >> {}", runs.display());
     Settings { setup_command: Some(command), ..world.settings() }
 }
 
 fn runs(world: &World) -> usize {
-    fs::read_to_string(world.path("runs")).unwrap_or_default().lines().count()
+    fs::read_to_string(world.shared("runs")).unwrap_or_default().lines().count()
 }
 
 fn worker_dir(world: &World, id: &str) -> WorkerDir {
@@ -103,7 +103,7 @@ async fn pruned_worktree_is_set_up_again() {
 async fn open_worker_and_other_directories_keep_builds() {
     let world = project();
     let server = world.server_with(Some("boss"), settings(&world));
-    let go = world.path("go");
+    let go = world.shared("go");
     let id = server.create_one(mission("open", &format!("wait-file {}", go.display()))).await;
     until_exists(&world.worktree(&id).join("node_modules/x/index.js")).await;
     let refused = server.orchestrator.prune_builds(&id).await;
@@ -243,7 +243,7 @@ async fn interrupted_pruning_is_finished() {
 async fn full_disk_prunes_finished_workers() {
     let world = project();
     let server = world.server_with(Some("boss"), Settings { prune_below_mib: 1 << 40, ..settings(&world) });
-    let go = world.path("go");
+    let go = world.shared("go");
     let open = server.create_one(mission("open", &format!("wait-file {}", go.display()))).await;
     until_exists(&world.worktree(&open).join("node_modules/x/index.js")).await;
     let id = completed(&server, mission("one", "write a.txt a")).await;

@@ -293,7 +293,7 @@ async fn cancelled_worker_asks_no_more() {
 async fn question_ends_with_its_worker() {
     let world = World::new();
     let server = asking(&world);
-    let pid = world.path("pid");
+    let pid = world.shared("pid");
     let script = format!("pid {}\nask edit /etc/hosts\nsay done", pid.display());
     let kill = |pid: i32| {
         let pid = rustix::process::Pid::from_raw(pid).unwrap();

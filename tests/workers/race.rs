@@ -87,7 +87,7 @@ async fn verified_slow_racer_beats_unverified_fast_one() {
 async fn losers_are_ended_and_their_work_is_kept() {
     let world = World::new();
     let server = world.server(Some("boss"));
-    let (begun, hung) = (world.path("begun"), world.path("hung"));
+    let (begun, hung) = (world.shared("begun"), world.shared("hung"));
     let hang = format!("touch {}; sleep 600", hung.display());
     let script = format!(
         "usage 20 10 0.5\nwrite mine.txt x\nchild 600\ndaemon 600\ntouch {}\n{}{}commit work",
@@ -170,13 +170,13 @@ async fn next_server_decides_the_race() {
     let script = format!(
         "write a.txt x\n{}{}commit a",
         only("quick", &loop_until(&gate)),
-        only("slow", &format!("touch {}; sleep 600", world.path("slow").display())),
+        only("slow", &format!("touch {}; sleep 600", world.shared("slow").display())),
     );
     let first = world.server(Some("boss"));
     let racers = start(&first, racers(&["slow", "quick"], &script)).await;
     first.until(&racers[0], "running").await;
     first.until(&racers[1], "running").await;
-    until_exists(&world.path("slow")).await;
+    until_exists(&world.shared("slow")).await;
     first.orchestrator.shut_down().await;
     std::fs::write(&gate, "").unwrap();
     until_exists(&world.repo().join(format!(".orchestrator/workers/{}/attempts/1/outcome.json", racers[1]))).await;

@@ -40,7 +40,7 @@ async fn retry(server: &Server, id: &str, script: &str, fresh: bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn setup_runs_once_before_the_cli() {
     let world = World::new();
-    let order = world.path("order");
+    let order = world.shared("order");
     let server = world.server_with(Some("boss"), settings(&world, &format!("echo setup >> {}", order.display())));
     let cli = format!("append {} cli", order.display());
     let id = server.create_one(mission("one", &cli)).await;
@@ -55,7 +55,7 @@ async fn setup_runs_once_before_the_cli() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fresh_retry_and_new_worktree_are_set_up_again() {
     let world = World::new();
-    let order = world.path("order");
+    let order = world.shared("order");
     let server = world.server_with(Some("boss"), settings(&world, &format!("echo setup >> {}", order.display())));
     let id = server.create_one(mission("one", "say done")).await;
     server.until(&id, "completed").await;
@@ -71,7 +71,7 @@ async fn fresh_retry_and_new_worktree_are_set_up_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failed_setup_starts_no_cli() {
     let world = World::new();
-    let (ran, fixed) = (world.path("ran"), world.path("fixed"));
+    let (ran, fixed) = (world.shared("ran"), world.shared("fixed"));
     let command = format!("echo x >> README; echo no lock file; test -e {}", fixed.display());
     let server = world.server_with(Some("boss"), settings(&world, &command));
     let draft = Draft {
@@ -146,7 +146,7 @@ async fn setup_over_its_limit_is_ended_with_its_children() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn setup_is_shown_and_cancelled_while_it_runs() {
     let world = World::new();
-    let began = world.path("began");
+    let began = world.shared("began");
     let command = format!("touch {}; sleep 300 & sleep 300", began.display());
     let server = world.server_with(Some("boss"), settings(&world, &command));
     let id = server.create_one(mission("one", "say done")).await;
@@ -168,7 +168,7 @@ async fn setup_is_shown_and_cancelled_while_it_runs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn message_during_setup_reaches_the_first_turn() {
     let world = World::new();
-    let (began, go) = (world.path("began"), world.path("go"));
+    let (began, go) = (world.shared("began"), world.shared("go"));
     let command = format!("touch {}; until test -e {}; do sleep 0.05; done", began.display(), go.display());
     let server = world.server_with(Some("boss"), settings(&world, &command));
     let id = server.create_one(mission("one", "say done")).await;
@@ -184,10 +184,10 @@ async fn message_during_setup_reaches_the_first_turn() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn daemon_of_setup_ends_before_the_cli() {
     let world = World::new();
-    let pid = world.path("pid");
+    let pid = world.shared("pid");
     let command = format!("(sleep 300 & echo $! > {})", pid.display());
     let server = world.server_with(Some("boss"), settings(&world, &command));
-    let seen = world.path("seen");
+    let seen = world.shared("seen");
     let script = format!("run kill -0 $(cat {}) && touch {}", pid.display(), seen.display());
     let id = server.create_one(mission("one", &script)).await;
     server.until(&id, "completed").await;
@@ -205,7 +205,7 @@ async fn command_of_the_mission_wins() {
     assert_eq!(made(&world.worktree(&id)), [false, true]);
 
     // A directory of the user is set up only if the mission asks for it.
-    let directory = world.path("directory");
+    let directory = world.shared("directory");
     fs::create_dir(&directory).unwrap();
     let there = |draft: Draft| Draft { place: DraftPlace::Directory(directory.clone()), ..draft };
     for (draft, expected) in [
@@ -278,15 +278,15 @@ async fn missing_setup_is_suggested_once() {
 async fn worker_keeps_its_own_ports_until_its_worktree_is_removed() {
     let world = World::new();
     let print =
-        |name: &str| format!("echo set $ORCHESTRATOR_PORT $ORCHESTRATOR_WORKER > {}", world.path(name).display());
+        |name: &str| format!("echo set $ORCHESTRATOR_PORT $ORCHESTRATOR_WORKER > {}", world.shared(name).display());
     let server = world.server_with(Some("boss"), settings(&world, &print("setup")));
     let cli = format!("run {}", print("cli"));
     let verified = |title: &str| Draft { verify_command: Some(print("verify")), ..mission(title, &cli) };
     let ports = async |title: &str| {
         let id = server.create_one(verified(title)).await;
         server.until(&id, "completed").await;
-        let said = text(&world.path("setup"));
-        assert_eq!([text(&world.path("cli")), text(&world.path("verify"))], [said.clone(), said.clone()]);
+        let said = text(&world.shared("setup"));
+        assert_eq!([text(&world.shared("cli")), text(&world.shared("verify"))], [said.clone(), said.clone()]);
         let words: Vec<&str> = said.split_whitespace().collect();
         assert_eq!((words.len(), words[2]), (3, &*id), "{said}");
         (id, said)
@@ -295,7 +295,7 @@ async fn worker_keeps_its_own_ports_until_its_worktree_is_removed() {
     let port = |said: &str| said.split(' ').nth(1).unwrap().parse::<u16>().unwrap();
     assert!(port(&first) != port(&second) && port(&first) % 10 == 0, "{first}{second}");
     retry(&server, &one, &cli, false).await;
-    assert_eq!(text(&world.path("cli")), first, "it keeps them");
+    assert_eq!(text(&world.shared("cli")), first, "it keeps them");
 
     let target = RemovalTarget::Worker(one.clone());
     let request = RemovalRequest { target, repo_path: None, force: true, delete_branch: false };
@@ -308,14 +308,14 @@ async fn worker_keeps_its_own_ports_until_its_worktree_is_removed() {
 async fn port_taken_between_attempts_is_noted() {
     let world = World::new();
     let server = world.server(Some("boss"));
-    let print = format!("run echo $ORCHESTRATOR_PORT > {}", world.path("port").display());
+    let print = format!("run echo $ORCHESTRATOR_PORT > {}", world.shared("port").display());
     let id = server.create_one(mission("one", &print)).await;
     server.until(&id, "completed").await;
     assert_eq!(last(&server, &id).await.changes.notes, Vec::<String>::new());
-    let port: u16 = text(&world.path("port")).trim().parse().unwrap();
+    let port: u16 = text(&world.shared("port")).trim().parse().unwrap();
     let _other = std::net::TcpListener::bind(("127.0.0.1", port + 4)).unwrap();
     retry(&server, &id, &print, false).await;
-    assert_eq!(text(&world.path("port")).trim(), port.to_string(), "it keeps its ports");
+    assert_eq!(text(&world.shared("port")).trim(), port.to_string(), "it keeps its ports");
     let notes = last(&server, &id).await.changes.notes;
     let expected = format!("another process listened at port {} of this worker when the attempt began", port + 4);
     assert_eq!(notes, [expected]);

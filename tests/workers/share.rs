@@ -120,7 +120,7 @@ async fn server_resuming_after_a_takeover_does_no_harm() {
     let world = World::new();
     let sleeper = world.server(Some("boss"));
     let gate = world.path("gate");
-    let script = format!("wait-file {}\nappend {} ran\nsay done", gate.display(), world.path("runs").display());
+    let script = format!("wait-file {}\nappend {} ran\nsay done", gate.display(), world.shared("runs").display());
     let running = sleeper.create_one(mission("a", &script)).await;
     sleeper.until(&running, "running").await;
     let mut after = mission("b", &script);
@@ -140,7 +140,7 @@ async fn server_resuming_after_a_takeover_does_no_harm() {
     for id in [&running, &queued] {
         assert_eq!(count_unmarked_reports(&sleeper, &heir, id).await, 1, "{id}");
     }
-    assert_eq!(std::fs::read_to_string(world.path("runs")).unwrap(), "ran\nran\n", "each ran once");
+    assert_eq!(std::fs::read_to_string(world.shared("runs")).unwrap(), "ran\nran\n", "each ran once");
     let settled = journal(&world).into_iter().filter(|(_, entry)| matches!(entry, Entry::Starting { .. })).count();
     assert_eq!(settled, 2, "{:#?}", journal(&world));
 }

@@ -46,6 +46,7 @@ impl World {
         let text = format!(
             r#"
             max_workers = 8
+            {}
             [[custom]]
             name = "fake"
             program = {fake:?}
@@ -60,7 +61,8 @@ impl World {
             name = "plain"
             program = {fake:?}
             args = ["--plain"]
-            "#
+            "#,
+            self.sharing()
         );
         toml::from_str(&text).expect("valid settings")
     }

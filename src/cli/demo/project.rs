@@ -77,7 +77,7 @@ impl Project {
     fn write_files(&self, agent: &Path) -> std::io::Result<()> {
         fs::create_dir(&self.meeting)?;
         fs::create_dir(&self.repository)?;
-        fs::write(&self.settings, settings(agent))?;
+        fs::write(&self.settings, settings(agent, &self.meeting))?;
         fs::write(self.repository.join(GREETINGS), GREETINGS_TEXT)?;
         fs::write(self.repository.join(DICTIONARY), DICTIONARY_TEXT)?;
         fs::write(self.repository.join("check.sh"), CHECK_TEXT)
@@ -118,11 +118,13 @@ impl Project {
 }
 
 /// Returns the settings. A JSON string is also a valid TOML string, so any path can be written.
-fn settings(agent: &Path) -> String {
-    let program = serde_json::Value::from(&*agent.to_string_lossy());
+fn settings(agent: &Path, meeting: &Path) -> String {
+    let [program, meeting] = [agent, meeting].map(|path| serde_json::Value::from(&*path.to_string_lossy()));
     format!(
         r#"# Made by `orchestrator-boss demo`. A custom backend: any program that reads its prompt from stdin.
 max_workers = 6
+# The kernel lets workers write only their own. The agents of the demo meet here.
+confine_writable = [{meeting}]
 
 [[custom]]
 name = "{BACKEND}"

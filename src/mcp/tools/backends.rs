@@ -204,7 +204,7 @@ impl BackendReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mission::confined::Enforcer;
+    use crate::mission::confined::{Enforcer, Reads};
     use crate::mission::id::BackendName;
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn confinement_follows_settings_and_kernel() {
         let no = || Support::No { why: "no Landlock".to_owned() };
-        let yes = Support::Yes(Restriction { by: Enforcer::Landlock, abi: Some(7), signals: true });
+        let yes = Support::Yes(Restriction { by: Enforcer::Landlock, abi: Some(7), signals: true, reads: Reads::All });
         assert_eq!(confinement(Confine::Auto, yes.clone()), "workers write only their own, by landlock 7");
         assert_eq!(confinement(Confine::Off, yes), "off, by the settings");
         assert_eq!(confinement(Confine::Auto, no()), "none: no Landlock");

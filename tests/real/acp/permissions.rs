@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::with;
 use crate::acp_agents::Agent;
 use crate::model_server::Script;
-use crate::world::World;
+use crate::world::{World, enforced};
 
 // The others end their turn when an action is refused, so their backends do not offer it.
 with_each_agent!(read_only_agent_changes_nothing: Gemini OpenCode Claude Codex Vibe);
@@ -28,8 +28,8 @@ async fn read_only_agent_changes_nothing(world: &World, agent: Agent) {
         (&json!("completed"), &json!("I could not")),
         "{settled:#}"
     );
-    let enforced = if agent == Agent::Codex { "sandbox" } else { "cli" };
-    assert_eq!(settled["enforced"], enforced, "{settled:#}");
+    let otherwise = if agent == Agent::Codex { "sandbox" } else { "cli" };
+    assert_eq!(settled["enforced"], enforced(otherwise), "{settled:#}");
     let tried = world.asked().iter().filter_map(|it| Some(it.conversation.as_ref()?.tool_results().len())).max();
     assert_eq!(tried, Some(script.0.len() - 1), "all actions were tried");
 

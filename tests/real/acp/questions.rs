@@ -18,7 +18,7 @@ fn asking(_: Agent) -> String {
 }
 
 async fn edit_outside_is_asked_and_allowed(world: &World, agent: Agent) {
-    let outside = world.path("outside.txt");
+    let outside = world.shared("outside.txt");
     let script = Script::new().write(outside.to_str().expect("a path as text"), "x\n").say("done");
     let worker = world.start(&script, with(agent)).await;
     let (questions, settled) = answered(world, &worker, "allow").await;
@@ -30,7 +30,7 @@ async fn edit_outside_is_asked_and_allowed(world: &World, agent: Agent) {
 
 async fn command_of_read_only_agent_is_asked(world: &World, agent: Agent) {
     for (decision, exists) in [("deny", false), ("allow", true)] {
-        let made = world.path("made");
+        let made = world.shared("made");
         let mut mission = with(agent);
         mission["permissions"] = "read_only".into();
         let script = Script::new().run(&format!("touch {}", made.display())).say("done");

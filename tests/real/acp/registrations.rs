@@ -54,7 +54,7 @@ async fn worker_does_not_start_this_server(world: &World, agent: Agent) {
 
 /// Registers the server with an agent, and returns the file that shows each start.
 fn register(world: &World, agent: Agent) -> PathBuf {
-    let (program, trace) = (world.path("bin/orchestrator-boss"), world.path("started"));
+    let (program, trace) = (world.path("bin/orchestrator-boss"), world.shared("started"));
     let real = env!("CARGO_BIN_EXE_orchestrator-boss");
     write(&program, &format!("#!/bin/sh\necho started >> '{}'\nexec '{real}'\n", trace.display()));
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a writable file");
