@@ -48,7 +48,8 @@ pub enum Moment {
 
 /// Kinds of files, by name, by folder or by ending.
 #[cfg(debug_assertions)]
-const FILES: [&str; 21] = [
+const FILES: [&str; 22] = [
+    "cli-settings",
     ".gitignore",
     "bases",
     "git-configuration.json",

@@ -160,7 +160,9 @@ fn hostile_clone_runs_nothing_outside() {
 
 #[test]
 fn crash_at_any_step_loses_nothing() {
-    for point in ["CloneMade", "CloneEntered", "CloneTaken", "CloneFetched", "CliEnded", "ChangesCommitted"] {
+    const BEFORE: [&str; 4] = ["Written(cli-settings)", "Named(cli-settings)", "CloneMade", "CloneEntered"];
+    const AFTER: [&str; 4] = ["CliEnded", "CloneTaken", "CloneFetched", "ChangesCommitted"];
+    for point in BEFORE.into_iter().chain(AFTER) {
         let Some(world) = World::new(CLONE) else { return };
         let armed = format!("{point}:1");
         let log = world.path("crash.log");
@@ -171,7 +173,7 @@ fn crash_at_any_step_loses_nothing() {
         assert_eq!(worker["outcome"]["run"]["result"], "lost", "{point}: {worker:#}");
         let tree = world.sandbox.worktree("w-1-t");
         assert!(tree.join(".git").is_file(), "{point}");
-        let has_run = !["CloneMade", "CloneEntered"].contains(&point);
+        let has_run = !BEFORE.contains(&point);
         assert_eq!(
             world.sandbox.git(&["rev-list", "--count", "main..orchestrator/w-1-t"]) != "0",
             has_run,
