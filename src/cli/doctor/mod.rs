@@ -51,7 +51,8 @@ Examples:
   orchestrator-boss doctor --json
 
 Creates a scratch worktree, commits in it under the confinement of workers, and
-removes it. Asks each agent CLI for its version and login. It changes nothing, but the CLIs may write caches.
+removes it. Asks each agent CLI for its version and login, and starts it once
+confined. It changes nothing, but the CLIs may write caches.
 
 Exit codes:
   0    workers can run; there may be warnings
