@@ -66,13 +66,16 @@ const ON_REPOSITORY: [(&str, &str); 10] = [
     ("hook", "echo true > $REPO/.git/hooks/post-checkout"),
     ("configuration", "git --git-dir=$REPO/.git config alias.planted status"),
     ("other-branch", "git --git-dir=$REPO/.git update-ref refs/heads/planted main"),
-    ("main-branch", "git --git-dir=$REPO/.git update-ref refs/heads/main main~0 && touch $REPO/.git/refs/heads/main"),
-    ("others-branch", "mkdir $REPO/.git/refs/heads/orchestrator/planted"),
+    (
+        "main-branch",
+        "G=$REPO/.git && git --git-dir=$G update-ref refs/heads/main $(git --git-dir=$G commit-tree -p main -m x main^{tree})",
+    ),
+    ("others-branch", "git --git-dir=$REPO/.git update-ref refs/heads/orchestrator/planted main"),
     ("object", "touch $REPO/.git/objects/planted"),
     ("alternates", "touch $REPO/.git/objects/info/alternates"),
     ("excludes", "echo '# planted' >> $REPO/.git/info/exclude"),
     ("own-records", "touch $REPO/.git/worktrees/w-1-attack/planted"),
-    ("packed", "touch $REPO/.git/packed-refs"),
+    ("packed", "git --git-dir=$REPO/.git pack-refs --all"),
 ];
 
 /// The programs of the user that the attacks reach for.
