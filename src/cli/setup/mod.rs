@@ -61,7 +61,7 @@ Examples:
   orchestrator-boss setup claude
   orchestrator-boss setup codex --skill --max-workers 4 --max-cost-usd 5
   orchestrator-boss setup gemini --remove
-  orchestrator-boss setup claude --host big --directory '~/src/project'
+  orchestrator-boss setup claude --host big --directory /srv/project
 
 Exit codes:
   0    success, or nothing to change
