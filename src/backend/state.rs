@@ -112,9 +112,10 @@ fn of_program(name: &str) -> &'static [StateFolder] {
 /// Returns the names that a CLI may use for its folders: of its program, or of what a runner runs, and of the backend.
 fn names(name: &str, program: &str, args: &[String]) -> Vec<String> {
     let program = base(program);
-    let programs = match is_in(RUNNERS, program) {
-        true => args.iter().filter(|arg| !arg.starts_with(['-', '{'])).map(|arg| base(arg)).collect(),
-        false => vec![program],
+    let programs = if is_in(RUNNERS, program) {
+        args.iter().filter(|arg| !arg.starts_with(['-', '{'])).map(|arg| base(arg)).collect()
+    } else {
+        vec![program]
     };
     let mut names = Vec::new();
     for mut name in programs.into_iter().chain([name]) {

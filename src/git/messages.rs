@@ -235,6 +235,6 @@ fn clones() -> Vec<MessageRow> {
         row(CloneError::Refused { why }),
         row(CloneError::Write { path: "/tree/.git".into(), source: denied() }),
         row(CloneError::Read { path: clone.into(), source: denied() }),
-        row(CloneError::Fetch { commit: "0123456".into(), clone: clone.into(), source: timed_out() }),
+        row(CloneError::Fetch { commit: "0123456".into(), clone: clone.into(), source: Box::new(timed_out()) }),
     ]
 }

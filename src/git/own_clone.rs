@@ -61,7 +61,7 @@ pub enum CloneError {
     #[error("cannot bring the worker's clone back: {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("cannot fetch commit {commit} from the worker's clone {}", clone.display())]
-    Fetch { commit: String, clone: PathBuf, source: CommandError },
+    Fetch { commit: String, clone: PathBuf, source: Box<CommandError> },
 }
 
 impl Hinted for CloneError {

@@ -282,7 +282,8 @@ impl Arriving<'_> {
         let mut broken = None;
         for id in ids {
             if let Err(source) = self.call([id].into_iter()) {
-                let error = CloneError::Fetch { commit: id.clone(), clone: self.clone.to_owned(), source };
+                let error =
+                    CloneError::Fetch { commit: id.clone(), clone: self.clone.to_owned(), source: Box::new(source) };
                 broken.get_or_insert(error);
             }
         }
