@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::checkout::git_dir;
+use super::checkout::{checked_out, git_dir};
 use super::repository::Repository;
 
 /// Minimum age of a lock that may be deleted. A library that writes the index directly holds its lock for milliseconds.
@@ -46,6 +46,15 @@ pub fn clear_stale_locks(
         }
         thread::sleep(LOOK_EVERY);
     }
+}
+
+/// Deletes the locks of the HEAD and the branch of a worktree in which no worker has run yet, if they are old enough:
+/// git holds them for milliseconds. Returns whether there were any.
+pub(super) fn clear_stale_ref_locks(repo: &Repository, worktree: &Path) -> bool {
+    let branch = checked_out(&repo.at(worktree)).ok().flatten();
+    let locks = locks(repo, worktree, branch.as_deref()).into_iter().filter(|lock| !lock.ends_with("index.lock"));
+    let stale = locks.filter(|lock| age(lock).is_none_or(|age| age >= AT_LEAST_AS_OLD));
+    stale.filter(|lock| fs::remove_file(lock).is_ok()).count() > 0
 }
 
 fn locks(repo: &Repository, worktree: &Path, branch: Option<&str>) -> Vec<PathBuf> {

@@ -323,7 +323,10 @@ pub(super) fn fill(repo: &Repository, path: &Path) -> Result<Included, WorktreeE
     let _turn = CheckoutTurn::wait();
     put_in_place(repo, path)?;
     let checkout = repo.at(path);
-    patiently(|| Git::write(&checkout).args(["reset", "--hard", "--quiet", "--no-recurse-submodules"]).run())?;
+    let reset =
+        || patiently(|| Git::write(&checkout).args(["reset", "--hard", "--quiet", "--no-recurse-submodules"]).run());
+    // A git that was killed in here by the end of its server has left its lock.
+    reset().or_else(|error| if super::locks::clear_stale_ref_locks(repo, path) { reset() } else { Err(error) })?;
     come_along(repo, path)
 }
 
