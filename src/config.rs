@@ -67,8 +67,8 @@ pub struct Settings {
     /// Whether missions may request `permissions: full`.
     pub allow_full_permissions: bool,
     /// Whether the kernel keeps workers, setups and verifications from writing outside of their worktree. Missions with
-    /// `permissions: full` are never confined. It keeps an agent that errs in its worktree; it does not hold one that is
-    /// out to escape: reading, the network and sockets with a path stay open. Tried on Linux 6.18, not on macOS.
+    /// `permissions: full` are never confined. It keeps an agent that errs in its worktree, and does not contain one that
+    /// tries to escape: reading, the network and sockets with a path stay open. Tried on Linux 6.18, not on macOS.
     pub confine: Confine,
     /// The part of the repository's `.git` that a confined worker can write.
     pub confine_git: ConfineGit,
@@ -99,7 +99,8 @@ pub struct Settings {
     /// E-mail address of that author; set it together with `commit_name`. Default: your git identity.
     pub commit_email: Option<String>,
     /// Daemons that you share with workers: they keep running when a worker ends. Each is a name from the default list,
-    /// or the name of a program or of a Java main class.
+    /// or the name of a program or of a Java main class. Daemons for builds, such as `sccache` and `gradle`, end with a
+    /// confined worker that started them, since they could not build anything else.
     pub shared_daemons: Vec<String>,
     /// Shell command that prepares a new worktree before the CLI of its worker starts, such as `npm ci`. It runs once
     /// for each worktree, in the folder in which the worker runs. It gets no variables with keys. A mission may name

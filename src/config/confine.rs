@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
+use super::defaults::BUILD_DAEMONS;
 use super::error::InvalidSettings;
 
 /// The confinement of workers.
@@ -29,12 +30,18 @@ pub enum ConfineGit {
     /// All of it. Changed hooks and configuration stop an integration.
     #[default]
     Shared,
-    /// None of it: the worker works in a clone that borrows its objects. Submodules, git-lfs and partial clones need
-    /// `shared`, which is used for them.
+    /// None of it: the worker works in a clone that borrows its objects. Where that is not possible (submodules,
+    /// git-lfs, git-annex, partial clones, another file system), `shared` is used.
     Clone,
 }
 
 impl Settings {
+    /// Returns the daemons that keep running when a worker ends that started them.
+    pub fn daemons_left(&self, is_confined: bool) -> Vec<String> {
+        let stays = |name: &&String| !is_confined || !BUILD_DAEMONS.contains(&name.as_str());
+        self.shared_daemons.iter().filter(stays).cloned().collect()
+    }
+
     /// Returns the paths of `confine_writable` in full.
     pub fn confine_writable(&self) -> Vec<PathBuf> {
         self.confine_writable.iter().map(|path| full(path)).collect()
@@ -60,7 +67,7 @@ fn full(named: &Path) -> PathBuf {
     }
 }
 
-/// Checks a path of such a setting.
+/// Checks a path of `confine_writable` or `confine_unreadable`.
 pub(super) fn check(setting: &'static str, path: &Path) -> Result<(), InvalidSettings> {
     let text = path.to_string_lossy();
     let why = if !path.is_absolute() && !text.starts_with("~/") {

@@ -25,6 +25,35 @@ pub const PRUNE: [&str; 20] = [
     ".terraform",
 ];
 
+/// The shared daemons that run builds and other tools for their clients. One that a confined worker started is confined
+/// as the worker, so that it cannot work for anything else.
+pub const BUILD_DAEMONS: [&str; 24] = [
+    "sccache",
+    "gradle",
+    "kotlin",
+    "mvnd",
+    "bazel",
+    "buck2d",
+    "buck",
+    "pants",
+    "sbt",
+    "bloop",
+    "mill",
+    "nailgun",
+    "nx",
+    "turbo",
+    "dotnet",
+    "dmypy",
+    "spring",
+    "eslint_d",
+    "prettierd",
+    "biome",
+    "rubocop",
+    "flow",
+    "gopls",
+    "lspmux",
+];
+
 /// All names in `process/daemons.rs`.
 pub const SHARED_DAEMONS: [&str; 71] = [
     "sccache",

@@ -6,7 +6,7 @@ use super::context::Context;
 use super::error::OrchestratorError;
 use crate::attempt::status::LiveStatus;
 use crate::backend::Refusal;
-use crate::config::Confine;
+use crate::config::{Confine, Settings};
 use crate::mission::confined::Confinement;
 use crate::mission::registry::Worker;
 use crate::mission::spec::{Mission, Permissions};
@@ -15,9 +15,7 @@ use crate::process::confine::{self, Support};
 impl Context {
     /// Returns whether the kernel of this machine confines workers with these permissions.
     pub fn confines(&self, permissions: Permissions) -> bool {
-        permissions != Permissions::Full
-            && self.settings.confine != Confine::Off
-            && matches!(confine::support(), Support::Yes(_))
+        confines(&self.settings, permissions)
     }
 
     /// Checks a mission with its backend. Where the kernel keeps a worker from writing, its CLI need not be able to.
@@ -33,6 +31,13 @@ impl Context {
         }
         Ok(())
     }
+}
+
+/// Returns whether the kernel of this machine confines a worker with these settings and permissions.
+pub fn confines(settings: &Settings, permissions: Permissions) -> bool {
+    permissions != Permissions::Full
+        && settings.confine != Confine::Off
+        && matches!(confine::support(), Support::Yes(_))
 }
 
 impl WorkerView {

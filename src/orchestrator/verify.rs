@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::actor_handle::ActorHandle;
 use super::blocking::blocking;
 use super::configuration;
+use super::confinement::confines;
 use super::context::Context;
 use super::error::OrchestratorError;
 use super::jobs::Order;
@@ -30,6 +31,7 @@ use crate::launcher::local;
 use crate::mission::hint::with_hints;
 use crate::mission::id::WorkerId;
 use crate::mission::outcome::{Missing, Verification};
+use crate::mission::spec::Permissions;
 use crate::process::{self, ProcessScope, ProcessTree, WorkerPlaces};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
@@ -158,7 +160,7 @@ async fn remove(trust: &Trust, dir: &VerificationDir) {
     if let Some(run) = &run {
         let known =
             files::read_json::<ProcessTree>(&dir.processes()).ok().flatten().map(ProcessTree::here).unwrap_or_default();
-        let allowlist = run.settings.shared_daemons.clone();
+        let allowlist = run.settings.daemons_left(confines(&run.settings, Permissions::Edit));
         let private =
             WorkerPlaces { places: [run.tree(dir)].into_iter().chain(run.sockets.clone()).collect(), since: None };
         let scope = ProcessScope { tag: run.tag.clone(), roots: known, allowlist, private, ..ProcessScope::default() };

@@ -209,7 +209,7 @@ impl LiveAttempt {
         ProcessScope {
             tag: self.assignment.tag.clone(),
             roots: vec![self.supervisor],
-            allowlist: self.assignment.settings.shared_daemons.clone(),
+            allowlist: self.assignment.settings.daemons_left(self.rules.cli.is_some()),
             private: self.private(),
             own_children: Vec::new(),
             preexisting: self.preexisting.clone(),

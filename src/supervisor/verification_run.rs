@@ -103,7 +103,7 @@ pub(super) async fn verify_commit(
         Some(why) => Some(Verification::CouldNotRun { why }),
         None => verify(&command, Some(run.commit.clone()), cancelled.cancelled()).await,
     };
-    let allowlist = run.settings.shared_daemons.clone();
+    let allowlist = run.settings.daemons_left(rules.is_some());
     let places = sockets.paths().map(Path::to_owned).chain([tree.clone()]).collect();
     let private = WorkerPlaces { places, since: Some(since) };
     let scope =

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use orchestrator_boss::config::{Confine, Settings};
 use orchestrator_boss::process::{Identity, Signal, TAG_VARIABLE, send};
 
 use crate::own::{attempt, outcome, process, tag};
@@ -93,10 +94,11 @@ async fn end_worker(world: &World, server: &Server, id: &str, end: &str) {
     }
 }
 
-/// Checks processes whose title is the command line of a daemon, as daemons set their titles.
+/// Checks processes whose title is the command line of a daemon, as daemons set their titles. The worker is not confined:
+/// daemons for builds end with a confined one.
 async fn check_command_lines(end: &str) {
     let world = World::new();
-    let server = world.server(Some("boss"));
+    let server = world.server_with(Some("boss"), Settings { confine: Confine::Off, ..world.settings() });
     let home = world.shared("home");
     let pids = world.shared("pids");
     std::fs::create_dir_all(home.join("data")).unwrap();

@@ -12,6 +12,7 @@ use orchestrator_boss::mission::id::WorkerId;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::mission::outcome::{Containment, Outcome};
 use orchestrator_boss::orchestrator::{RemovalRequest, RemovalTarget};
+use orchestrator_boss::process::confine::{Support, support};
 use orchestrator_boss::process::{Identity, Signal, TAG_VARIABLE, send};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
@@ -256,6 +257,11 @@ async fn reused_pid_in_the_record_ends_no_process() {
     assert!(booted.identity.is_alive());
 }
 
+/// Returns a daemon that ends with its worker: where the kernel confines workers, one that could not build anything else.
+fn build_daemon() -> &'static str {
+    if matches!(support(), Support::Yes(_)) { "sccache" } else { "mydaemon" }
+}
+
 /// Checks a daemon that the setting lists and one that it does not, each in its own session and in the CLI's group.
 async fn check_daemons(world: &World, settings: Vec<String>, end: &str, listed: &str, unlisted: &str) {
     let mut with_list = world.settings();
@@ -309,14 +315,14 @@ impl Drop for Ended {
 async fn shared_daemons_survive_cancellation() {
     let world = World::new();
     let default = world.settings().shared_daemons;
-    check_daemons(&world, default, "hang", "sccache", "mydaemon").await;
+    check_daemons(&world, default, "hang", "watchman", build_daemon()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shared_daemons_survive_completion() {
     let world = World::new();
     let default = world.settings().shared_daemons;
-    check_daemons(&world, default, "say done", "sccache", "mydaemon").await;
+    check_daemons(&world, default, "say done", "watchman", build_daemon()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
