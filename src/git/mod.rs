@@ -69,7 +69,7 @@ mod messages;
 #[cfg(test)]
 mod testing;
 
-pub use belonging::belongs_to;
+pub use belonging::top_in;
 pub use blocking::TreeChange;
 pub use builds::{Aside, BuildRules, Builds, BuildsError, KeepReason, KeptBuild, find_builds};
 pub use checkout::{checked_out, checked_out_at_a_glance, git_dir, head, is_working_tree};
@@ -91,7 +91,7 @@ pub use list::list;
 pub use locks::clear_stale_locks;
 pub use names::has_folder;
 pub use not_on_branch::{Examined, not_on_branch};
-pub use own_clone::{CloneError, bring_back, enter as enter_clone, refusal as clone_refusal};
+pub use own_clone::{CloneError, Returned, bring_back, enter as enter_clone, refusal as clone_refusal};
 pub use push::{PushResult, Pushed, push};
 pub use reattach::reattach;
 pub use relink::relink;

@@ -5,10 +5,10 @@
 //! The worktree is registered in the user's repository as any other, and the record of it there is always ours: no
 //! worker can write it. [`enter`] puts the clone in the place of the worktree's `.git` file, and [`bring_back`] takes it
 //! away as a whole, fetches what the worker made, and brings HEAD, the index and unfinished operations into the record.
-//! So everything else in this room finds a usual linked worktree. Both exchange the two names in one step, and can be
+//! The rest of this room therefore finds a usual linked worktree. Both exchange the two names in one step, and can be
 //! repeated after a crash at any point: the record's folder [`CLONE_FOLDER`] shows how far it got.
 //!
-//! A clone that comes back is hostile. Git never runs in it: no configuration, hook or attribute of it is read. Its refs
+//! A clone that a worker has used is untrusted. Git never runs in it: no configuration, hook or attribute of it is read. Its refs
 //! and its index are copied as data, without following links, into a repository with a configuration of ours
 //! (`fetch.rs`), and git reads its objects from there.
 //!
@@ -39,13 +39,13 @@ pub use refusal::refusal;
 
 /// Prefixes of the refs for clones. Each is followed by the name of a worker.
 ///
-/// What a clone held beyond the worker's branch, under its name there without `refs/`.
+/// Other refs of a clone than the worker's branch, under their names there without `refs/`.
 const HELD: &str = "refs/orchestrator/clones/";
 /// Beginning of the names of those that keep commits of worktrees that it had.
 const NESTED: &str = "nested/";
 /// The stashes that it held.
 const STASHED: &str = "refs/orchestrator/stashes/";
-/// What it borrows. It keeps nothing of a worker.
+/// The commit that protects the borrowed objects. It keeps no work of a worker.
 const BORROWED: &str = BORROWED_REFS;
 /// Commits on their way from it.
 const ARRIVING: &str = "refs/orchestrator/arriving/";
@@ -56,9 +56,9 @@ pub enum CloneError {
     Git(#[from] CommandError),
     #[error("cannot make a clone for the worker: {why}")]
     Refused { why: String },
-    #[error("cannot write the clone of the worker: {}", path.display())]
+    #[error("cannot write {} for the worker's clone", path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("cannot bring the worker's clone back: {}", path.display())]
+    #[error("cannot read {} of the worker's clone", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("cannot fetch commit {commit} from the worker's clone {}", clone.display())]
     Fetch { commit: String, clone: PathBuf, source: Box<CommandError> },
@@ -71,9 +71,25 @@ impl Hinted for CloneError {
             Self::Refused { .. } => vec![Hint::Set("confine_git")],
             Self::Write { .. } | Self::Read { .. } => vec![Hint::to("check the disk and its permissions")],
             Self::Fetch { clone, .. } => {
-                vec![Hint::to(format!("take what is readable from {}, then delete it", clone.display()))]
+                vec![Hint::to(format!("copy what is readable from {}, then delete it", clone.display()))]
             }
         }
+    }
+}
+
+/// The result of taking a clone away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Returned {
+    /// Everything that the worker made was fetched, or there was no clone.
+    Complete,
+    /// The worker deleted it.
+    Deleted,
+}
+
+impl Returned {
+    pub fn note(self) -> Option<&'static str> {
+        let deleted = "it deleted the repository in its worktree: its commits of that turn are gone, its files are not";
+        (self == Self::Deleted).then_some(deleted)
     }
 }
 
@@ -199,9 +215,9 @@ fn write_record(place: &Place, record: &Record) -> Result<(), CloneError> {
 
 /// Takes the clone of a worktree away, if there is one, and fetches what the worker made in it. No process of the worker
 /// may run. Does nothing in any other worktree.
-pub fn bring_back(repo: &Repository, worktree: &Path) -> Result<(), CloneError> {
+pub fn bring_back(repo: &Repository, worktree: &Path) -> Result<Returned, CloneError> {
     let is_there = |place: &Place| place.folder().symlink_metadata().is_ok();
-    let Some(place) = Place::of(repo, worktree).filter(is_there) else { return Ok(()) };
+    let Some(place) = Place::of(repo, worktree).filter(is_there) else { return Ok(Returned::Complete) };
     place.check()?;
     let between = place.folder().join("between");
     if between.symlink_metadata().is_ok() {
@@ -211,7 +227,7 @@ pub fn bring_back(repo: &Repository, worktree: &Path) -> Result<(), CloneError> 
         if let Ok(name) = fs::read_to_string(place.folder().join("name")) {
             make::stop_borrowing(repo, &name)?;
         }
-        return remove(&place.aside());
+        return remove(&place.aside()).map(|()| Returned::Complete);
     };
     let (aside, dot_git) = (place.aside(), place.dot_git());
     let is_link = |path: &Path| {
@@ -228,11 +244,13 @@ pub fn bring_back(repo: &Repository, worktree: &Path) -> Result<(), CloneError> 
         write(&dot_git, record.link.as_bytes())?;
     }
     // Anything else was put there by the worker.
-    if aside.symlink_metadata().is_ok_and(|kind| kind.is_dir()) {
+    let is_deleted = !aside.symlink_metadata().is_ok_and(|kind| kind.is_dir());
+    if !is_deleted {
         fetch::fetch(&place, &record)?;
     }
     crash_point::at(Point::CloneFetched);
-    finish(&place, &record)
+    finish(&place, &record)?;
+    Ok(if is_deleted { Returned::Deleted } else { Returned::Complete })
 }
 
 /// Completes an exchange in steps that was interrupted. What is in between belongs into the worktree.
@@ -282,7 +300,7 @@ pub(super) fn stashes(repo: &Repository, worktree: &Path) -> Result<Vec<(String,
     Ok(parts.map(|(id, subject)| (id.to_owned(), subject.to_owned())).collect())
 }
 
-/// Gives up what the clones of a removed worktree held: work that exists nowhere else gets a salvage ref.
+/// Deletes the refs for the clones of a removed worktree. Work that exists nowhere else gets a salvage ref.
 pub(super) fn retire(repo: &Repository, name: &str) -> Result<Option<super::SalvageRef>, super::SalvageError> {
     let prefixes = [HELD, STASHED].map(|prefix| format!("{prefix}{name}/"));
     let listed = repo.read().args(["for-each-ref", "--format=%(refname)"]).args(&prefixes).text()?;
@@ -333,7 +351,8 @@ fn has_link(path: &Path) -> bool {
 fn write(path: &Path, bytes: &[u8]) -> Result<(), CloneError> {
     let failed = |source| CloneError::Write { path: path.to_owned(), source };
     let _ = fs::remove_file(path);
-    File::create_new(path).and_then(|mut file| file.write_all(bytes)).map_err(failed)
+    let written = File::create_new(path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    written.map_err(failed)
 }
 
 /// Removes a file, a link or a folder.

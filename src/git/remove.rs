@@ -476,12 +476,12 @@ fn delete(
         Some(Ok(of_clone)) => {
             // One ref can be named; the other one is listed with it.
             if let (Some(_), Some(more)) = (&salvage_ref, &of_clone) {
-                notes.push(format!("what its clone held is kept as {}", more.name));
+                notes.push(format!("commits that only its clone had are kept as {}", more.name));
             }
             salvage_ref.or(of_clone)
         }
         Some(Err(error)) => {
-            notes.push(format!("the refs of its clone stay: {error}"));
+            notes.push(format!("cannot delete the refs of its clone: {error}"));
             salvage_ref
         }
     };

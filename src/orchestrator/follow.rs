@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::blocking::blocking;
+use super::confinement::confines;
 use super::mailbox::{Ask, Report};
 use super::outcomes;
 use crate::attempt::assignment::Assignment;
@@ -189,12 +190,16 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
 /// Returns the changes of an attempt whose supervisor died. It may have left its worker's clone in the worktree.
 fn changes_after_loss(assignment: &Assignment, known: facts::KnownFacts) -> Changes {
     let ours = assignment.repository.as_ref().filter(|_| assignment.ours);
-    let brought = ours.map_or(Ok(()), |repository| git::bring_back(repository, &assignment.directory));
+    let brought = ours.map(|repository| git::bring_back(repository, &assignment.directory));
     let mut changes = facts::changes(assignment, known);
-    if let Err(error) = brought {
-        let why = with_hints(&error);
-        changes.not_on_branch.push(git::not_on_branch::unknown(&assignment.directory, &why));
-        changes.notes.push(why);
+    match brought {
+        Some(Ok(returned)) => changes.notes.extend(returned.note().map(str::to_owned)),
+        Some(Err(error)) => {
+            let why = with_hints(&error);
+            changes.not_on_branch.push(git::not_on_branch::unknown(&assignment.directory, &why));
+            changes.notes.push(why);
+        }
+        None => {}
     }
     changes
 }
@@ -226,7 +231,7 @@ fn scope_of(attempt: &AttemptDir, assignment: &Assignment) -> ProcessScope {
     ProcessScope {
         tag: assignment.tag.clone(),
         roots: written_down(attempt),
-        allowlist: assignment.settings.shared_daemons.clone(),
+        allowlist: assignment.settings.daemons_left(confines(&assignment.settings, assignment.mission.permissions)),
         private: private_to(attempt, assignment),
         ..ProcessScope::default()
     }

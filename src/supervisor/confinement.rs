@@ -45,7 +45,7 @@ impl LiveAttempt {
             if self.needs_kernel_to_only_read() {
                 return Err(ConfinementError::ReadOnly { why });
             }
-            // Where the user has not asked for it, its absence is no news.
+            // If the user has switched it off, its absence is not reported.
             if confine != Confine::Off {
                 self.record_confinement(Confinement::Off { why });
             }
@@ -58,7 +58,9 @@ impl LiveAttempt {
         let (rules, cli_state) = AttemptRules::of(&self.assignment, &folders, state.root(), &self.sockets, has_clone)?;
         let recorded = CliSettings::record(&state, &self.assignment.worker_id, self.assignment.attempt, cli_state);
         self.cli_settings = recorded
-            .inspect_err(|error| tracing::warn!(%error, "cannot record the settings of the CLI: no change is noticed"))
+            .inspect_err(
+                |error| tracing::warn!(%error, "cannot record the settings of the CLI, so no change is detected"),
+            )
             .ok();
         self.sockets.add_signing();
         // Most users do not sign, and the CLI takes longer to start than the agent.
@@ -100,7 +102,10 @@ impl LiveAttempt {
         let Some(repository) = self.own_clone.repository(&self.assignment) else { return };
         let worktree = self.assignment.directory.clone();
         let brought = blocking(move || git::bring_back(&repository, &worktree)).await;
-        self.own_clone.set_error(brought.err().map(|error| with_hints(&error)));
+        self.own_clone.set_error(match brought {
+            Ok(returned) => returned.note().map(str::to_owned),
+            Err(error) => Some(with_hints(&error)),
+        });
     }
 
     /// Returns the end of a turn for which there is no clone.

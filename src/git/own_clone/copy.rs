@@ -74,7 +74,7 @@ fn is_nothing(error: &io::Error) -> bool {
 }
 
 fn too_much() -> io::Error {
-    io::Error::new(io::ErrorKind::FileTooLarge, "it is too large")
+    io::Error::new(io::ErrorKind::FileTooLarge, "more than 200,000 files or 2 GiB")
 }
 
 /// Reads a regular file of at most `most` bytes.

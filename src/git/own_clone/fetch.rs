@@ -23,7 +23,7 @@ use crate::git::trust::{Checkout, Trust};
 
 /// Reason written to the reflog of the branch.
 const REASON: &str = "orchestrator-boss: fetched from the clone of its worker";
-/// What is derived from the objects could be forged, so git does not use it.
+/// Settings of the reader. Git uses no file that is derived from objects, since it could be forged.
 const READER_SETTINGS: &str =
     "\tbare = true\n\tcommitGraph = false\n\tmultiPackIndex = false\n[pack]\n\tuseBitmaps = false\n";
 /// Maximum number of commits that only logs name.
@@ -298,7 +298,9 @@ impl Arriving<'_> {
             .write()
             .config("protocol.file.allow=always")
             .config("protocol.version=2")
-            .config("fetch.writeCommitGraph=false");
+            .config("fetch.writeCommitGraph=false")
+            // The clone is deleted afterwards.
+            .config("core.fsync=all");
         let fetch = fetch.env("GIT_NO_LAZY_FETCH", "1").args([
             "fetch",
             "--quiet",

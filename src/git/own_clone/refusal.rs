@@ -10,8 +10,7 @@ use crate::git::command::CommandError;
 use crate::git::repository::Repository;
 
 /// Extensions of a repository that a clone has too, or does not need.
-const EXTENSIONS: [&str; 6] =
-    ["objectformat", "refstorage", "worktreeconfig", "relativeworktrees", "preciousobjects", "noop"];
+const EXTENSIONS: [&str; 5] = ["objectformat", "refstorage", "worktreeconfig", "preciousobjects", "noop"];
 
 /// Returns why a worker in this worktree cannot have a clone; `None` if it can.
 pub fn refusal(repo: &Repository, worktree: &Path) -> Result<Option<String>, CommandError> {

@@ -25,7 +25,7 @@ impl Cloned {
         assert!(self.made.path.join(".git").is_dir());
     }
 
-    fn back(&self) -> Result<(), CloneError> {
+    fn back(&self) -> Result<Returned, CloneError> {
         bring_back(&self.fixture.repo, &self.made.path)
     }
 
@@ -152,7 +152,7 @@ fn detached_head_and_unfinished_merge_come_back() {
 }
 
 #[test]
-fn users_repository_and_the_clone_do_not_share_names() {
+fn clone_and_repository_share_no_names() {
     let cloned = Cloned::new();
     let main = cloned.fixture.git(&["rev-parse", "main"]);
     cloned.git(&["checkout", "-q", "main"]);
@@ -220,7 +220,7 @@ fn shallow_repository_works() {
 }
 
 #[test]
-fn what_cannot_be_cloned_is_refused_by_name() {
+fn unsupported_repository_is_refused_with_the_reason() {
     let why = |fixture: &Fixture| {
         let made = fixture.worktree("work");
         refusal(&fixture.repo, &made.path).unwrap()
@@ -295,14 +295,14 @@ fn unreadable_folders_hide_no_work() {
 fn deleted_worktree_is_no_obstacle() {
     let cloned = Cloned::new();
     fs::remove_dir_all(&cloned.made.path).unwrap();
-    cloned.back().unwrap();
+    assert!(cloned.back().unwrap().note().is_some_and(|note| note.contains("commits of that turn are gone")));
     assert!(!cloned.made.path.exists());
     let request = Remove { path: cloned.made.path.clone(), salvage_name: "w-1".into(), ..Remove::default() };
     remove(&cloned.fixture.repo, &request).unwrap();
 }
 
 #[test]
-fn nothing_that_a_clone_names_is_run_or_followed() {
+fn hostile_clone_is_neither_run_nor_followed() {
     let cloned = Cloned::new();
     let (path, root) = (&cloned.made.path, cloned.fixture.beside("x"));
     let secret = root.with_file_name("secret");
@@ -376,7 +376,7 @@ fn nothing_that_a_clone_names_is_run_or_followed() {
 }
 
 #[test]
-fn git_is_given_its_folders_by_name_while_a_clone_is_in_the_worktree() {
+fn git_ignores_a_clone_in_the_worktree() {
     let cloned = Cloned::new();
     let path = &cloned.made.path;
     let mark = cloned.fixture.beside("ran");
