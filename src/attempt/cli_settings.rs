@@ -1,4 +1,4 @@
-//! The settings of a worker's CLI, compared before and after a confined worker. They lie in the CLI's state folders,
+//! The settings of a worker's CLI, compared before and after a confined attempt. They lie in the CLI's state folders,
 //! which the worker can write, and the CLI would later run what they name for the user, unconfined.
 //!
 //! A change that can run programs stops integration until the user has undone or accepted it. Any other is only reported.

@@ -6,11 +6,14 @@ use std::path::Path;
 
 use super::repository::Repository;
 
-/// Returns whether the repository itself says that this directory is in one of its working trees.
-pub fn belongs_to(directory: &Path, repository: &Repository) -> bool {
-    let Some(top) = directory.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok()) else {
-        return false;
-    };
+/// Returns the top of the working tree that this directory is in, if the repository itself says that it is one of its
+/// own.
+pub fn top_in<'a>(directory: &'a Path, repository: &Repository) -> Option<&'a Path> {
+    let top = directory.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok())?;
+    is_top(top, repository).then_some(top)
+}
+
+fn is_top(top: &Path, repository: &Repository) -> bool {
     let (link, common) = (top.join(".git"), repository.common_dir.as_path());
     match link.symlink_metadata() {
         Ok(found) if found.is_dir() => {
@@ -25,8 +28,11 @@ pub fn belongs_to(directory: &Path, repository: &Repository) -> bool {
 fn has_worktree(common: &Path, link: &Path) -> bool {
     let records = fs::read_dir(common.join("worktrees")).into_iter().flatten().flatten();
     records
-        .filter_map(|record| fs::read_to_string(record.path().join("gitdir")).ok())
-        .any(|recorded| Path::new(recorded.trim_end()) == link)
+        // A relative path counts from the record.
+        .filter_map(|record| {
+            Some(record.path().join(fs::read_to_string(record.path().join("gitdir")).ok()?.trim_end()))
+        })
+        .any(|recorded| recorded == link || recorded.canonicalize().is_ok_and(|recorded| recorded == link))
 }
 
 /// Returns whether the configuration of the repository names this folder as its working tree, as that of a submodule
@@ -46,6 +52,9 @@ mod tests {
     fn forged_link_belongs_to_no_repository() {
         let (fixture, other) = (Fixture::new(), Fixture::new());
         let made = fixture.worktree("work");
+        let belongs_to = |directory: &Path, repository: &Repository| top_in(directory, repository).is_some();
+        fs::create_dir(fixture.root().join("inner")).unwrap();
+        assert_eq!(top_in(&fixture.root().join("inner"), &fixture.repo), Some(fixture.root()));
         assert!(belongs_to(fixture.root(), &fixture.repo));
         assert!(belongs_to(&made.path, &fixture.repo));
         assert!(!belongs_to(&made.path, &other.repo));

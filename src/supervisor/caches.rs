@@ -21,12 +21,15 @@ const fn cache(variable: &'static str, default: &'static str) -> Cache {
     Cache { variable, default, below: &[], needed_by: None }
 }
 
-const CACHES: [Cache; 53] = [
+const CACHES: [Cache; 62] = [
     Cache { needed_by: Some("npm"), below: &["_cacache", "_logs", "_npx"], ..cache("npm_config_cache", ".npm") },
+    Cache { below: &["_cacache", "_logs", "_npx"], ..cache("NPM_CONFIG_CACHE", ".npm") },
     Cache { needed_by: Some("cargo"), below: &["registry", "git"], ..cache("CARGO_HOME", ".cargo") },
+    // Without the variable, builds are in the worktree.
+    Cache { needed_by: Some("cargo"), ..cache("CARGO_TARGET_DIR", "") },
     Cache { needed_by: Some("go"), ..cache("GOCACHE", ".cache/go-build") },
-    Cache { needed_by: Some("go"), ..cache("GOMODCACHE", "go/pkg/mod") },
-    Cache { needed_by: Some("go"), ..cache("", "go/pkg/sumdb") },
+    cache("GOMODCACHE", "go/pkg/mod"),
+    Cache { needed_by: Some("go"), below: &["pkg/mod", "pkg/sumdb"], ..cache("GOPATH", "go") },
     Cache { needed_by: Some("uv"), ..cache("UV_CACHE_DIR", ".cache/uv") },
     Cache { needed_by: Some("pre-commit"), ..cache("PRE_COMMIT_HOME", ".cache/pre-commit") },
     Cache { needed_by: Some("corepack"), ..cache("COREPACK_HOME", ".cache/node/corepack") },
@@ -41,12 +44,12 @@ const CACHES: [Cache; 53] = [
     cache("", ".cache/black"),
     cache("MPLCONFIGDIR", ".cache/matplotlib"),
     Cache { below: &["hub", "datasets"], ..cache("HF_HOME", ".cache/huggingface") },
-    cache("YARN_CACHE_FOLDER", ".cache/yarn"),
+    Cache { needed_by: Some("yarn"), ..cache("YARN_CACHE_FOLDER", ".cache/yarn") },
     cache("YARN_CACHE_FOLDER", "Library/Caches/Yarn"),
-    cache("", ".yarn/berry/cache"),
-    cache("", ".local/share/pnpm/store"),
+    Cache { needed_by: Some("yarn"), below: &["cache", "metadata"], ..cache("YARN_GLOBAL_FOLDER", ".yarn/berry") },
+    Cache { needed_by: Some("pnpm"), ..cache("", ".local/share/pnpm/store") },
     cache("", "Library/pnpm/store"),
-    cache("", ".cache/pnpm"),
+    Cache { needed_by: Some("pnpm"), ..cache("", ".cache/pnpm") },
     cache("BUN_INSTALL_CACHE_DIR", ".bun/install/cache"),
     cache("DENO_DIR", ".cache/deno"),
     cache("", ".cache/node-gyp"),
@@ -64,8 +67,13 @@ const CACHES: [Cache; 53] = [
     cache("", ".cache/bazel"),
     cache("", ".cache/bazelisk"),
     cache("COURSIER_CACHE", ".cache/coursier"),
-    Cache { below: &["caches", "daemon", "wrapper", "native"], ..cache("GRADLE_USER_HOME", ".gradle") },
-    Cache { below: &["repository", "wrapper"], ..cache("", ".m2") },
+    Cache {
+        needed_by: Some("gradle"),
+        below: &["caches", "daemon", "wrapper", "native", "notifications", ".tmp"],
+        ..cache("GRADLE_USER_HOME", ".gradle")
+    },
+    cache("", ".gradle/jdks"),
+    Cache { needed_by: Some("mvn"), below: &["repository", "wrapper"], ..cache("", ".m2") },
     Cache { below: &["cache"], ..cache("", ".ivy2") },
     Cache { below: &["cache"], ..cache("ANDROID_USER_HOME", ".android") },
     cache("NUGET_PACKAGES", ".nuget/packages"),
@@ -75,6 +83,12 @@ const CACHES: [Cache; 53] = [
     cache("PUB_CACHE", ".pub-cache"),
     cache("", ".cache/org.swift.swiftpm"),
     cache("TF_PLUGIN_CACHE_DIR", ".terraform.d/plugin-cache"),
+    Cache { needed_by: Some("docker"), ..cache("BUILDX_CONFIG", ".docker/buildx") },
+    cache("", ".cache/nix"),
+    cache("", ".stack"),
+    cache("", ".cabal/packages"),
+    Cache { below: &["packages"], ..cache("HEX_HOME", ".hex") },
+    cache("", ".conan2/p"),
 ];
 
 /// Locks of Cargo. Without them it works, but takes no lock.

@@ -42,7 +42,7 @@ pub enum ConfinementError {
     ReadOnly { why: String },
     #[error("cannot confine the worker: {setting} names {path}, which does not exist")]
     Missing { setting: &'static str, path: PathBuf },
-    #[error("cannot confine the worker: confine_unreadable names {path}, but it needs {needed} ({what})")]
+    #[error("cannot confine the worker: confine_unreadable names {path}, but the worker needs {needed} ({what})")]
     Needed { path: PathBuf, needed: PathBuf, what: &'static str },
     #[error("cannot confine the worker: its home folder is unknown")]
     NoHome,
@@ -56,7 +56,7 @@ impl Hinted for ConfinementError {
             Self::Unsupported { .. } => vec![Hint::to("use a newer kernel"), Hint::Set("confine")],
             Self::ReadOnly { .. } => vec![Hint::to("use a backend that can")],
             Self::Missing { .. } => vec![Hint::to("create it, or remove it there")],
-            Self::Needed { .. } => vec![Hint::to("name a folder there that no worker needs, or remove it there")],
+            Self::Needed { .. } => vec![Hint::to("remove it there, or name a folder that no worker needs")],
             Self::NoHome => vec![Hint::to("set HOME")],
             Self::Clone(error) => error.hints(),
         }
@@ -183,12 +183,12 @@ impl Home {
         Ok(home)
     }
 
-    /// Refuses that a path which a worker must read is unreadable.
+    /// Fails if a path that a worker must read is unreadable.
     fn refuse_unreadable(&self, what: &'static str, needed: &Path) -> Result<(), ConfinementError> {
         self.refuse(what, needed, |path, needed| needed.starts_with(path))
     }
 
-    /// Refuses that something in a path which a worker must write is unreadable too, since new files there would be.
+    /// Fails if a path that a worker must write contains something unreadable: new files there would be too.
     fn refuse_unreadable_in(&self, what: &'static str, needed: &Path) -> Result<(), ConfinementError> {
         self.refuse(what, needed, |path, needed| needed.starts_with(path) || path.starts_with(needed))
     }
@@ -230,12 +230,10 @@ fn grant_work(rules: &mut WriteRules, assignment: &Assignment, has_clone: bool) 
     if has_clone {
         return GitGrant::Clone;
     }
-    let is_known = match &assignment.mission.place {
-        Place::Worktree { .. } => true,
-        Place::Directory { .. } => git::belongs_to(&assignment.directory, repository),
-    };
-    if !is_known {
-        return GitGrant::None;
+    if let Place::Directory { .. } = &assignment.mission.place {
+        let Some(top) = git::top_in(&assignment.directory, repository) else { return GitGrant::None };
+        // Tools of a project write beside the folder too, such as the lock file and the builds of a workspace.
+        rules.add(top, GrantKind::Folder, Links::Refused);
     }
     rules.add(&repository.common_dir, GrantKind::Folder, Links::Refused);
     GitGrant::Shared
@@ -251,7 +249,7 @@ fn nested_folders(assignment: &Assignment, state: &Path) -> Vec<PathBuf> {
     [Some(state), around, sockets].into_iter().flatten().map(Path::to_owned).collect()
 }
 
-/// Refuses that something which this worker needs is unreadable.
+/// Fails if something that this worker needs is unreadable.
 fn refuse_unreadable(
     home: &Home,
     assignment: &Assignment,

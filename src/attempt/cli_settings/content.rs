@@ -11,7 +11,9 @@ use serde_json::Value;
 use crate::git;
 
 /// Settings files, which are read part by part.
-const FILES: [&str; 17] = [
+const FILES: [&str; 19] = [
+    "cli-config.json",
+    "settings/mcp.json",
     "settings.json",
     "settings.local.json",
     "config.toml",
@@ -30,7 +32,7 @@ const FILES: [&str; 17] = [
     "plugins/known_marketplaces.json",
     "extensions/extension-enablement.json",
 ];
-/// Settings files with one part.
+/// Settings files that count as a whole.
 const WHOLE_PARTS: [&str; 7] = [
     "hooks.json",
     ".mcp.json",
@@ -42,9 +44,10 @@ const WHOLE_PARTS: [&str; 7] = [
 ];
 /// Other files.
 const OTHER_FILES: [&str; 5] = [".env", "CLAUDE.md", "AGENTS.md", "GEMINI.md", "QWEN.md"];
-/// Folders of which each file counts. The largest are last: see [`MOST_FILES`].
-const FOLDERS: [&str; 16] = [
+/// Folders in which each file counts. The largest are last: see [`MOST_FILES`].
+const FOLDERS: [&str; 17] = [
     "hooks",
+    "scripts",
     "rules",
     "policies",
     "commands",
@@ -111,7 +114,7 @@ const RUNS: [&str; 44] = [
 /// Names of settings that a CLI updates by itself.
 const VOLATILE: [&str; 7] =
     ["lastupdated", "lastfetched", "lastrevision", "installedat", "updatedat", "version", "gitcommitsha"];
-/// Ends of names of files that a plugin may write beside its programs.
+/// Suffixes of files that a plugin may write beside its programs.
 const DATA: [&str; 8] = [".log", ".db", ".sqlite", ".sqlite-wal", ".sqlite-shm", ".pyc", ".tmp", ".orphaned_at"];
 
 /// Maximum number of files, since reading them delays the start. Beyond it, files in the last folders are left out.

@@ -39,7 +39,7 @@ impl World {
 type Case = (&'static str, &'static str, &'static str);
 
 #[test]
-fn what_a_cli_writes_by_itself_stops_nothing() {
+fn own_writes_of_a_cli_stop_nothing() {
     let cases: [Case; 14] = [
         ("settings.json", r#"{"model": "a", "hooks": {"Stop": [1]}}"#, r#"{ "hooks" : {"Stop":[1]},  "model": "b" }"#),
         ("settings.json", "{}", r#"{"theme": "dark", "hooks": {}, "mcpServers": {}}"#),
@@ -97,7 +97,7 @@ fn what_a_cli_writes_by_itself_stops_nothing() {
 }
 
 #[test]
-fn what_can_run_programs_stops_integration() {
+fn settings_that_run_programs_stop_integration() {
     let cases: [(Case, &str); 16] = [
         (("settings.json", "{}", r#"{"hooks": {"Stop": [1]}}"#), "settings.json hooks (added)"),
         (("settings.json", r#"{"permissions": {"deny": ["x"]}}"#, "{}"), "settings.json permissions (removed)"),
