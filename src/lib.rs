@@ -76,7 +76,7 @@
 //! | claim | the file by which one supervisor owns one attempt |
 //! | journal, segment, snapshot | the append-only log; one file of it; the state at its beginning |
 //! | salvage ref | where work is kept before it is removed by force |
-//! | confinement | what the kernel keeps a worker from writing: see `process/confine` |
+//! | confinement | the kernel's limits on what a worker can write and read: see `process/confine` |
 //! | clone (of a worker) | the repository of its own in the worktree of a confined worker: see `git/own_clone` |
 //! | build, pruning | a folder that tools create again, such as `node_modules`; its deletion from a worktree |
 //! | train | several branches that are integrated in order and verified together |

@@ -54,7 +54,7 @@ pub const KIMI: &[StateFolder] = &[
     StateFolder::named("KIMI_CODE_HOME", ".kimi-code"),
     StateFolder::below("XDG_CACHE_HOME", "kimi-code", ".cache/kimi-code").if_exists(),
 ];
-/// Without the last variable its logs are with the temporary files.
+/// If the last variable is not set, its logs are in the temporary folder.
 pub const KIRO: &[StateFolder] = &[
     StateFolder::at(".kiro"),
     #[cfg(not(target_os = "macos"))]
@@ -74,8 +74,7 @@ const OTHERS: &str = "ssh gnupg gpg aws azure gcloud kube docker git gh config l
 /// Endings by which programs differ from the names of their folders.
 const ENDINGS: [&str; 9] = [".js", ".mjs", ".py", ".sh", "-acp", "-cli", "-agent", "-code", "-bin"];
 
-/// Returns the folders of a backend of the user's own. Those of a CLI that is not known are the existing ones that are
-/// named after it.
+/// Returns the state folders of a custom backend. An unknown CLI has the existing folders of its name.
 pub fn of_custom(name: &str, program: &str, args: &[String], env: &BTreeMap<String, String>) -> Vec<StateFolder> {
     let names = names(name, program, args);
     let known = names.iter().map(|name| of_program(name)).find(|folders| !folders.is_empty());

@@ -158,7 +158,7 @@ impl Git {
         Git::new(dir, Some(dir.clone())).with_folders_of(dir)
     }
 
-    /// Has git use the folders that are known, and not those that the worktree's `.git` names.
+    /// Makes git use the folders that are known, and not those that the worktree's `.git` names.
     fn with_folders_of(self, dir: &Checkout) -> Git {
         match dir.named_git_dir() {
             Some(git_dir) => self.env("GIT_DIR", git_dir).env("GIT_WORK_TREE", dir.as_os_str()),

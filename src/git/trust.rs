@@ -140,7 +140,7 @@ impl Checkout {
         Checkout { path: path.into(), trust: trust.clone(), git_dir: None }
     }
 
-    /// Has git use this folder for the worktree, whatever its own `.git` is.
+    /// Makes git use this folder for the worktree and ignore the worktree's `.git`.
     pub(super) fn with_git_dir(self, git_dir: Option<PathBuf>) -> Checkout {
         Checkout { git_dir, ..self }
     }

@@ -37,7 +37,7 @@ pub struct Confined {
 pub enum CliState {
     #[default]
     Whole,
-    /// Nothing: its folders are unknown, as of a custom backend.
+    /// Nothing: no folder with state of the CLI is known or exists.
     None,
 }
 
@@ -88,7 +88,7 @@ impl Confinement {
                 let version = abi.map(|abi| format!(" {abi}")).unwrap_or_default();
                 let signals = if *signals { "" } else { ", signals" };
                 format!(
-                    "writes only its own (by {}{version}, git {}); open: {}, {OPEN}{signals}",
+                    "writes only to its worktree and allowed folders (by {}{version}, git {}); open: {}, {OPEN}{signals}",
                     by.as_str(),
                     git.as_str(),
                     reads.open(),

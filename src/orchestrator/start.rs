@@ -278,7 +278,7 @@ fn worktree(
     base: Option<&str>,
 ) -> Result<(git::Worktree, bool), OrchestratorError> {
     let repository = context.repository()?;
-    // Of an attempt whose supervisor was killed.
+    // The supervisor of an earlier attempt may have left a clone.
     git::bring_back(repository, path)?;
     restore_branch(repository, &order.worker, branch)?;
     if let Some(made) = order.worker_dir.worktree()? {

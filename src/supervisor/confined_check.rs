@@ -23,7 +23,7 @@ pub struct ConfinedCheck<'a> {
     pub program: PathBuf,
     pub args: Vec<OsString>,
     pub directory: PathBuf,
-    /// What it may write besides its state and the usual caches.
+    /// Folders that it may write besides its state and the usual caches.
     pub work: Vec<PathBuf>,
     pub state: Vec<StateFolder>,
     /// An existing folder for its output and its temporary files.

@@ -89,7 +89,7 @@ fn use_of(path: &Path, rules: &WriteRules) -> Option<Use> {
 }
 
 /// Returns the paths that a report of a refusal in this line is about. npm names the path some lines later, and Rust's
-/// programs some lines earlier. Another line without a path says nothing about its neighbours.
+/// programs some lines earlier. For other lines without a path, no neighbouring line is searched.
 fn paths_near<'a>(lines: &[&'a str], at: usize) -> impl Iterator<Item = &'a Path> {
     let line = lines[at];
     let (after, before) = (lines[at + 1..].iter().take(APART), lines[..at].iter().rev().take(APART));

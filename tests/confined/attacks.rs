@@ -213,7 +213,7 @@ fn confined_cli_writes_only_its_own() {
 }
 
 #[test]
-fn confined_cli_writes_only_its_own_in_a_reftable_repository() {
+fn confined_cli_writes_only_its_own_with_reftable() {
     let Some(world) = World::new("") else { return };
     if uses_reftable(&world) {
         check(&attack(&world, By::Cli, &[]), true, scopes_signals());

@@ -11,7 +11,7 @@ use crate::support::sandbox::{mission, with};
 use crate::support::wheel::make_wheel;
 use crate::world::{World, run};
 
-/// What is expected of a machine that runs `.ci/run`.
+/// The expectation for a machine that runs `.ci/run`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum InCi {
     Installed,
@@ -230,7 +230,7 @@ fn language_server_answers() {
     check(&world, &format!("{request} | rust-analyzer 2>/dev/null | grep -q '\"capabilities\"'"));
 }
 
-/// A hook as of pre-commit: it stashes what is not staged, runs a check with a cache, and restores it.
+/// A hook like that of pre-commit: it stashes what is not staged, runs a check with a cache, and restores it.
 #[test]
 fn hook_of_a_commit_runs() {
     let Some(world) = World::new("") else { return };

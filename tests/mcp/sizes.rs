@@ -147,7 +147,7 @@ fn common_errors_name_the_next_step() {
     }
 }
 
-/// Where the kernel confines workers, it keeps them from writing. Without it, some backends cannot.
+/// The kernel keeps confined workers from writing. Without it, some backends cannot.
 #[test]
 fn backend_that_cannot_only_read_is_refused_without_confinement() {
     let home = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 //! the page.
 
 mod browser;
+mod confined;
 mod doctor;
 mod page;
 mod story;

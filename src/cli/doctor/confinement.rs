@@ -28,7 +28,13 @@ fn finding(confine: Confine, reads: Reads, support: Support) -> Finding {
             let version = abi.map(|abi| format!(" {abi}")).unwrap_or_default();
             let signals = if signals { "" } else { ", signals" };
             let open = format!("open: {}, the network, sockets with a path{signals}", reads.open());
-            Finding::ok(NAME, format!("workers write only their own, by {}{version}; {open}", by.as_str()))
+            Finding::ok(
+                NAME,
+                format!(
+                    "workers write only to their worktrees and allowed folders, by {}{version}; {open}",
+                    by.as_str()
+                ),
+            )
         }
         (Confine::Require, Support::No { why }) => {
             Finding::bad(NAME, format!("no worker starts, since the settings require it: {why}")).stops_all()

@@ -1,7 +1,7 @@
 //! A server on another host: the client starts `ssh`, which starts the server there, in one repository. Its settings,
 //! workers and worktrees are on that host. The server ends with the connection, and the workers continue.
 //!
-//! The login shell of the host, which may be any, gets only `exec sh -c` and one quoted word.
+//! The login shell of the host, which may be any shell, gets only `exec sh -c` and one quoted word.
 
 use std::process::{Command, Stdio};
 
@@ -61,7 +61,7 @@ impl HostArgs {
 }
 
 /// Returns the arguments of `ssh` for a program in a directory of the host. The program is started by the login shell,
-/// which knows the user's PATH. Only the program writes to stdout, whatever the shell's start files print.
+/// which knows the user's PATH. Output of the shell's start files goes to stderr.
 fn arguments(host: &str, directory: &str, program: &str) -> Vec<String> {
     let start = word(&format!("exec {program} 1>&3 3>&-"));
     let script = format!("cd -- {} && exec 3>&1 1>&2 && exec \"${{SHELL:-/bin/sh}}\" -lc {start}", in_home(directory));
@@ -82,7 +82,7 @@ fn host(text: &str) -> Result<String, &'static str> {
     // A leading hyphen would make it an option of ssh.
     let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
     if text.is_empty() || text.starts_with('-') || !text.chars().all(is_plain) {
-        return Err("give a name of your ssh configuration, or USER@HOST");
+        return Err("not a host name of the ssh configuration, nor USER@HOST");
     }
     Ok(text.to_owned())
 }
@@ -91,7 +91,7 @@ fn directory(text: &str) -> Result<String, &'static str> {
     let is_full = text.starts_with('/') || text == "~" || text.starts_with("~/");
     if !is_full || text.chars().any(char::is_control) {
         return Err(
-            "give a full path on the host, or one that begins with ~/ (quoted, so that this shell leaves it alone)",
+            "not a full path on the host, nor one that begins with ~/ (in quotes, so that this shell does not expand it)",
         );
     }
     Ok(text.to_owned())

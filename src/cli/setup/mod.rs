@@ -135,9 +135,9 @@ pub(crate) enum SetupError {
     Start { line: String, source: io::Error },
     #[error("`{line}` failed: {output}")]
     Client { line: String, output: String },
-    #[error("cannot start the server on {host}: {output}; `{line}` must print a version")]
+    #[error("cannot start the server on {host}: `{line}` printed no version: {output}")]
     Host { host: String, line: String, output: String },
-    #[error("cannot use {option} together with --host: the settings are those of the host; write it into them there")]
+    #[error("cannot use {option} together with --host: the server uses the settings of that host")]
     OptionWithHost { option: &'static str },
     #[error("`{line}` succeeded, but {} has no such entry: check the file", path.display())]
     Unconfirmed { line: String, path: PathBuf },

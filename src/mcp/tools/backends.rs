@@ -132,7 +132,7 @@ fn confinement(confine: Confine, support: Support) -> String {
         (Confine::Off, _) => "off, by the settings".to_owned(),
         (_, Support::Yes(Restriction { by, abi, .. })) => {
             let version = abi.map(|abi| format!(" {abi}")).unwrap_or_default();
-            format!("workers write only their own, by {}{version}", by.as_str())
+            format!("workers write only to their worktrees and allowed folders, by {}{version}", by.as_str())
         }
         (Confine::Require, Support::No { why }) => format!("no worker starts, since the settings require it: {why}"),
         (Confine::Auto, Support::No { why }) => format!("none: {why}"),
@@ -246,7 +246,10 @@ mod tests {
     fn confinement_follows_settings_and_kernel() {
         let no = || Support::No { why: "no Landlock".to_owned() };
         let yes = Support::Yes(Restriction { by: Enforcer::Landlock, abi: Some(7), signals: true, reads: Reads::All });
-        assert_eq!(confinement(Confine::Auto, yes.clone()), "workers write only their own, by landlock 7");
+        assert_eq!(
+            confinement(Confine::Auto, yes.clone()),
+            "workers write only to their worktrees and allowed folders, by landlock 7"
+        );
         assert_eq!(confinement(Confine::Off, yes), "off, by the settings");
         assert_eq!(confinement(Confine::Auto, no()), "none: no Landlock");
         assert!(confinement(Confine::Require, no()).starts_with("no worker starts"));

@@ -114,7 +114,7 @@ fn restrict(rules: &WriteRules) -> Result<Restriction, ConfineError> {
         ruleset = ruleset.add_rule(PathBeneath::new(opened, rights)).map_err(refused)?;
     }
     for path in readable(rules.unreadable()) {
-        // Not what was removed meanwhile, or what this user cannot read either.
+        // Skips paths that were removed meanwhile or that this user cannot read.
         let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let Ok(opened) = rustix::fs::open(&path, flags, Mode::empty()) else { continue };
         let rights = if path.is_dir() { reading } else { AccessFs::ReadFile.into() };
@@ -179,7 +179,7 @@ fn most() -> u32 {
     u32::MAX
 }
 
-/// Returns the rights of a grant. What lies around or in something unreadable is not made readable by it.
+/// Returns the rights of a grant. A grant that contains an unreadable path, or lies in one, allows no reading.
 fn rights(kind: GrantKind, unreadable: &[PathBuf], path: &Path) -> BitFlags<AccessFs> {
     let overlaps = |other: &PathBuf| other.starts_with(path) || path.starts_with(other);
     let reading = match kind {
