@@ -89,6 +89,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_build_daemons_end_with_a_confined_worker() {
+        let settings = Settings::default();
+        let (left, all) = (settings.daemons_left(true), settings.daemons_left(false));
+        assert_eq!(all, settings.shared_daemons);
+        let ended: Vec<&String> = all.iter().filter(|name| !left.contains(name)).collect();
+        assert_eq!(
+            (ended[0].as_str(), ended[ended.len() - 1].as_str(), left[0].as_str()),
+            ("sccache", "lspmux", "watchman")
+        );
+    }
+
+    #[test]
     fn only_full_paths_of_folders_are_accepted() {
         let refused =
             ["cache", "../cache", "/a/../b", "/a/*", "~/a?", "/a/[b]", "/", "~", "~/", "", "$HOME/a", "~other/a"];

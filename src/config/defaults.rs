@@ -25,39 +25,9 @@ pub const PRUNE: [&str; 20] = [
     ".terraform",
 ];
 
-/// The shared daemons that run builds and other tools for their clients. One that a confined worker started is confined
-/// as the worker, so that it cannot work for anything else.
-pub const BUILD_DAEMONS: [&str; 24] = [
-    "sccache",
-    "gradle",
-    "kotlin",
-    "mvnd",
-    "bazel",
-    "buck2d",
-    "buck",
-    "pants",
-    "sbt",
-    "bloop",
-    "mill",
-    "nailgun",
-    "nx",
-    "turbo",
-    "dotnet",
-    "dmypy",
-    "spring",
-    "eslint_d",
-    "prettierd",
-    "biome",
-    "rubocop",
-    "flow",
-    "gopls",
-    "lspmux",
-];
-
-/// All names in `process/daemons.rs`.
+/// All names in `process/daemons.rs`. The first ones are [`BUILD_DAEMONS`].
 pub const SHARED_DAEMONS: [&str; 71] = [
     "sccache",
-    "watchman",
     "gradle",
     "kotlin",
     "mvnd",
@@ -81,6 +51,7 @@ pub const SHARED_DAEMONS: [&str; 71] = [
     "flow",
     "gopls",
     "lspmux",
+    "watchman",
     "distccd",
     "iceccd",
     "reproxy",
@@ -128,3 +99,7 @@ pub const SHARED_DAEMONS: [&str; 71] = [
     "syncthing",
     "ollama",
 ];
+
+/// The shared daemons that run builds and other tools for their clients, up to `lspmux`. One that a confined worker
+/// started is confined as the worker, so that it cannot work for anything else.
+pub const BUILD_DAEMONS: &[&str] = SHARED_DAEMONS.split_at(24).0;

@@ -87,7 +87,6 @@ const fn data(
 const KINDS: &[DaemonKind] = &[
     // Builds.
     kind("sccache", |it| it.is("sccache") && !it.first_argument("sccache").is_some_and(names_a_program)),
-    kind("watchman", |it| it.is("watchman")),
     kind("gradle", |it| it.java(&["org.gradle.launcher.daemon.bootstrap.GradleDaemon"])),
     kind("kotlin", |it| it.java(&["org.jetbrains.kotlin.daemon.KotlinCompileDaemon"])),
     kind("mvnd", |it| it.java(&["org.mvndaemon.mvnd."])),
@@ -119,6 +118,7 @@ const KINDS: &[DaemonKind] = &[
     kind("flow", |it| it.is("flow") && it.has("server")),
     kind("gopls", |it| it.is("gopls") && it.any(|word| word.trim_start_matches('-').starts_with("listen"))),
     kind("lspmux", |it| (it.is("lspmux") || it.is("ra-multiplex")) && it.has("server")),
+    kind("watchman", |it| it.is("watchman")),
     kind("distccd", |it| it.is("distccd")),
     kind("iceccd", |it| it.is("iceccd")),
     kind("reproxy", |it| it.is("reproxy")),
