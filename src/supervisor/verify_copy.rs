@@ -1,5 +1,5 @@
-//! The verification of a worker that only reads. The kernel keeps the worker's directory as it is, so the command runs in
-//! a scratch copy: a worktree of its own with the same files, uncommitted and ignored ones included, which is removed
+//! The verification of a worker that only reads. Its directory cannot be written, so the command runs in a scratch
+//! copy: a worktree of its own with the same files, uncommitted and ignored ones included, which is removed
 //! afterwards. Any server removes it if this process is killed.
 
 use std::fs::{self, File};

@@ -1,8 +1,8 @@
-//! Fetches what a worker made in its clone, which is hostile content.
+//! Fetches the work from a worker's clone, which is untrusted content.
 //!
 //! Git does not run in the clone. Its refs, its index and the state of operations are copied as plain files into a bare
-//! repository of ours, the reader, which borrows the clone's objects. Whatever configuration, hooks or attributes the
-//! clone has, the reader has its own. `git fetch` from the reader checks the hash of every object, and that the history
+//! repository of ours, the reader, which borrows the clone's objects. The configuration, hooks and attributes of the
+//! clone have no effect, since the reader has its own. `git fetch` from the reader checks the hash of every object, and that the history
 //! of each fetched commit is complete.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
