@@ -305,6 +305,7 @@ fn mission(backend: &str, permissions: Permissions) -> Mission {
         max_attempts: 1,
         request_id: None,
         permissions,
+        run_on: None,
         profile: None,
     }
 }

@@ -63,7 +63,11 @@ pub struct Assignment {
     /// The program of the CLI, as found on the server's PATH.
     pub program: PathBuf,
     pub own_registrations: Vec<String>,
+    /// The socket of the supervisor. One that runs as a job has none that its server could reach.
     pub socket: PathBuf,
+    /// The launcher of the settings that starts the supervisor as a job. `None`: the server starts it on its own host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launcher: Option<String>,
     pub settings: Settings,
     /// The file that the server read the settings from. It may contain secrets that no file of orchestrator-boss may
     /// contain.

@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use self::content::{Setting, Weight, settings_in};
+use super::launch;
 use super::state_dir::StateDir;
-use crate::files::{self, FileError, lease};
+use crate::files::{self, FileError};
 use crate::mission::id::WorkerId;
 use crate::mission::words;
 
@@ -102,7 +103,7 @@ impl CliSettings {
     }
 
     fn is_over(&self, state: &StateDir) -> bool {
-        !lease::is_held(&state.worker(&self.worker_id).attempt(self.attempt).lock())
+        !launch::may_live(&state.worker(&self.worker_id).attempt(self.attempt))
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod assignment;
 pub mod cli_settings;
 pub mod facts;
+pub mod launch;
 pub mod notify_failure;
 pub mod prompt;
 pub mod secrets;

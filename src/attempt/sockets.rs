@@ -2,10 +2,59 @@
 //! removes them; a server removes those that a killed supervisor left.
 
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use thiserror::Error;
 use uuid::Uuid;
+
+use crate::mission::hint::{Hint, Hinted};
+
+/// The reason why there is no folder for sockets.
+#[derive(Debug, Error)]
+pub enum SocketFolderError {
+    #[error("cannot use the folder for sockets {}: it belongs to another user", path.display())]
+    Foreign { path: PathBuf },
+    #[error("cannot create the folder for sockets {}", path.display())]
+    Create { path: PathBuf, source: std::io::Error },
+}
+
+impl Hinted for SocketFolderError {
+    fn hints(&self) -> Vec<Hint> {
+        let own = Hint::to("set XDG_RUNTIME_DIR to a folder of your own");
+        match self {
+            Self::Foreign { .. } => vec![Hint::to("remove it"), own],
+            Self::Create { .. } => vec![Hint::to("make it writable"), own],
+        }
+    }
+}
+
+/// Returns the folder of the sockets, which it creates in the user's runtime folder, since socket paths must be short
+/// (104 bytes on macOS).
+pub fn user_folder() -> Result<PathBuf, SocketFolderError> {
+    let uid = rustix::process::getuid().as_raw();
+    let folder = match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_dir()) {
+        Some(folder) => PathBuf::from(folder).join("orchestrator-boss"),
+        None => PathBuf::from(format!("/tmp/orchestrator-boss-{uid}")),
+    };
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    let fail = |source| SocketFolderError::Create { path: folder.clone(), source };
+    made.map_err(fail)?;
+    // In /tmp another user could have created it before.
+    let metadata = std::fs::symlink_metadata(&folder).map_err(fail)?;
+    if !metadata.is_dir() || metadata.uid() != uid {
+        return Err(SocketFolderError::Foreign { path: folder });
+    }
+    if metadata.mode() & 0o077 != 0 {
+        std::fs::set_permissions(&folder, Permissions::from_mode(0o700)).map_err(fail)?;
+    }
+    Ok(folder)
+}
+
+/// Returns the path of a new socket in this folder.
+pub fn new_socket_in(folder: &Path) -> PathBuf {
+    folder.join(format!("{}.sock", &Uuid::new_v4().simple().to_string()[..16]))
+}
 
 /// Returns the folder for the sockets of the worker whose supervisor has this socket.
 pub fn folder_beside(socket: &Path) -> PathBuf {
@@ -14,7 +63,7 @@ pub fn folder_beside(socket: &Path) -> PathBuf {
 
 /// Returns the path of a new folder for sockets, in the folder that holds those of the user.
 pub fn new_folder_in(folder: &Path) -> PathBuf {
-    folder_beside(&folder.join(&Uuid::new_v4().simple().to_string()[..16]))
+    folder_beside(&new_socket_in(folder))
 }
 
 /// Returns the folder for the temporary files of the worker with this folder for sockets.

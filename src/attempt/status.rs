@@ -7,10 +7,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::worker_dir::AttemptDir;
+use crate::files::{self, FileError};
 use crate::mission::confined::Confinement;
 use crate::mission::outcome::Usage;
 use crate::mission::question::{Decider, Decision, Question};
-use crate::process::Identity;
+use crate::process::{self, Host, Identity};
 
 /// The line that a supervisor prints when it has claimed the attempt and can be reached.
 pub const READY: &str = "ready";
@@ -19,6 +21,9 @@ pub const READY: &str = "ready";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LiveStatus {
     pub phase: Phase,
+    /// The host of the supervisor. `None` is this one: supervisors of earlier versions wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Host>,
     pub supervisor: Identity,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cli: Option<Identity>,
@@ -26,9 +31,19 @@ pub struct LiveStatus {
     /// Its last activity, in one line.
     pub activity: String,
     pub last_event_at: Timestamp,
-    /// When the attempt began and when it last showed anything, by [`crate::process::monotonic`].
+    /// When the attempt began, when it last showed anything, and when this was written, by [`process::monotonic`] of
+    /// the supervisor's host. A reader compares them with [`LiveStatus::now`].
     pub began: Duration,
     pub last_event: Duration,
+    #[serde(default)]
+    pub written: Duration,
+    /// When this process read it, by its own clock.
+    #[serde(skip)]
+    pub seen: Duration,
+    /// The outcome record exists. A job says so in this file, since on a network file system the name of the record may
+    /// be visible to other hosts later than the content of this file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settled: bool,
     pub usage: Usage,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
@@ -50,6 +65,55 @@ pub struct LiveStatus {
 }
 
 impl LiveStatus {
+    /// Reads the status of an attempt. `None` if there is none yet.
+    pub fn read(attempt: &AttemptDir) -> Result<Option<Self>, FileError> {
+        let status: Option<Option<Self>> = files::read_json(&attempt.status())?;
+        Ok(status.flatten().map(|status| status.seen_at(process::monotonic())))
+    }
+
+    /// Replaces the status of an attempt. Only its supervisor does.
+    pub fn write(&self, attempt: &AttemptDir) -> Result<(), FileError> {
+        files::replace_json(&attempt.status(), self, false)
+    }
+
+    /// Creates the file without a status, before a job is submitted, so that its name is known to this host.
+    pub fn prepare(attempt: &AttemptDir) -> Result<(), FileError> {
+        files::replace_json(&attempt.status(), &None::<Self>, false)
+    }
+
+    /// Notes the time of reading, and converts the times of questions of another host to the clock of this one.
+    fn seen_at(mut self, here: Duration) -> Self {
+        if !self.is_of_this_host() {
+            for question in &mut self.questions {
+                let left = question.denied_at.map(|at| at.saturating_sub(self.written));
+                question.denied_at = left.and_then(|left| here.checked_add(left));
+            }
+        }
+        Self { seen: here, ..self }
+    }
+
+    /// Returns the present by the clock of the supervisor's host. Clocks of two hosts cannot be compared, so for another
+    /// host it is the time of writing and the time since this process read it.
+    pub fn now(&self) -> Duration {
+        let here = process::monotonic();
+        if self.is_of_this_host() { here } else { self.written.saturating_add(here.saturating_sub(self.seen)) }
+    }
+
+    /// Returns how long the attempt has run.
+    pub fn ran(&self) -> Duration {
+        self.now().saturating_sub(self.began)
+    }
+
+    /// Returns for how long the worker has shown nothing.
+    pub fn idle(&self) -> Duration {
+        self.now().saturating_sub(self.last_event)
+    }
+
+    /// Returns whether pids in it can be signalled from here.
+    pub fn is_of_this_host(&self) -> bool {
+        self.host.as_ref().is_none_or(Host::is_own)
+    }
+
     /// Returns whether the worker waits for the answer to a question.
     pub fn needs_answer(&self) -> bool {
         !self.questions.is_empty()
@@ -62,7 +126,7 @@ pub struct OpenQuestion {
     #[serde(flatten)]
     pub question: Question,
     pub asked_at: Timestamp,
-    /// Time at which it is denied, by [`crate::process::monotonic`]. `None`: never.
+    /// Time at which it is denied, by [`process::monotonic`]. `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied_at: Option<Duration>,
 }
@@ -129,4 +193,60 @@ pub enum ToSupervisor {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FromSupervisor {
     Status { status: Box<LiveStatus> },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mission::question::Question;
+
+    fn status(host: Option<Host>) -> LiveStatus {
+        let (id, text, action) = ("q".to_owned(), "Run it?".to_owned(), "Bash: ls".to_owned());
+        let question = Question { id, text, action, choices: Vec::new() };
+        let denied_at = Some(Duration::from_secs(1_000_060));
+        LiveStatus {
+            phase: Phase::Running,
+            host,
+            supervisor: Identity::own().unwrap(),
+            cli: None,
+            turn: 1,
+            activity: String::new(),
+            last_event_at: Timestamp::UNIX_EPOCH,
+            began: Duration::from_secs(1_000_000 - 500),
+            last_event: Duration::from_secs(1_000_000 - 20),
+            written: Duration::from_secs(1_000_000),
+            seen: Duration::ZERO,
+            settled: false,
+            usage: Usage::default(),
+            session_id: None,
+            stalled: None,
+            confinement: None,
+            answered: false,
+            receipts: Vec::new(),
+            questions: vec![OpenQuestion { question, asked_at: Timestamp::UNIX_EPOCH, denied_at }],
+            closed_questions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn times_of_another_host_become_ages() {
+        let elsewhere = Host { name: "n1".to_owned(), boot: "another".to_owned() };
+        let here = process::monotonic().saturating_sub(Duration::from_secs(5));
+        let read = status(Some(elsewhere)).seen_at(here);
+        // Five seconds ago it was read, and nothing else counts: not the time of day, and not the other host's uptime.
+        assert!((505..510).contains(&read.ran().as_secs()), "{:?}", read.ran());
+        assert!((25..30).contains(&read.idle().as_secs()), "{:?}", read.idle());
+        assert_eq!(read.questions[0].denied_at, here.checked_add(Duration::from_secs(60)));
+        assert!(!read.is_of_this_host());
+    }
+
+    #[test]
+    fn times_of_this_host_stay() {
+        for host in [None, Some(Host::own().clone())] {
+            let began = process::monotonic().saturating_sub(Duration::from_secs(7));
+            let read = LiveStatus { began, ..status(host) }.seen_at(Duration::ZERO);
+            assert!((7..12).contains(&read.ran().as_secs()), "{:?}", read.ran());
+            assert_eq!(read.questions[0].denied_at, Some(Duration::from_secs(1_000_060)));
+        }
+    }
 }

@@ -23,8 +23,8 @@ use super::output;
 use super::places::Places;
 use super::sanitize;
 use super::workspace::Workspace;
+use crate::attempt::launch;
 use crate::attempt::worker_dir::AttemptDir;
-use crate::files::lease;
 use crate::mission::delivery;
 use crate::mission::id::WorkerId;
 use crate::orchestrator::{LoggedEvent, Observer, WorkerView};
@@ -198,8 +198,7 @@ impl LogReader<'_> {
     async fn show_raw(&mut self, mut raw: raw::RawOutput, attempt: &AttemptDir) -> Result<(), CliError> {
         loop {
             // Checked before reading, since nothing is written after the attempt has settled.
-            let is_over =
-                !self.args.follow || self.is_over(attempt)? || (raw.is_open() && !lease::is_held(&attempt.lock()));
+            let is_over = !self.args.follow || self.is_over(attempt)? || (raw.is_open() && !launch::may_live(attempt));
             raw.show().await?;
             if is_over {
                 return Ok(());
@@ -278,7 +277,7 @@ impl LogReader<'_> {
                     printer.read_messages();
                     if self.is_over(attempt)? {
                         tail.finish();
-                    } else if lease::is_held(&attempt.lock()) {
+                    } else if launch::may_live(attempt) {
                         orphaned_since = None;
                     } else if orphaned_since.get_or_insert_with(Instant::now).elapsed() > ORPHAN_LIMIT {
                         output::note("its supervisor has ended without an outcome: the next server here records one");

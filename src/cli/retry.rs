@@ -116,6 +116,7 @@ fn request(args: &RetryArgs) -> Result<RetryRequest, CliError> {
         effort: args.effort.clone(),
         prompt: text(&args.prompt, "--prompt").transpose()?,
         feedback: text(&args.feedback, "--feedback").transpose()?,
+        run_on: None,
         fresh: args.fresh,
     })
 }

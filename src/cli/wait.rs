@@ -16,7 +16,7 @@ use super::places::Places;
 use super::sanitize;
 use super::terminal::{self, paint};
 use super::workspace::Workspace;
-use crate::files::lease;
+use crate::attempt::launch;
 use crate::mission::delivery;
 use crate::mission::entry::AttemptSummary;
 use crate::mission::id::WorkerId;
@@ -233,7 +233,7 @@ impl WaitState<'_> {
         if !view.worker.status.is_live() {
             return Some("no server runs here to start it: start an MCP client here".to_owned());
         }
-        (!lease::is_held(&attempt.lock()))
+        (!launch::may_live(&attempt))
             .then(|| "its supervisor has ended, and no server runs here to record the outcome".to_owned())
     }
 

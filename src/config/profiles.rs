@@ -135,6 +135,7 @@ impl Profile {
             max_attempts: 1,
             request_id: None,
             permissions: self.permissions.unwrap_or_default(),
+            run_on: None,
             profile: None,
         };
         backends.get(backend).map_err(FieldError::from)?.check(&mission)?;

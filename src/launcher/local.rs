@@ -1,7 +1,6 @@
 //! Supervisors on this host. They are started detached, so that they outlive the server, and woken over a socket.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use tokio::process::ChildStdin;
 use tokio::task::JoinHandle;
 
 use crate::attempt::secrets::Secrets;
+use crate::attempt::sockets::SocketFolderError;
 use crate::attempt::status::{READY, ToSupervisor};
 use crate::attempt::verification_dir::VerificationDir;
 use crate::attempt::worker_dir::AttemptDir;
@@ -29,19 +29,15 @@ pub enum LaunchError {
     Spawn(#[from] SpawnError),
     #[error("cannot start the supervisor: {cause}; its log is {}", log.display())]
     NotReady { cause: String, log: PathBuf },
-    #[error("cannot use the folder for sockets {}: it belongs to another user", path.display())]
-    ForeignFolder { path: PathBuf },
-    #[error("cannot create the folder for sockets {}", path.display())]
-    SocketFolder { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Sockets(#[from] SocketFolderError),
 }
 
 impl Hinted for LaunchError {
     fn hints(&self) -> Vec<Hint> {
-        let own = || Hint::to("set XDG_RUNTIME_DIR to a folder of your own");
         match self {
             Self::Spawn(error) => error.hints(),
-            Self::ForeignFolder { .. } => vec![Hint::to("remove it"), own()],
-            Self::SocketFolder { .. } => vec![Hint::to("make it writable"), own()],
+            Self::Sockets(error) => error.hints(),
             Self::NotReady { .. } => Vec::new(),
         }
     }
@@ -108,28 +104,6 @@ async fn until_ready(started: Detached, log: PathBuf) -> Result<ReadySupervisor,
         Err(_) => "it did not report that it is ready".to_owned(),
     };
     Err(LaunchError::NotReady { cause, log })
-}
-
-/// Returns the folder of the sockets, which it creates in the user's runtime folder, since socket paths must be short
-/// (104 bytes on macOS).
-pub fn socket_folder() -> Result<PathBuf, LaunchError> {
-    let uid = rustix::process::getuid().as_raw();
-    let folder = match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_dir()) {
-        Some(folder) => PathBuf::from(folder).join("orchestrator-boss"),
-        None => PathBuf::from(format!("/tmp/orchestrator-boss-{uid}")),
-    };
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-    let fail = |source| LaunchError::SocketFolder { path: folder.clone(), source };
-    made.map_err(fail)?;
-    // In /tmp another user could have created it before.
-    let metadata = std::fs::symlink_metadata(&folder).map_err(fail)?;
-    if !metadata.is_dir() || metadata.uid() != uid {
-        return Err(LaunchError::ForeignFolder { path: folder });
-    }
-    if metadata.mode() & 0o077 != 0 {
-        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).map_err(fail)?;
-    }
-    Ok(folder)
 }
 
 /// Connects to the socket of a supervisor. `None` if it cannot be reached; it then polls its files.

@@ -37,6 +37,8 @@ pub struct Draft {
     pub max_attempts: u32,
     pub request_id: Option<String>,
     pub permissions: Permissions,
+    /// See [`Mission::run_on`].
+    pub run_on: Option<String>,
     pub profile: Option<AppliedProfile>,
     /// See [`NewWorker::needs`].
     pub needs: Vec<String>,
@@ -76,6 +78,7 @@ impl Draft {
             max_attempts: self.max_attempts,
             request_id: self.request_id.clone(),
             permissions: self.permissions,
+            run_on: self.run_on.clone(),
             profile: self.profile.as_ref().map(|profile| profile.name.clone()),
         }
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::id::{BackendName, BossId, ServerId, ThreadId, WaitId, WorkerId};
 use super::spec::Mission;
 pub use super::summary::{AttemptSummary, FailureSummary, reasons};
-pub use super::worker::{NextAttempt, Start};
+pub use super::worker::{Job, NextAttempt, Start};
 use super::worker::{Race, Worker};
 
 /// Format version of everything in the state directory. A newer one is refused, an earlier one is set aside unread.
@@ -57,6 +57,12 @@ pub enum Entry {
     Unstarted {
         worker: WorkerId,
         attempt: u32,
+    },
+    /// A cluster accepted the job of an attempt. The attempt begins when a node of the cluster is free.
+    Submitted {
+        worker: WorkerId,
+        attempt: u32,
+        job: Job,
     },
     Running {
         worker: WorkerId,
@@ -220,6 +226,7 @@ impl Entry {
                 | Entry::WakeRan { .. }
                 | Entry::WakeArrived { .. }
                 | Entry::WakeEnded { .. }
+                | Entry::Submitted { .. }
                 | Entry::Running { .. }
                 | Entry::Verifying { .. }
         )

@@ -81,12 +81,18 @@ impl Registry {
             Entry::Starting { worker, attempt } => self.change(worker, |worker| {
                 if worker.advance(Event::Admitted) {
                     worker.attempt = *attempt;
+                    worker.job = None;
                     worker.admitted_seq = line.seq;
                     worker.lease = line.server.clone();
                 }
             }),
             Entry::Unstarted { worker, attempt } => self.change(worker, |worker| {
                 worker.advance_in(*attempt, Event::StartAbandoned);
+            }),
+            Entry::Submitted { worker, attempt, job } => self.change(worker, |worker| {
+                if worker.attempt == *attempt && worker.status == WorkerStatus::Starting {
+                    worker.job = Some(job.clone());
+                }
             }),
             Entry::Running { worker, attempt, base_commit, base_branch, repository } => self.change(worker, |worker| {
                 if worker.advance_in(*attempt, Event::TurnStarted) {
@@ -278,6 +284,7 @@ impl Worker {
             model: mission.model.clone(),
             effort: mission.effort.clone(),
             start: Start::Mission,
+            run_on: mission.run_on.clone(),
             fresh: false,
             written: Vec::new(),
         };
@@ -300,6 +307,7 @@ impl Worker {
             queued_seq: line.seq,
             admitted_seq: 0,
             started_at: None,
+            job: None,
             base_commit: None,
             base_branch: None,
             cancel: None,

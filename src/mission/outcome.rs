@@ -198,6 +198,8 @@ pub enum FailureKind {
     Verification,
     /// The end of the supervisor was not observed either.
     Lost,
+    /// The node of a cluster that ran it failed, or was cut off for good.
+    HostLost,
     Other,
 }
 
@@ -211,6 +213,7 @@ impl FailureKind {
                 | FailureKind::UsageLimit
                 | FailureKind::CouldNotStart
                 | FailureKind::SetupFailed
+                | FailureKind::HostLost
         )
     }
 
@@ -234,6 +237,7 @@ impl FailureKind {
             FailureKind::Stalled => "stalled",
             FailureKind::Verification => "verification",
             FailureKind::Lost => "lost",
+            FailureKind::HostLost => "host_lost",
             FailureKind::Other => "other",
         }
     }

@@ -50,6 +50,7 @@ pub fn failover(worker: &Worker, in_backoff: impl Fn(&BackendName) -> bool) -> O
         model: None,
         effort: None,
         start,
+        run_on: worker.next.run_on.clone(),
         fresh: worker.next.fresh,
         written,
     })
@@ -64,6 +65,7 @@ pub fn again(worker: &Worker, backend: BackendName, feedback: &str) -> NextAttem
         model: worker.mission.model.clone().filter(|_| same),
         effort: worker.mission.effort.clone().filter(|_| same),
         start: Start::Prompt { text },
+        run_on: worker.next.run_on.clone(),
         fresh: false,
         written: Vec::new(),
     }

@@ -45,6 +45,9 @@ pub struct Mission {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
     pub permissions: Permissions,
+    /// The launcher of the settings that starts its workers, such as a cluster. `None`: the host of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_on: Option<String>,
     /// The user's profile that supplied fields. The mission keeps the values from its creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
@@ -116,6 +119,32 @@ impl Place {
         match self {
             Place::Directory { .. } => None,
             Place::Worktree { branch, .. } => Some(branch),
+        }
+    }
+}
+
+/// Where an attempt runs, as a boss names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunOn {
+    /// On the host of the server.
+    Local,
+    /// On a launcher of the settings.
+    Launcher(String),
+}
+
+impl RunOn {
+    /// The name of the server's own host.
+    pub const LOCAL: &str = "local";
+
+    pub fn named(name: String) -> Self {
+        if name == Self::LOCAL { Self::Local } else { Self::Launcher(name) }
+    }
+
+    /// Returns the name of the launcher. `None`: the host of the server.
+    pub fn launcher(self) -> Option<String> {
+        match self {
+            Self::Local => None,
+            Self::Launcher(name) => Some(name),
         }
     }
 }

@@ -38,6 +38,7 @@ pub fn draft(title: &str) -> Draft {
         max_attempts: 1,
         request_id: None,
         permissions: Permissions::Edit,
+        run_on: None,
         profile: None,
         needs: Vec::new(),
     }
@@ -92,7 +93,8 @@ pub fn create_race(registry: &mut Registry, drafts: &[Draft]) -> Vec<Result<Work
 /// Returns the entry for another attempt at the mission.
 pub fn requeued(worker: &WorkerId) -> Entry {
     let (backend, start) = ("codex".into(), Start::Mission);
-    let next = NextAttempt { backend, model: None, effort: None, start, fresh: false, written: Vec::new() };
+    let next =
+        NextAttempt { backend, model: None, effort: None, start, run_on: None, fresh: false, written: Vec::new() };
     Entry::Requeued { worker: worker.clone(), next: Box::new(next), lease: None }
 }
 

@@ -46,6 +46,9 @@ pub struct Worker {
     pub admitted_seq: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
+    /// The job of its current or last attempt, if a cluster accepted one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Job>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_commit: Option<String>,
     /// The integration branch, if it contained `base_commit` when the worker began.
@@ -83,7 +86,21 @@ pub struct Integrated {
     pub partial: bool,
 }
 
+/// A job of a cluster that runs, or will run, the supervisor of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// The name of the launcher in the settings.
+    pub launcher: String,
+    /// The number that the cluster gave it.
+    pub id: String,
+}
+
 impl Worker {
+    /// Returns whether a cluster has accepted its attempt, and the attempt has not begun. It is shown as queued.
+    pub fn is_submitted(&self) -> bool {
+        self.status == WorkerStatus::Starting && self.job.is_some()
+    }
+
     /// Returns all recorded integrations of its work, oldest first. Some may have been undone since, which only git
     /// shows.
     pub fn integrations(&self) -> impl DoubleEndedIterator<Item = &Integrated> {
@@ -148,6 +165,9 @@ pub struct NextAttempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effort: Option<String>,
     pub start: Start,
+    /// See [`Mission::run_on`]. A retry may name another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_on: Option<String>,
     /// The boss or the user asked to start anew, so the worktree is set up again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fresh: bool,

@@ -25,7 +25,7 @@ use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::outcome::{Changes, Containment, LikelyCause, NotOnBranch, Outcome, Usage, Verification};
 use crate::mission::race;
 use crate::mission::registry::Worker;
-use crate::process;
+use crate::mission::spec::RunOn;
 pub use crate::store::state_file::{Collision, Unchecked, With};
 pub use messages::*;
 pub use waits::*;
@@ -66,14 +66,13 @@ impl WorkerView {
     /// Describes a worker by its record and its last status alone.
     pub fn of(worker: Arc<Worker>, live: Option<LiveStatus>) -> Self {
         let worker = asking(worker, live.as_ref());
-        let since = |then: Duration| process::monotonic().saturating_sub(then).as_secs();
         Self {
             worker,
             meant_for: None,
             merge_is_unknown: false,
             unmerged: None,
-            elapsed_seconds: live.as_ref().map(|live| since(live.began)),
-            idle_seconds: live.as_ref().map(|live| since(live.last_event)),
+            elapsed_seconds: live.as_ref().map(|live| live.ran().as_secs()),
+            idle_seconds: live.as_ref().map(|live| live.idle().as_secs()),
             live,
             block: None,
             waits_for: None,
@@ -114,9 +113,11 @@ impl WorkerView {
     }
 }
 
-/// Returns the worker with the status to show: `needs_answer` while it has an open question.
+/// Returns the worker with the status to show: `needs_answer` while it has an open question, `queued` while its job waits
+/// in the queue of a cluster.
 pub(super) fn asking(mut worker: Arc<Worker>, live: Option<&LiveStatus>) -> Arc<Worker> {
-    let shown = worker.status.asking(live.is_some_and(LiveStatus::needs_answer));
+    let needs_answer = live.is_some_and(LiveStatus::needs_answer);
+    let shown = if worker.is_submitted() { WorkerStatus::Queued } else { worker.status.asking(needs_answer) };
     if shown != worker.status {
         Arc::make_mut(&mut worker).status = shown;
     }
@@ -325,6 +326,8 @@ pub struct RetryRequest {
     pub effort: Option<String>,
     pub prompt: Option<String>,
     pub feedback: Option<String>,
+    /// The host of the server, or a launcher. `None`: as before.
+    pub run_on: Option<RunOn>,
     pub fresh: bool,
 }
 

@@ -1,32 +1,28 @@
 //! The follower of a worker: it reads the supervisor's reports from the socket and the outcome record, and detects the
 //! loss of both. It also wakes supervisors, and ends one that does not end by itself.
 
+mod lost;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use super::blocking::blocking;
 use super::confinement::confines;
 use super::mailbox::{Ask, Report};
-use super::outcomes;
 use crate::attempt::assignment::Assignment;
-use crate::attempt::facts;
 use crate::attempt::sockets;
-use crate::attempt::status::{Delivered, FromSupervisor, LiveStatus};
+use crate::attempt::status::{FromSupervisor, LiveStatus};
 use crate::attempt::worker_dir::{AttemptDir, InboxEntry, WorkerDir};
 use crate::crash_point::{self, Point};
 use crate::files::lease;
 use crate::files::{self, FileError};
-use crate::git;
 use crate::launcher::local;
 use crate::mission::hint::with_hints;
 use crate::mission::id::WorkerId;
-use crate::mission::lifecycle::Ending;
-use crate::mission::outcome::{Changes, Cleanup, Containment, Failure, FailureKind, Outcome, Run};
+use crate::mission::outcome::{Containment, Outcome};
 use crate::mission::registry::Worker;
 use crate::process::{self, Identity, ProcessScope, ProcessTree, Signal, WorkerPlaces};
 
@@ -99,7 +95,7 @@ async fn listen(stream: UnixStream, reporter: &Reporter) {
 }
 
 fn report_status_file(attempt: &AttemptDir, reporter: &Reporter) {
-    if let Ok(Some(status)) = files::read_json::<LiveStatus>(&attempt.status()) {
+    if let Ok(Some(status)) = LiveStatus::read(attempt) {
         reporter.send(Report::Status(Box::new(status)));
     }
 }
@@ -125,7 +121,7 @@ fn holder_of(attempt: &AttemptDir) -> Result<Holder, FileError> {
 
 /// Ends what the dead supervisor has started, and reports the end as lost.
 async fn report_loss(attempt: &AttemptDir, worker: &Worker, reporter: &Reporter) {
-    let outcome = clean_up_after(attempt, worker).await;
+    let outcome = lost::clean_up_after(attempt, worker).await;
     crash_point::at(Point::LossCleanedUp);
     let settled = attempt.settle(&outcome);
     crash_point::at(Point::LossRecorded);
@@ -137,93 +133,6 @@ async fn report_loss(attempt: &AttemptDir, worker: &Worker, reporter: &Reporter)
         },
         Err(error) => reporter.send(Report::OutOfSight { why: with_hints(&error) }),
     }
-}
-
-/// Ends the processes that a dead supervisor left, and returns the known facts as an outcome.
-async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
-    let assignment = assignment(attempt);
-    let status: Option<LiveStatus> = files::read_json(&attempt.status()).ok().flatten();
-    let swept = match &assignment {
-        Some(assignment) => {
-            // The supervisor ended before it could remove its socket.
-            let _ = std::fs::remove_file(&assignment.socket);
-            let swept = process::sweep(&scope_of(attempt, assignment), GRACE).await;
-            sockets::remove_beside(&assignment.socket);
-            Some(swept)
-        }
-        None => None,
-    };
-    let cleanup = swept.map_or(Cleanup::default(), |swept| Cleanup {
-        survivors: swept.survivors.len() as u32,
-        ended: swept.ended as u32,
-        daemons_left: swept.allowlisted,
-        // A dead supervisor adopts no orphans, so processes that hid their tag may have escaped.
-        containment: Containment::BestEffort,
-    });
-    let called_off = attempt.cancelled();
-    let message = "its supervisor died; its work until then is in its directory and its log".to_owned();
-    let run = Run {
-        failure: Some(Failure { kind: FailureKind::Lost, message, resets_at: None }),
-        session_id: status.as_ref().and_then(|status| status.session_id.clone()),
-        usage: status.as_ref().map(|status| status.usage).unwrap_or_default(),
-        turns: status.as_ref().map_or(0, |status| status.turn),
-        started_at: worker.started_at,
-        elapsed_seconds: status.as_ref().and_then(|status| ran(worker, status)),
-        undelivered: undelivered(attempt, status.as_ref()),
-        cancelled: called_off.clone(),
-        ..Run::default()
-    };
-    // Git may take minutes, and these few threads also serve the protocol.
-    let changes = match assignment {
-        Some(assignment) => {
-            let known =
-                facts::KnownFacts { before: facts::before(&assignment, attempt), ..facts::KnownFacts::default() };
-            blocking(move || Ok(changes_after_loss(&assignment, known))).await.unwrap_or_default()
-        }
-        None => Changes::default(),
-    };
-    // A cancellation has taken effect, although the supervisor died before it could record it.
-    let status = if called_off.is_some() { Ending::Cancelled } else { Ending::Lost };
-    Outcome { run, changes, cleanup, ..outcomes::never_ran(worker, worker.attempt, status, None) }
-}
-
-/// Returns the changes of an attempt whose supervisor died. It may have left its worker's clone in the worktree.
-fn changes_after_loss(assignment: &Assignment, known: facts::KnownFacts) -> Changes {
-    let ours = assignment.repository.as_ref().filter(|_| assignment.ours);
-    let brought = ours.map(|repository| git::bring_back(repository, &assignment.directory));
-    let mut changes = facts::changes(assignment, known);
-    match brought {
-        Some(Ok(returned)) => changes.notes.extend(returned.note().map(str::to_owned)),
-        Some(Err(error)) => {
-            let why = with_hints(&error);
-            changes.not_on_branch.push(git::not_on_branch::unknown(&assignment.directory, &why));
-            changes.notes.push(why);
-        }
-        None => {}
-    }
-    changes
-}
-
-/// Returns how long an attempt ran whose supervisor died: until now, or until its last sign of life if the machine was
-/// rebooted since. `None` if its start was not recorded.
-fn ran(worker: &Worker, status: &LiveStatus) -> Option<u64> {
-    let seconds = |from: Timestamp, to: Timestamp| u64::try_from(to.duration_since(from).as_secs()).unwrap_or(0);
-    let by_clock = seconds(worker.started_at?, Timestamp::now());
-    let shown = process::monotonic().checked_sub(status.began).map(|it| it.as_secs());
-    match shown.filter(|shown| *shown <= by_clock.saturating_add(60)) {
-        Some(shown) => Some(shown),
-        None => Some(seconds(worker.started_at?, status.last_event_at)),
-    }
-}
-
-/// Returns the messages to an attempt that began no turn and are not known to have reached its model.
-fn undelivered(attempt: &AttemptDir, status: Option<&LiveStatus>) -> Vec<String> {
-    let was_delivered = |inbox_entry: &InboxEntry| {
-        let mut receipts = status.into_iter().flat_map(|status| &status.receipts);
-        receipts.any(|receipt| receipt.message_id == inbox_entry.id && receipt.how != Delivered::Sent)
-    };
-    let inbox_entries = attempt.inbox_entries(0).unwrap_or_default().into_iter();
-    inbox_entries.filter(|inbox_entry| !was_delivered(inbox_entry)).filter_map(InboxEntry::into_text).collect()
 }
 
 /// Returns the scope of the processes that a dead supervisor started: those with its tag, and those that it recorded.
@@ -257,7 +166,8 @@ pub(super) async fn sweep_again(dir: &WorkerDir, attempts: u32) {
         if attempt.outcome().ok().flatten().is_none_or(proven) {
             continue;
         }
-        if let Some(assignment) = assignment(&attempt) {
+        // The processes of a job are not on this host.
+        if let Some(assignment) = assignment(&attempt).filter(|assignment| assignment.launcher.is_none()) {
             process::sweep(&scope_of(&attempt, &assignment), GRACE).await;
         }
     }
@@ -276,7 +186,10 @@ pub(super) async fn insist(attempt: AttemptDir, ceiling: Duration) {
     if attempt.outcome_path().exists() {
         return;
     }
-    let Ok(Some(status)) = files::read_json::<LiveStatus>(&attempt.status()) else { return };
+    let Ok(Some(status)) = LiveStatus::read(&attempt) else { return };
+    if !status.is_of_this_host() {
+        return;
+    }
     // After a reboot, the pid and start time may belong to another process. If no processes were recorded, the lock
     // that a living supervisor holds is the evidence.
     let known = written_down(&attempt).contains(&status.supervisor);

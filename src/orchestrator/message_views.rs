@@ -88,7 +88,7 @@ pub fn inbox_entries(number: u32, dir: &AttemptDir, is_over: bool) -> Vec<Messag
     if inbox_entries.is_empty() {
         return Vec::new();
     }
-    let status: Option<LiveStatus> = files::read_json(&dir.status()).ok().flatten();
+    let status = LiveStatus::read(dir).ok().flatten();
     let receipts = status.map(|status| status.receipts).unwrap_or_default();
     // The newest receipt has the current delivery state.
     let newest = |id: Uuid| receipts.iter().rev().find(|receipt| receipt.message_id == id);

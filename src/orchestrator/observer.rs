@@ -19,7 +19,7 @@ use super::views;
 use crate::attempt::state_dir;
 use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::WorkerDir;
-use crate::files::{self, lease};
+use crate::files::lease;
 use crate::git::{Repository, Trust};
 use crate::mission::budget::Spent;
 use crate::mission::id::{BossId, ServerId, WorkerId};
@@ -195,7 +195,7 @@ impl Observer {
     }
 
     fn live(&self, worker: &Worker) -> Option<LiveStatus> {
-        files::read_json(&self.folder(&worker.id).attempt(worker.attempt).status()).ok().flatten()
+        LiveStatus::read(&self.folder(&worker.id).attempt(worker.attempt)).ok().flatten()
     }
 
     fn race(&self, worker: &Worker) -> Option<RaceView> {

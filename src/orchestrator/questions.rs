@@ -14,7 +14,6 @@ use super::error::OrchestratorError;
 use super::mailbox::{Ask, Report};
 use super::question_error::QuestionError;
 use crate::attempt::status::{ClosedQuestion, LiveStatus};
-use crate::files;
 use crate::mission::id::{BossId, WorkerId};
 use crate::mission::message::Author;
 use crate::mission::question::Question;
@@ -91,7 +90,7 @@ async fn until_taken(actor: &ActorHandle, posted: &Posted) -> Result<(), Questio
     loop {
         let has_ended = posted.dir.outcome_path().exists();
         // After the end of the attempt, the file has its last state.
-        let status: Option<LiveStatus> = files::read_json(&posted.dir.status()).ok().flatten();
+        let status = LiveStatus::read(&posted.dir).ok().flatten();
         if let Some(closed) = status.as_ref().and_then(|status| closed(status, &posted.question)) {
             let is_ours = closed.decided.as_ref().is_some_and(|decided| decided.entry == Some(posted.entry));
             let error = (!is_ours).then(|| how_closed(worker, closed));

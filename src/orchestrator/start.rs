@@ -16,13 +16,14 @@ use super::mailbox::{Ask, Report};
 use super::{configuration, follow, outcomes, ports, probe, registrations};
 use crate::attempt::assignment::{Assignment, SetupTask, folder_within};
 use crate::attempt::secrets::Secrets;
+use crate::attempt::sockets;
 use crate::attempt::worker_dir::{AttemptDir, InboxEntry, WorkerDir};
 use crate::config::SetupSettings;
 use crate::crash_point::{self, Point};
 use crate::files::FileError;
 use crate::git::merged::Merged;
 use crate::git::{self, Repository};
-use crate::launcher::local;
+use crate::launcher::local::{self, LaunchError};
 use crate::mission::context;
 use crate::mission::hint::with_hints;
 use crate::mission::lifecycle::Ending;
@@ -111,8 +112,6 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
     let prepared_at = prepared_at.max(made.as_ref().and_then(|made| made.seeded_at));
     let tag = format!("{}.{}.{}", worker.id, worker.attempt, Uuid::new_v4().simple());
     let tag = process::tag_at_depth(tag, context.depth + 1);
-    let socket_name = format!("{}.sock", &Uuid::new_v4().simple().to_string()[..16]);
-    let folder = local::socket_folder()?;
     let port = ours.then(|| ports::block_of(&order.attempt_dir.state_dir(), &worker.id)).flatten();
     let assignment = Assignment {
         worker_id: worker.id.clone(),
@@ -137,7 +136,8 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
         port,
         ports_in_use: port.map(ports::in_use).unwrap_or_default(),
         program,
-        socket: folder.join(socket_name),
+        socket: sockets::new_socket_in(&sockets::user_folder().map_err(LaunchError::from)?),
+        launcher: None,
         settings: Secrets::without(&context.settings),
         settings_file: context.settings.file.clone(),
     };

@@ -131,7 +131,7 @@ fn prepare(
         setup,
         seed,
         ignored_of: None,
-        sockets: local::socket_folder().ok().map(|folder| sockets::new_folder_in(&folder)),
+        sockets: sockets::user_folder().ok().map(|folder| sockets::new_folder_in(&folder)),
         settings: Secrets::without(&context.settings),
         variables,
     };
@@ -165,7 +165,7 @@ async fn remove(trust: &Trust, dir: &VerificationDir) {
             WorkerPlaces { places: [run.tree(dir)].into_iter().chain(run.sockets.clone()).collect(), since: None };
         let scope = ProcessScope { tag: run.tag.clone(), roots: known, allowlist, private, ..ProcessScope::default() };
         process::sweep(&scope, GRACE).await;
-        if let Some((sockets, folder)) = run.sockets.as_ref().zip(local::socket_folder().ok()) {
+        if let Some((sockets, folder)) = run.sockets.as_ref().zip(sockets::user_folder().ok()) {
             sockets::remove_left(sockets, &folder);
         }
     }

@@ -20,7 +20,6 @@ use crate::mission::id::{BossId, TaskId, WaitId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::{Registry, Worker};
 use crate::mission::wake::DueCounts;
-use crate::process;
 
 /// Maximum number of reasons for queued workers in one answer.
 const REASONS: usize = 3;
@@ -389,9 +388,9 @@ pub(super) fn progress_of(views: &Views<'_>, boss: &BossId, selection: &Selectio
     }
     let live = workers.iter().filter(|worker| worker.status.is_live());
     let mut live: Vec<_> = live.filter_map(|worker| Some((worker, views.live.get(&worker.id)?))).collect();
-    live.sort_by_key(|(_, status)| std::cmp::Reverse(status.last_event));
+    live.sort_by_key(|(_, status)| status.idle());
     for (worker, status) in live.into_iter().take(RUNNING_SHOWN) {
-        let idle = process::monotonic().saturating_sub(status.last_event).as_secs();
+        let idle = status.idle().as_secs();
         let number = WorkerId::number_in(worker.id.as_str()).unwrap_or_default();
         line.push_str(&format!("; w-{number} {} ({idle} s)", status.activity));
     }

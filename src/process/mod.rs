@@ -23,6 +23,7 @@ mod foreground;
 mod growth;
 mod headroom;
 mod heap;
+mod host;
 mod identity;
 #[cfg(test)]
 mod messages;
@@ -50,6 +51,7 @@ pub use file_system::network_file_system;
 pub use foreground::{run_in_foreground, signal_foreground};
 pub use headroom::{free_disk_bytes, free_files, free_memory_bytes, free_processes, total_memory_bytes};
 pub use heap::use_one_heap;
+pub use host::Host;
 pub use identity::{IdentityError, PreexistingProcesses, ancestors};
 pub use output_copy::{OutputCopy, OutputCopyError};
 pub use program::{Program, show_program_name};

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::error::JournalError;
 use super::lock;
 use super::segment;
+use crate::attempt::launch;
 use crate::attempt::state_dir::StateDir;
 use crate::files::{self, FileError, lease};
 use crate::mission::entry::FORMAT;
@@ -118,7 +119,7 @@ fn in_use(dir: &StateDir) -> Vec<String> {
     }
     for worker in entries(&dir.workers()).filter_map(|entry| worker_id(&entry)) {
         let folder = dir.worker(&worker);
-        if folder.attempts().into_iter().any(|attempt| lease::is_held(&folder.attempt(attempt).lock())) {
+        if folder.attempts().into_iter().any(|attempt| launch::may_live(&folder.attempt(attempt))) {
             alive.push(format!("worker {worker}"));
         }
     }

@@ -132,6 +132,32 @@ impl LiveAttempt {
         })
     }
 
+    /// Returns the end of an attempt that was stopped before its first turn. Its CLI would otherwise run for a moment.
+    pub fn refuse_if_stopped(&mut self) -> Result<(), TurnEnd> {
+        if self.dir.cancelled().is_some() {
+            self.inbox.enqueue_new();
+        }
+        let Some(stop) = self.stop_requested() else { return Ok(()) };
+        let failure = Failure { kind: FailureKind::Other, message: String::new(), resets_at: None };
+        let end = TurnEnd::not_started(failure, Some(stop));
+        // The next attempt can still resume it.
+        self.run.session_id = prompt::first(&self.assignment).1;
+        self.record_end(&end);
+        Err(end)
+    }
+
+    /// Returns the reason why no turn may begin, if the boss, the system or a budget has given one.
+    pub fn stop_requested(&self) -> Option<Stop> {
+        if self.inbox.is_cancelled() {
+            Some(Stop::Cancelled)
+        } else if self.inbox.is_shutting_down() {
+            Some(Stop::Interrupted)
+        } else {
+            let over_budget = self.inbox.over_budget();
+            over_budget.map(|why| Stop::Failed(FailureKind::Budget, why.clone()))
+        }
+    }
+
     /// Returns the input of another turn, if messages wait and the attempt may continue.
     pub fn next_turn(&mut self, end: &TurnEnd) -> Option<TurnInput> {
         self.inbox.enqueue_new();
@@ -184,7 +210,7 @@ impl LiveAttempt {
 
     /// Records the end of a turn, or of an attempt that had none.
     pub fn record_end(&mut self, end: &TurnEnd) {
-        self.run.failure = end.failure();
+        self.run.failure = end.failure(self.is_job());
         self.run.ended_at = Some(Timestamp::now());
         self.run.seconds = Some(self.began.elapsed().as_secs());
     }
@@ -256,10 +282,13 @@ impl TurnEnd {
         self.stop.is_none() && by_signal && no_result
     }
 
-    fn failure(&self) -> Option<Failure> {
+    fn failure(&self, is_job: bool) -> Option<Failure> {
         let fail = |kind, message: &str| Some(Failure { kind, message: message.to_owned(), resets_at: None });
         match (&self.stop, &self.report.end) {
             (Some(Stop::Failed(kind, message)), _) => fail(*kind, message),
+            (Some(Stop::Interrupted), _) if is_job => {
+                fail(FailureKind::Other, "the cluster asked it to end (`scancel`, a time limit or a preemption)")
+            }
             (Some(Stop::Interrupted), _) => {
                 fail(FailureKind::Other, "the system asked its supervisor to end (a logout or a shutdown)")
             }

@@ -15,6 +15,7 @@ mod exit;
 mod finish;
 mod inbox;
 mod isolation;
+mod job;
 mod likely_cause;
 mod limits;
 mod main_checkout;

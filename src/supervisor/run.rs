@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use tokio::signal::unix::SignalKind;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::attempt::LiveAttempt;
 use super::blocking::blocking;
 use super::finish::Finished;
 use super::isolation::SocketFolder;
+use super::job;
 use super::process_record;
 use super::socket::Socket;
 use super::startup::{SupervisorError, report_ready, run_process, separate_from_server, take_lease};
@@ -46,11 +48,17 @@ pub fn run(root: &Path, on_alert: fn(&Path, &Alert)) -> ExitCode {
 
 /// Runs the attempt in this folder until its outcome. Reports that it is ready when it has claimed the attempt.
 async fn supervise(root: &Path, on_alert: fn(&Path, &Alert)) -> Result<(), SupervisorError> {
-    separate_from_server()?;
     let dir = AttemptDir::at(root.to_owned());
     let mut assignment: Assignment = files::read_json(&dir.assignment())?
         .ok_or_else(|| SupervisorError::NoAssignment(root.display().to_string()))?;
-    let _lease = take_lease(&dir.lock()).await?;
+    let is_job = job::is_job(&assignment);
+    separate_from_server(is_job)?;
+    // Locks may not hold between two hosts. There the claim alone decides.
+    let _lease = if is_job { None } else { Some(take_lease(&dir.lock()).await?) };
+    if is_job {
+        job::take_over_environment(&dir)?;
+        job::place_sockets(&mut assignment)?;
+    }
     dir.reserve_outcome()?;
     Secrets::inherited().restore(&mut assignment.settings);
     let backends = Backends::with_custom(assignment.settings.custom.clone());
@@ -61,25 +69,21 @@ async fn supervise(root: &Path, on_alert: fn(&Path, &Alert)) -> Result<(), Super
     }
     attempt.sockets = SocketFolder::make(sockets::folder_beside(&attempt.assignment.socket));
     crash_point::at(Point::Claimed);
+    job::forget_environment(&attempt.dir);
     attempt.status.publish();
     for kind in [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()] {
         if let Err(error) = attempt.inbox.stop_on_signal(kind) {
             tracing::warn!(%error, "cannot handle a signal: it would end the supervisor without an outcome");
         }
     }
-    let socket = Socket::bind(&attempt.assignment.socket, attempt.status.subscribe(), attempt.inbox.notifier());
-    if let Err(error) = &socket {
-        tracing::warn!(%error, "cannot open the socket: servers poll the files");
-    }
-    let alerts = tokio::spawn(report_alerts(attempt.status.subscribe(), root.to_owned(), on_alert));
-    let process_record = process_record::keep(attempt.dir.processes());
-    report_ready();
-    crash_point::at(Point::SaidReady);
-
+    let (background, socket) =
+        if is_job { (be_followed_by_files(&attempt), None) } else { be_followed_here(&attempt, on_alert) };
     let outcome = run_turns(&mut attempt).await;
-    process_record.abort();
-    alerts.abort();
+    background.iter().for_each(JoinHandle::abort);
     let dir = settle(&attempt, outcome).await?;
+    if is_job {
+        attempt.status.set_settled();
+    }
     crash_point::at(Point::Settled);
     // A closed connection tells the server of the end. What can take long comes after it.
     let temporary = attempt.sockets.take_temporary();
@@ -88,6 +92,30 @@ async fn supervise(root: &Path, on_alert: fn(&Path, &Alert)) -> Result<(), Super
     drop(temporary);
     dir.free_reserve();
     Ok(())
+}
+
+/// Begins what lets a server on this host follow the attempt, and clean up if this process dies. Notifies the user of
+/// alerts while no server runs.
+fn be_followed_here(
+    attempt: &LiveAttempt,
+    on_alert: fn(&Path, &Alert),
+) -> (Vec<JoinHandle<()>>, Option<std::io::Result<Socket>>) {
+    let socket = Socket::bind(&attempt.assignment.socket, attempt.status.subscribe(), attempt.inbox.notifier());
+    if let Err(error) = &socket {
+        tracing::warn!(%error, "cannot open the socket: servers poll the files");
+    }
+    let root = attempt.dir.root().to_owned();
+    let alerts = tokio::spawn(report_alerts(attempt.status.subscribe(), root, on_alert));
+    let process_record = process_record::keep(attempt.dir.processes());
+    report_ready();
+    crash_point::at(Point::SaidReady);
+    (vec![alerts, process_record], Some(socket))
+}
+
+/// Begins what lets a server on another host follow the attempt. The cluster ends the processes of a supervisor that
+/// dies, and from here it cannot be known whether a server runs that notifies the user.
+fn be_followed_by_files(attempt: &LiveAttempt) -> Vec<JoinHandle<()>> {
+    vec![job::keep_alive(attempt.dir.clone(), attempt.status.subscribe())]
 }
 
 /// Reports the first stall and each question, in threads of their own, so that the event loop goes on.
@@ -115,10 +143,11 @@ async fn report_alerts(mut status: watch::Receiver<LiveStatus>, root: PathBuf, o
 }
 
 async fn run_turns(attempt: &mut LiveAttempt) -> Outcome {
-    let ready = match attempt.confine() {
+    let ready = match attempt.check_node().and_then(|()| attempt.confine()) {
         Ok(()) => attempt.set_up().await,
         Err(end) => Err(*end),
     };
+    let ready = ready.and_then(|()| attempt.refuse_if_stopped());
     let mut next = match ready {
         Ok(()) => attempt.first_turn(),
         Err(end) => match attempt.finish(&end).await {

@@ -165,16 +165,11 @@ impl LiveAttempt {
 
     /// Returns the reason why no turn may begin, if there is one.
     fn stop_before_first_turn(&self, end: &ShellEnd) -> Option<Stop> {
-        if self.inbox.is_cancelled() {
-            Some(Stop::Cancelled)
-        } else if self.inbox.is_shutting_down() {
-            Some(Stop::Interrupted)
-        } else if let Some(why) = self.inbox.over_budget() {
-            Some(Stop::Failed(FailureKind::Budget, why.clone()))
-        } else {
-            let why = || "its folder was removed, so its outcome could not be recorded".to_owned();
-            matches!(end, ShellEnd::Cancelled).then(|| Stop::Failed(FailureKind::Lost, why()))
-        }
+        let is_lost = || {
+            let why = "its folder was removed, so its outcome could not be recorded".to_owned();
+            matches!(end, ShellEnd::Cancelled).then(|| Stop::Failed(FailureKind::Lost, why))
+        };
+        self.stop_requested().or_else(is_lost)
     }
 
     /// Counts the tracked files that differ from HEAD and were changed since `then`. The count is 0 outside a

@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::Instant;
 
+use crate::attempt::sockets::SocketFolderError;
 use crate::attempt::status::READY;
 use crate::backend::UnknownBackend;
 use crate::files::FileError;
@@ -34,6 +35,10 @@ pub enum SupervisorError {
     Runtime(#[source] std::io::Error),
     #[error(transparent)]
     Backend(#[from] UnknownBackend),
+    #[error("cannot restart with the variables of the server")]
+    Restart(#[source] std::io::Error),
+    #[error(transparent)]
+    SocketFolder(#[from] SocketFolderError),
 }
 
 /// Runs a supervisor process to its end. Its results are in its folder, not in its output.
@@ -49,9 +54,12 @@ pub(super) fn run_process(work: impl Future<Output = Result<(), SupervisorError>
     }
 }
 
-/// Detaches this process from the server's session, and makes it adopt all orphans below it.
-pub(super) fn separate_from_server() -> Result<(), SupervisorError> {
-    process::become_session_leader()?;
+/// Detaches this process from the server's session, and makes it adopt all orphans below it. The process of a job leads
+/// its group already, and has no terminal.
+pub(super) fn separate_from_server(is_job: bool) -> Result<(), SupervisorError> {
+    if !is_job {
+        process::become_session_leader()?;
+    }
     process::become_subreaper()?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::backend::AgentEvent;
 use crate::files;
 use crate::mission::confined::Confinement;
 use crate::mission::outcome::Usage;
-use crate::process::{self, Identity};
+use crate::process::{self, Host, Identity};
 
 /// Interval at which data is written that others act on, such as the session and the usage. A busy CLI prints hundreds
 /// of lines a second.
@@ -45,6 +45,7 @@ impl StatusPublisher {
     pub fn new(dir: &AttemptDir, supervisor: Identity) -> Result<Self, files::FileError> {
         let status = LiveStatus {
             phase: Phase::Starting,
+            host: Some(Host::own().clone()),
             supervisor,
             cli: None,
             turn: 0,
@@ -52,6 +53,9 @@ impl StatusPublisher {
             last_event_at: Timestamp::now(),
             began: process::monotonic(),
             last_event: process::monotonic(),
+            written: process::monotonic(),
+            seen: Duration::ZERO,
+            settled: false,
             usage: Usage::default(),
             session_id: None,
             stalled: None,
@@ -88,10 +92,15 @@ impl StatusPublisher {
         self.set_phase(Phase::Running, "thinking");
     }
 
+    /// Tells servers on other hosts that the outcome record exists. Nothing is written later.
+    pub fn set_settled(&mut self) {
+        self.status.settled = true;
+        self.publish();
+    }
+
     /// Returns the seconds since the attempt began, rounded up, so that no earlier display exceeds it.
     pub fn elapsed_seconds(&self) -> u64 {
-        let elapsed = process::monotonic().saturating_sub(self.status.began);
-        u64::try_from(elapsed.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)
+        u64::try_from(self.status.ran().as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)
     }
 
     pub fn set_usage(&mut self, usage: Usage) {
@@ -172,8 +181,9 @@ impl StatusPublisher {
     pub fn publish(&mut self) {
         self.due = None;
         self.last_write = Some(Instant::now());
+        self.status.written = process::monotonic();
         self.subscribers.send_replace(self.status.clone());
-        if let Err(error) = files::replace_json(&self.dir.status(), &self.status, false) {
+        if let Err(error) = self.status.write(&self.dir) {
             tracing::warn!(%error, "cannot write the status");
         }
     }

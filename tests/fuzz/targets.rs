@@ -87,7 +87,7 @@ pub fn attempt(folder: &Path, bytes: &[u8]) {
         std::fs::write(path, bytes).expect("a file of the test's own");
     }
     let _ = files::read_json::<Assignment>(&dir.assignment());
-    let _ = files::read_json::<LiveStatus>(&dir.status());
+    let _ = LiveStatus::read(&dir);
     let _ = dir.outcome();
     let inbox = folder.join("inbox");
     std::fs::create_dir_all(&inbox).expect("a folder of the test's own");

@@ -140,6 +140,7 @@ pub fn mission(backend: &str) -> Mission {
         max_attempts: 1,
         request_id: None,
         permissions: Permissions::Edit,
+        run_on: None,
         profile: None,
     }
 }

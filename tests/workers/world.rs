@@ -188,6 +188,7 @@ pub fn mission(title: &str, script: &str) -> Draft {
         max_attempts: 1,
         request_id: None,
         permissions: Permissions::Edit,
+        run_on: None,
         profile: None,
         needs: Vec::new(),
     }

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::files::lease;
 
 struct World {
     _folder: tempfile::TempDir,

@@ -44,6 +44,7 @@ pub(super) fn stream_by(
         max_attempts: 1,
         request_id: None,
         permissions,
+        run_on: None,
         profile: None,
     };
     let turn = Turn {

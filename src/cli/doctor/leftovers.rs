@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::CheckContext;
 use super::check::Finding;
+use crate::attempt::launch;
 use crate::attempt::verification;
 use crate::attempt::verification_dir::VerificationDir;
 use crate::cli::hint;
@@ -73,8 +74,7 @@ fn workers(overview: &Overview, observer: &Observer) -> Vec<Finding> {
         all.iter().copied().filter(|view| !view.worker.status.is_settled() && !overview.is_led(&view.worker)).collect();
     let (waiting, started): (Vec<_>, Vec<_>) =
         alone.into_iter().partition(|view| view.worker.status == WorkerStatus::Queued);
-    let runs =
-        |view: &&&WorkerView| lease::is_held(&observer.folder(&view.worker.id).attempt(view.worker.attempt).lock());
+    let runs = |view: &&&WorkerView| launch::may_live(&observer.folder(&view.worker.id).attempt(view.worker.attempt));
     let running: Vec<&WorkerView> = started.iter().filter(runs).copied().collect();
     let dead: Vec<&WorkerView> = started.iter().filter(|view| !runs(view)).copied().collect();
     let lost: Vec<&WorkerView> =

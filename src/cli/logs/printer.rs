@@ -200,7 +200,7 @@ impl<'a> LogPrinter<'a> {
         if self.is_search() {
             return self.print_messages_until(Timestamp::MAX);
         }
-        let live: Option<LiveStatus> = files::read_json(&self.attempt.status()).ok().flatten();
+        let live = LiveStatus::read(&self.attempt).ok().flatten();
         match live {
             Some(live) if !self.is_json() => {
                 self.read_messages();

@@ -34,6 +34,7 @@ pub fn view(registry: &Registry, number: u64) -> WorkerView {
 pub fn live(activity: &str) -> LiveStatus {
     LiveStatus {
         phase: Phase::Running,
+        host: None,
         supervisor: Identity::own().unwrap(),
         cli: None,
         turn: 1,
@@ -41,6 +42,9 @@ pub fn live(activity: &str) -> LiveStatus {
         last_event_at: now(),
         began: std::time::Duration::ZERO,
         last_event: std::time::Duration::ZERO,
+        written: std::time::Duration::ZERO,
+        seen: std::time::Duration::ZERO,
+        settled: false,
         usage: Usage { input_tokens: 12_000, output_tokens: 345, cost_usd: Some(0.42), ..Usage::default() },
         session_id: None,
         stalled: None,

@@ -119,6 +119,7 @@ impl MissionArguments {
             max_attempts: small(attempts),
             request_id: optional(self.request_id, |key| arguments::line("request_id", key, KEY))?,
             permissions: fields.permissions.unwrap_or_default(),
+            run_on: None,
             profile,
             // Filled in when the mission is checked.
             needs: Vec::new(),

@@ -56,6 +56,7 @@ that failed on two backends is blocked: narrow its prompt. Then call wait_for_an
             effort: optional(arguments.model_effort, |effort| arguments::name("model_effort", effort))?,
             prompt: optional(arguments.prompt, |prompt| arguments::text("prompt", prompt, PROMPT))?,
             feedback: optional(arguments.feedback, |feedback| arguments::text("feedback", feedback, PROMPT))?,
+            run_on: None,
             fresh: arguments.fresh.unwrap_or(false),
         };
         let view = call.orchestrator.retry(&call.boss, &name, request).await?;

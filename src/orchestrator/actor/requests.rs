@@ -12,7 +12,6 @@ use super::{Actor, Effect, Reply, Result, takeover};
 use crate::attempt::status::{LiveStatus, Phase};
 use crate::attempt::worker_dir::{AttemptDir, Delivery, InboxEntry, Instruction, PostResult};
 use crate::crash_point::{self, Point};
-use crate::files;
 use crate::mission::create::{self, Defaults, Draft, Registered};
 use crate::mission::entry::{Entry, NextAttempt, Start};
 use crate::mission::id::{BackendName, BossId};
@@ -20,6 +19,7 @@ use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::message::{Author, Message};
 use crate::mission::question::Decision;
 use crate::mission::registry::Worker;
+use crate::mission::spec::RunOn;
 use crate::mission::{graph, retry};
 use crate::orchestrator::answers::*;
 use crate::orchestrator::error::OrchestratorError;
@@ -191,7 +191,7 @@ impl Actor {
         let worker = self.views().one_of_mine(boss, name, "answer")?;
         let not_running = || QuestionError::NotRunning { worker: worker.id.to_string(), status: worker.status };
         let dir = self.attempt_dir(&worker).filter(|_| worker.status.is_live()).ok_or_else(not_running)?;
-        let status: LiveStatus = files::read_json(&dir.status())?.ok_or_else(not_running)?;
+        let status = LiveStatus::read(&dir)?.ok_or_else(not_running)?;
         let question = questions::meant(&worker.id, &status, &request)?.id.clone();
         let takes_reasons =
             self.state.context.backends.get(worker.next.backend.as_str()).is_ok_and(|it| it.takes_reasons());
@@ -213,7 +213,7 @@ impl Actor {
         if !self.is_one_shot() {
             return self.state.live.get(&worker.id).map(|status| status.phase);
         }
-        let status: Option<LiveStatus> = files::read_json(&self.attempt_dir(worker)?.status()).ok()?;
+        let status = LiveStatus::read(&self.attempt_dir(worker)?).ok()?;
         status.map(|status| status.phase)
     }
 
@@ -427,6 +427,7 @@ fn next_attempt(worker: &Worker, request: &RetryRequest) -> NextAttempt {
         effort: request.effort.clone().or_else(|| kept(&worker.next.effort)),
         backend: BackendName::clone(&backend),
         start,
+        run_on: request.run_on.clone().map_or_else(|| worker.next.run_on.clone(), RunOn::launcher),
         fresh: request.fresh,
         written: Vec::new(),
     }

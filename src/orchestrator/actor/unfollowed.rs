@@ -3,7 +3,6 @@
 
 use super::{Actor, State};
 use crate::attempt::status::LiveStatus;
-use crate::files;
 use crate::mission::id::WorkerId;
 use crate::mission::registry::Worker;
 
@@ -19,7 +18,7 @@ impl Actor {
         let read: Vec<(WorkerId, Option<LiveStatus>)> = live
             .map(|worker| {
                 let dir = self.attempt_dir(worker);
-                let status = dir.and_then(|dir| files::read_json(&dir.status()).ok().flatten());
+                let status = dir.and_then(|dir| LiveStatus::read(&dir).ok().flatten());
                 (worker.id.clone(), status)
             })
             .collect();

@@ -1,0 +1,93 @@
+//! `launch.json`: how an attempt is started by a launcher of the settings, on a host that may be another one. An attempt
+//! without this file runs on the host of its server.
+//!
+//! Between two hosts, a lock, an event of a file or a clock proves nothing, and a new name in a folder may become visible
+//! late. So this file exists before the job is submitted, and readers decide by it how to follow the attempt.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::secrets::Secrets;
+use super::worker_dir::AttemptDir;
+use crate::files::{self, FileError, lease};
+
+/// The launcher of an attempt, and the job that runs its supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// The name of the launcher in the settings.
+    pub launcher: String,
+    /// The name of the job, unique to this attempt.
+    pub name: String,
+    /// The number that the cluster gave the job. `None` until it has accepted the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+}
+
+impl Launch {
+    /// Reads it. `None` if the supervisor runs on the host of its server.
+    pub fn read(attempt: &AttemptDir) -> Result<Option<Self>, FileError> {
+        files::read_json(&path(attempt))
+    }
+
+    pub fn write(&self, attempt: &AttemptDir) -> Result<(), FileError> {
+        files::replace_json(&path(attempt), self, true)
+    }
+}
+
+/// Returns whether the supervisor of an attempt may live, as far as a process can tell that does not watch it. One on
+/// this host holds a lock. One that runs as a job counts as alive until a server has recorded its end.
+pub fn may_live(attempt: &AttemptDir) -> bool {
+    match Launch::read(attempt) {
+        Ok(None) => lease::is_held(&attempt.lock()),
+        Ok(Some(_)) | Err(_) => !matches!(attempt.outcome(), Ok(Some(_))),
+    }
+}
+
+fn path(attempt: &AttemptDir) -> PathBuf {
+    attempt.root().join("launch.json")
+}
+
+/// `environment.json`: variables that the supervisor of a job takes over from its server. It may hold keys, so it exists
+/// only from the submission until the supervisor has claimed the attempt, or the attempt has ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PassedEnvironment {
+    pub variables: BTreeMap<String, String>,
+    /// Searched after the PATH of the node.
+    pub path: String,
+    pub secrets: Secrets,
+}
+
+impl PassedEnvironment {
+    pub fn write(&self, attempt: &AttemptDir) -> Result<(), FileError> {
+        files::replace_json(&Self::path(attempt), self, false)
+    }
+
+    pub fn read(attempt: &AttemptDir) -> Result<Option<Self>, FileError> {
+        files::read_json(&Self::path(attempt))
+    }
+
+    /// Removes the file. It is missing if there was nothing to pass, or if it was removed before.
+    pub fn remove(attempt: &AttemptDir) {
+        let path = Self::path(attempt);
+        if let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::error!(%error, path = %path.display(), "cannot remove the variables passed to a job");
+        }
+    }
+
+    /// Returns whether the supervisor of an attempt may live, as far as a process can tell that does not watch it. One on
+    /// this host holds a lock. One that runs as a job counts as alive until a server has recorded its end.
+    pub fn may_live(attempt: &AttemptDir) -> bool {
+        match Launch::read(attempt) {
+            Ok(None) => lease::is_held(&attempt.lock()),
+            Ok(Some(_)) | Err(_) => !matches!(attempt.outcome(), Ok(Some(_))),
+        }
+    }
+
+    fn path(attempt: &AttemptDir) -> PathBuf {
+        attempt.root().join("environment.json")
+    }
+}
