@@ -48,7 +48,7 @@ pub enum Moment {
 
 /// Kinds of files, by name, by folder or by ending.
 #[cfg(debug_assertions)]
-const FILES: [&str; 22] = [
+const FILES: [&str; 23] = [
     "cli-settings",
     ".gitignore",
     "bases",
@@ -67,7 +67,8 @@ const FILES: [&str; 22] = [
     "result.json",
     "outcome.json",
     "reserve",
-    "closed",
+    "closing",
+    "notify",
     "inbox",
     "waits",
     "jsonl",

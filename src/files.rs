@@ -169,6 +169,15 @@ pub fn create_once(path: &Path, content: &[u8]) -> Result<(), FileError> {
     sync_parent(path)
 }
 
+/// Moves a file to a name that must not exist yet.
+pub fn move_once(from: &Path, to: &Path) -> Result<(), FileError> {
+    let fail = |source| FileError::write(to, source);
+    let mut file = tempfile::TempPath::try_from_path(from).map_err(fail)?;
+    file.disable_cleanup(true);
+    file.persist_noclobber(to).map_err(|error| fail(error.error))?;
+    sync_parent(to)
+}
+
 pub fn replace_json(path: &Path, value: &impl Serialize, durable: bool) -> Result<(), FileError> {
     replace(path, &to_json(path, value)?, durable)
 }
@@ -186,6 +195,18 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, FileErro
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(FileError::read(path, source)),
     }
+}
+
+/// Reads a JSON file that is known to exist. A network file system may still report it as missing, since this host asked
+/// for it before another host created it. Opening it for creation makes the file system ask its server again.
+pub fn read_existing_json<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
+    if let Some(value) = read_json(path)? {
+        return Ok(value);
+    }
+    let opened = private().create(true).truncate(false).write(true).open(path);
+    opened.map_err(|source| FileError::read(path, source))?;
+    let missing = || FileError::read(path, io::ErrorKind::NotFound.into());
+    read_json(path)?.ok_or_else(missing)
 }
 
 /// Syncs the folder of `path`, so that a rename or a new name survives a power failure.

@@ -1,22 +1,18 @@
 //! `workers/<id>/`: one folder per worker, and in it one per attempt. Each file has one writer.
 //!
 //! The outcome record settles an attempt. It is created once, and disk space for it is reserved at the start. The inbox
-//! has many writers and a lock, so that no message is lost between the last check of a supervisor and its end.
+//! has many writers: see [`super::inbox`].
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::files::lease::{self, Lease};
 use crate::files::{self, FileError};
-use crate::mission::message::{Author, Cancelled};
 use crate::mission::outcome::{Outcome, WorktreeSetup};
-use crate::mission::question::Decision;
 use crate::mission::registry::Worker;
 
 /// Bytes reserved for an outcome record. A larger record is cut to fit when the disk is full.
@@ -143,69 +139,6 @@ pub enum AttemptEvent {
     AllDone,
 }
 
-/// An instruction to a supervisor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InboxEntry {
-    pub id: Uuid,
-    pub at: Timestamp,
-    /// The author. `None` if the server wrote it on its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<Author>,
-    #[serde(flatten)]
-    pub instruction: Instruction,
-}
-
-impl InboxEntry {
-    /// Returns the text if this is a message.
-    pub fn into_text(self) -> Option<String> {
-        match self.instruction {
-            Instruction::Message { text, .. } => Some(text),
-            Instruction::Cancel { .. } | Instruction::OverBudget { .. } | Instruction::Answer { .. } => None,
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Instruction {
-    Message {
-        text: String,
-        delivery: Delivery,
-    },
-    Cancel {
-        reason: String,
-    },
-    /// The budget of its boss is used up.
-    OverBudget {
-        reason: String,
-    },
-    /// The decision of a boss or the user on an open question. The first one counts.
-    Answer {
-        question: String,
-        decision: Decision,
-        /// The reason of a denial, if the CLI takes one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        reason: Option<String>,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Delivery {
-    /// Live if the CLI supports it, or else at the end of the turn.
-    #[default]
-    WhenReady,
-    /// Interrupts the current turn.
-    Interrupt,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PostResult {
-    Accepted,
-    /// The attempt is over. A message opens the next one.
-    Closed,
-}
-
 impl AttemptDir {
     pub fn at(root: PathBuf) -> Self {
         Self { root }
@@ -328,14 +261,6 @@ impl AttemptDir {
         self.root.join("reserve")
     }
 
-    fn inbox(&self) -> PathBuf {
-        self.root.join("inbox")
-    }
-
-    fn inbox_closed(&self) -> PathBuf {
-        self.root.join("inbox/closed")
-    }
-
     pub fn create(&self, assignment: &impl Serialize) -> Result<(), FileError> {
         self.make()?;
         files::replace_json(&self.assignment(), assignment, true)
@@ -347,7 +272,8 @@ impl AttemptDir {
         for folder in self.root.ancestors().take(3).collect::<Vec<_>>().into_iter().rev() {
             files::refuse_links_in(folder)?;
         }
-        files::make_private_dir_within(above_attempt(&self.root), &self.inbox())
+        files::make_private_dir_within(above_attempt(&self.root), &self.inbox())?;
+        self.make_inbox()
     }
 
     /// Claims the attempt for this supervisor. `false` if it was claimed before.
@@ -382,8 +308,9 @@ impl AttemptDir {
         files::read_json(&self.claim())
     }
 
-    /// Reserves disk space for the outcome record.
+    /// Reserves disk space for the end of the inbox and for the outcome record.
     pub fn reserve_outcome(&self) -> Result<(), FileError> {
+        self.reserve_inbox_end()?;
         // Written in full, since a sparse file reserves nothing.
         files::replace(&self.reserve(), &vec![b' '; RESERVE], false)
     }
@@ -416,67 +343,6 @@ impl AttemptDir {
 
     pub fn outcome(&self) -> Result<Option<Outcome>, FileError> {
         files::read_json(&self.outcome_path())
-    }
-
-    pub fn post(&self, inbox_entry: &InboxEntry) -> Result<PostResult, FileError> {
-        let _lock = self.lock_inbox()?;
-        if self.inbox_closed().exists() || self.outcome_path().exists() {
-            return Ok(PostResult::Closed);
-        }
-        let path = self.inbox().join(format!("{:06}.json", self.count_entries()?));
-        files::replace_json(&path, inbox_entry, true)?;
-        Ok(PostResult::Accepted)
-    }
-
-    /// Returns the entries from number `from` on, in the order in which they were posted.
-    pub fn inbox_entries(&self, from: usize) -> Result<Vec<InboxEntry>, FileError> {
-        let mut inbox_entries = Vec::new();
-        while let Some(inbox_entry) =
-            files::read_json(&self.inbox().join(format!("{:06}.json", from + inbox_entries.len())))?
-        {
-            inbox_entries.push(inbox_entry);
-        }
-        Ok(inbox_entries)
-    }
-
-    /// Closes the inbox, unless there are entries from number `read` on. Those are returned, and it stays open.
-    pub fn close_inbox(&self, read: usize) -> Result<Vec<InboxEntry>, FileError> {
-        let _lock = self.lock_inbox()?;
-        let unread = self.inbox_entries(read)?;
-        if unread.is_empty() {
-            files::replace(&self.inbox_closed(), b"", false)?;
-        }
-        Ok(unread)
-    }
-
-    /// Closes the inbox and returns all entries.
-    pub fn close_inbox_unread(&self) -> Result<Vec<InboxEntry>, FileError> {
-        self.make()?;
-        let _lock = self.lock_inbox()?;
-        files::replace(&self.inbox_closed(), b"", false)?;
-        self.inbox_entries(0)
-    }
-
-    /// Returns the requested cancellation, if any.
-    pub fn cancelled(&self) -> Option<Cancelled> {
-        self.inbox_entries(0).unwrap_or_default().into_iter().find_map(|inbox_entry| match inbox_entry.instruction {
-            Instruction::Cancel { reason } => Some(Cancelled { by: inbox_entry.by, reason }),
-            Instruction::Message { .. } | Instruction::OverBudget { .. } | Instruction::Answer { .. } => None,
-        })
-    }
-
-    fn count_entries(&self) -> Result<usize, FileError> {
-        let inbox = self.inbox();
-        let entries = fs::read_dir(&inbox).map_err(|source| FileError::read(&inbox, source))?;
-        let is_entry = |entry: io::Result<fs::DirEntry>| {
-            entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(|name| name.ends_with(".json")))
-        };
-        Ok(entries.filter_map(|entry| is_entry(entry).then_some(())).count())
-    }
-
-    /// Held until dropped.
-    fn lock_inbox(&self) -> Result<Lease, FileError> {
-        lease::wait_for(&self.root.join("inbox.lock"))
     }
 }
 
@@ -527,43 +393,6 @@ impl LineWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn inbox_entry(text: &str) -> InboxEntry {
-        let instruction = Instruction::Message { text: text.to_owned(), delivery: Delivery::WhenReady };
-        InboxEntry { id: Uuid::new_v4(), at: Timestamp::UNIX_EPOCH, by: None, instruction }
-    }
-
-    #[test]
-    fn unread_entry_keeps_the_inbox_open() {
-        let folder = tempfile::tempdir().unwrap();
-        let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
-        attempt.create(&()).unwrap();
-        let first = inbox_entry("one");
-        assert_eq!(attempt.post(&first).unwrap(), PostResult::Accepted);
-        assert_eq!(attempt.inbox_entries(0).unwrap(), [first]);
-
-        let late = inbox_entry("two");
-        attempt.post(&late).unwrap();
-        assert_eq!(attempt.close_inbox(1).unwrap(), [late], "an unread message keeps it open");
-        assert_eq!(attempt.post(&inbox_entry("three")).unwrap(), PostResult::Accepted);
-        assert_eq!(attempt.close_inbox(3).unwrap(), []);
-        assert_eq!(attempt.post(&inbox_entry("four")).unwrap(), PostResult::Closed);
-    }
-
-    #[test]
-    fn fenced_attempt_keeps_its_inbox() {
-        let folder = tempfile::tempdir().unwrap();
-        let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
-        attempt.create(&()).unwrap();
-        let first = inbox_entry("one");
-        attempt.post(&first).unwrap();
-        for _server in 0..2 {
-            assert!(attempt.fence().unwrap());
-            assert_eq!(attempt.close_inbox_unread().unwrap(), std::slice::from_ref(&first));
-        }
-        assert!(!attempt.take_claim().unwrap());
-        assert_eq!(attempt.post(&inbox_entry("two")).unwrap(), PostResult::Closed);
-    }
 
     #[test]
     fn attempt_is_claimed_once() {

@@ -15,8 +15,8 @@ use super::question;
 use super::sanitize;
 use super::text_argument;
 use super::workspace::Workspace;
+use crate::attempt::inbox::Delivery;
 use crate::attempt::status::OpenQuestion;
-use crate::attempt::worker_dir::Delivery;
 use crate::mission::question::Decision;
 use crate::orchestrator::{AnswerRequest, Answered, NewMessage};
 

@@ -11,7 +11,7 @@ use super::output;
 use super::places::Places;
 use super::sanitize;
 use super::text_argument;
-use crate::attempt::worker_dir::Delivery;
+use crate::attempt::inbox::Delivery;
 use crate::mission::id::WorkerId;
 use crate::orchestrator::{MessageAnswer, MessageDelivery};
 

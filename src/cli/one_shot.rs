@@ -12,7 +12,7 @@ use super::hint;
 use super::places::Places;
 use super::recorded_settings;
 use super::workspace::Workspace;
-use crate::attempt::worker_dir::Delivery;
+use crate::attempt::inbox::Delivery;
 use crate::backend::Backends;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::orchestrator::{

@@ -5,7 +5,7 @@ use rmcp::model::InputRequests;
 use serde_json::{Value, json};
 
 use super::size;
-use crate::attempt::worker_dir::Delivery;
+use crate::attempt::inbox::Delivery;
 use crate::mission::question::{ChoiceKind, Decision};
 use crate::orchestrator::{AnswerRequest, NewMessage, QuestionView};
 

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use super::answers::CancelAnswer;
 use super::error::OrchestratorError;
 use super::mailbox::Reply;
-use crate::attempt::worker_dir::Instruction;
+use crate::attempt::inbox::Instruction;
 use crate::crash_point::Point;
 use crate::mission::entry::Entry;
 use crate::mission::message::Author;

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::attempt::assignment::Assignment;
+use crate::attempt::inbox::InboxEntry;
 use crate::attempt::status::{Delivered, LiveStatus};
-use crate::attempt::worker_dir::{AttemptDir, InboxEntry, WorkerDir};
+use crate::attempt::worker_dir::{AttemptDir, WorkerDir};
 use crate::files;
 use crate::mission::message::{Author, Message};
 use crate::mission::registry::Worker;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::effect::Effect;
 use super::outcomes::never_ran;
+use crate::attempt::inbox::InboxEntry;
 use crate::attempt::state_dir::StateDir;
 use crate::attempt::status::Phase;
-use crate::attempt::worker_dir::{AttemptDir, InboxEntry, WorkerDir};
+use crate::attempt::worker_dir::{AttemptDir, WorkerDir};
 use crate::crash_point::{self, Point};
 use crate::files::FileError;
 use crate::mission::entry::{AttemptSummary, Entry, NextAttempt, Start};

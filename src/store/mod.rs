@@ -29,7 +29,7 @@
 //!     attempts/N/
 //!       assignment.json       the input of the supervisor; claim and lock: which supervisor runs the attempt
 //!       status.json           the current status; events.jsonl: one event per line; processes.json: what runs below it
-//!       inbox/                messages to the supervisor, in order
+//!       inbox/                messages to the supervisor, in order, and its end; notify: how many there are
 //!       stdout.log            raw output of the CLI; also stderr.log, setup.log, verify.log, supervisor.log
 //!       outcome.json          the outcome record, whose existence means settled
 //!       event-sent            the user was notified of its end; also all-done-sent, event-pending

@@ -9,7 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::attempt::worker_dir::{AttemptDir, Delivery, InboxEntry, Instruction};
+use crate::attempt::inbox::{Delivery, InboxEntry, Instruction};
+use crate::attempt::worker_dir::AttemptDir;
 use crate::files::FileError;
 use crate::mission::message::Cancelled;
 use crate::mission::question::{Decider, Decision};

@@ -8,7 +8,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use orchestrator_boss::attempt::worker_dir::Delivery;
+use orchestrator_boss::attempt::inbox::Delivery;
 use orchestrator_boss::orchestrator::{
     IntegrationRequest, IntegrationSource, NewMessage, RemovalAnswer, RemovalRequest, RemovalTarget, RetryRequest,
     Scope, Strategy, WorktreeRequest,

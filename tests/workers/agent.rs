@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use orchestrator_boss::attempt::worker_dir::Delivery;
+use orchestrator_boss::attempt::inbox::Delivery;
 use orchestrator_boss::config::{Confine, Settings};
 use orchestrator_boss::mission::create::Draft;
 use orchestrator_boss::mission::outcome::FailureKind;

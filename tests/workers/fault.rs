@@ -1,8 +1,9 @@
 //! Servers and supervisors that die or hang at critical moments. The tests write the files that a dead server would
 //! have left, so that each moment is reproduced exactly.
 
+use orchestrator_boss::attempt::inbox::{Delivery, InboxEntry, Instruction};
 use orchestrator_boss::attempt::state_dir::StateDir;
-use orchestrator_boss::attempt::worker_dir::{AttemptDir, Delivery, InboxEntry, Instruction};
+use orchestrator_boss::attempt::worker_dir::AttemptDir;
 use orchestrator_boss::mission::entry::{AttemptSummary, Entry};
 use orchestrator_boss::mission::id::{ServerId, WorkerId};
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};

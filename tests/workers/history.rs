@@ -1,7 +1,7 @@
 //! Archived workers: every call that names one still works.
 
+use orchestrator_boss::attempt::inbox::Delivery;
 use orchestrator_boss::attempt::state_dir::StateDir;
-use orchestrator_boss::attempt::worker_dir::Delivery;
 use orchestrator_boss::files::lease;
 use orchestrator_boss::mission::entry::{AttemptSummary, Entry, NewWorker};
 use orchestrator_boss::mission::id::{ServerId, WorkerId};

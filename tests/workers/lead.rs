@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orchestrator_boss::attempt::worker_dir::Delivery;
+use orchestrator_boss::attempt::inbox::Delivery;
 use orchestrator_boss::backend::AgentEvent;
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::mission::hint::Hint;

@@ -1,6 +1,6 @@
 //! Messages that a worker did not receive before it ended, their authors, and the run time of a worker.
 
-use orchestrator_boss::attempt::worker_dir::Delivery;
+use orchestrator_boss::attempt::inbox::Delivery;
 use orchestrator_boss::mission::message::Author;
 use orchestrator_boss::orchestrator::{DeliveryState, Include, MessageView, NewMessage, RetryRequest};
 

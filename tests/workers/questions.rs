@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use orchestrator_boss::attempt::inbox::Delivery;
 use orchestrator_boss::attempt::status::LiveStatus;
-use orchestrator_boss::attempt::worker_dir::Delivery;
 use orchestrator_boss::config::Settings;
 use orchestrator_boss::mission::create::Draft;
 use orchestrator_boss::mission::hint::with_hints;

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use orchestrator_boss::attempt::inbox::Delivery;
 use orchestrator_boss::attempt::status::Phase;
-use orchestrator_boss::attempt::worker_dir::Delivery;
 use orchestrator_boss::config::{RepositorySettings, Settings};
 use orchestrator_boss::mission::create::{Draft, DraftPlace};
 use orchestrator_boss::mission::entry::AttemptSummary;

@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::matches::Matches;
 use crate::attempt::assignment::Assignment;
+use crate::attempt::inbox::{InboxEntry, Instruction};
 use crate::attempt::status::LiveStatus;
-use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction};
+use crate::attempt::worker_dir::AttemptDir;
 use crate::backend::AgentEvent;
 use crate::cli::error::CliError;
 use crate::cli::output;

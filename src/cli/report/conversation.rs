@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::text;
-use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction};
+use crate::attempt::inbox::{InboxEntry, Instruction};
+use crate::attempt::worker_dir::AttemptDir;
 use crate::backend::AgentEvent;
 use crate::mission::message::{Author, Cancelled};
 use crate::orchestrator::LoggedEvent;
@@ -233,7 +234,8 @@ fn size(item: &ConversationItem) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attempt::worker_dir::{Delivery, WorkerDir};
+    use crate::attempt::inbox::Delivery;
+    use crate::attempt::worker_dir::WorkerDir;
     use serde_json::json;
 
     fn attempt(folder: &Path, events: &[serde_json::Value]) -> AttemptDir {

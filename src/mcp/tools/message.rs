@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Tool, ToolCall, ToolKind};
-use crate::attempt::worker_dir::Delivery;
+use crate::attempt::inbox::Delivery;
 use crate::mcp::arguments::{self, ArgumentError, NAME, PROMPT};
 use crate::mcp::error::ToolError;
 use crate::mission::question::Decision;

@@ -9,8 +9,9 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::{Actor, Effect, Reply, Result, takeover};
+use crate::attempt::inbox::{Delivery, InboxEntry, Instruction, PostResult};
 use crate::attempt::status::{LiveStatus, Phase};
-use crate::attempt::worker_dir::{AttemptDir, Delivery, InboxEntry, Instruction, PostResult};
+use crate::attempt::worker_dir::AttemptDir;
 use crate::crash_point::{self, Point};
 use crate::mission::create::{self, Defaults, Draft, Registered};
 use crate::mission::entry::{Entry, NextAttempt, Start};

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Actor, Effect};
+use crate::attempt::inbox::Instruction;
 use crate::attempt::state_dir::StateDir;
-use crate::attempt::worker_dir::Instruction;
 use crate::crash_point::{self, Point};
 use crate::files::lease;
 use crate::mission::delivery;

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::attempt::worker_dir::{AttemptDir, Delivery};
+use crate::attempt::inbox::Delivery;
+use crate::attempt::worker_dir::AttemptDir;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::message::Author;

@@ -4,8 +4,9 @@
 use jiff::Timestamp;
 
 use crate::attempt::assignment::Assignment;
+use crate::attempt::inbox::InboxEntry;
 use crate::attempt::status::{Delivered, LiveStatus};
-use crate::attempt::worker_dir::{AttemptDir, InboxEntry};
+use crate::attempt::worker_dir::AttemptDir;
 use crate::attempt::{facts, sockets};
 use crate::git;
 use crate::mission::hint::with_hints;
@@ -50,6 +51,10 @@ async fn outcome_of_lost(
     cleanup: Cleanup,
 ) -> Outcome {
     let status = LiveStatus::read(attempt).ok().flatten();
+    // Until here a cancellation counts. A later message opens the next attempt.
+    if let Err(error) = attempt.close_inbox_unread() {
+        tracing::warn!(%error, "cannot close the inbox of a lost attempt");
+    }
     let cancelled = attempt.cancelled();
     let run = Run {
         failure: Some(failure),

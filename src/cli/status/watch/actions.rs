@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::Answer;
 use super::programs::Program;
 use super::state::{Label, ScreenEvent};
-use crate::attempt::worker_dir::Delivery;
+use crate::attempt::inbox::Delivery;
 use crate::cli::attach::Session;
 use crate::cli::error::{self, CliError};
 use crate::cli::integrate::{self, IntegrationSummary};

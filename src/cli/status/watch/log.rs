@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
-use crate::attempt::worker_dir::{AttemptDir, InboxEntry};
+use crate::attempt::inbox::InboxEntry;
+use crate::attempt::worker_dir::AttemptDir;
 use crate::backend::AgentEvent;
 use crate::cli::logs::printer::{message_line, tone};
 use crate::cli::terminal::Tone;
