@@ -182,31 +182,41 @@ pub fn replace_json(path: &Path, value: &impl Serialize, durable: bool) -> Resul
     replace(path, &to_json(path, value)?, durable)
 }
 
+/// Creates a JSON file that must not exist yet. The value needs something of its own, such as an id: a network file system
+/// repeats a request whose reply was lost, so a file with exactly this content is the one that this call created.
 pub fn create_json_once(path: &Path, value: &impl Serialize) -> Result<(), FileError> {
-    create_once(path, &to_json(path, value)?)
+    let content = to_json(path, value)?;
+    match create_once(path, &content) {
+        Err(FileError::Exists { .. }) if read_existing(path).is_ok_and(|there| there == content) => Ok(()),
+        created => created,
+    }
 }
 
 /// Reads a JSON file. `None` if it does not exist.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, FileError> {
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| FileError::Damaged { path: path.to_owned(), reason: error.to_string() }),
+        Ok(bytes) => parse(path, &bytes).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(FileError::read(path, source)),
     }
 }
 
-/// Reads a JSON file that is known to exist. A network file system may still report it as missing, since this host asked
-/// for it before another host created it. Opening it for creation makes the file system ask its server again.
+/// Reads a JSON file that is known to exist.
 pub fn read_existing_json<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
-    if let Some(value) = read_json(path)? {
-        return Ok(value);
+    parse(path, &read_existing(path)?)
+}
+
+/// Reads a file that is known to exist. A network file system may still report it as missing, since this host asked for
+/// it before another host created it. Opening it for creation makes the file system ask its server again.
+fn read_existing(path: &Path) -> Result<Vec<u8>, FileError> {
+    let fail = |source| FileError::read(path, source);
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            private().create(true).truncate(false).write(true).open(path).map_err(fail)?;
+            fs::read(path).map_err(fail)
+        }
+        read => read.map_err(fail),
     }
-    let opened = private().create(true).truncate(false).write(true).open(path);
-    opened.map_err(|source| FileError::read(path, source))?;
-    let missing = || FileError::read(path, io::ErrorKind::NotFound.into());
-    read_json(path)?.ok_or_else(missing)
 }
 
 /// Syncs the folder of `path`, so that a rename or a new name survives a power failure.
@@ -222,6 +232,11 @@ pub fn is_at(file: &File, path: &Path) -> bool {
         (Ok(ours), Ok(there)) => identity(ours) == identity(there),
         _ => false,
     }
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, FileError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| FileError::Damaged { path: path.to_owned(), reason: error.to_string() })
 }
 
 fn to_json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, FileError> {
@@ -272,6 +287,16 @@ mod tests {
         assert!(matches!(create_once(&path, b"second"), Err(FileError::Exists { .. })));
         assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn creation_with_a_lost_reply_succeeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("claim");
+        create_json_once(&path, &"our id").unwrap();
+        create_json_once(&path, &"our id").unwrap();
+        assert!(matches!(create_json_once(&path, &"another id"), Err(FileError::Exists { .. })));
+        assert_eq!(read_json::<String>(&path).unwrap().as_deref(), Some("our id"));
     }
 
     #[test]

@@ -125,14 +125,11 @@ impl AttemptDir {
     }
 
     pub fn post(&self, inbox_entry: &InboxEntry) -> Result<PostResult, FileError> {
-        let record = Record::Entry(inbox_entry.clone());
-        match self.append(&record, |path| files::create_json_once(path, &record))? {
-            PostResult::Accepted => {
-                self.announce();
-                Ok(PostResult::Accepted)
-            }
-            PostResult::Closed => Ok(PostResult::Closed),
+        let posted = self.append(|path| files::create_json_once(path, &Record::Entry(inbox_entry.clone())))?;
+        if posted == PostResult::Accepted {
+            self.announce();
         }
+        Ok(posted)
     }
 
     /// Returns the entries from number `from` on, in the order in which they were posted.
@@ -162,7 +159,7 @@ impl AttemptDir {
     /// Closes the inbox of an attempt that has no supervisor, and returns all entries.
     pub fn close_inbox_unread(&self) -> Result<Vec<InboxEntry>, FileError> {
         self.make()?;
-        self.append(&Record::Closed, |path| self.create_end(path))?;
+        self.append(|path| self.create_end(path))?;
         self.inbox_entries(0)
     }
 
@@ -184,22 +181,14 @@ impl AttemptDir {
 
     /// Adds a record after the last one. `create` creates it exclusively under the path that it gets, once for each
     /// number that is tried.
-    fn append(
-        &self,
-        record: &Record,
-        create: impl Fn(&Path) -> Result<(), FileError>,
-    ) -> Result<PostResult, FileError> {
+    fn append(&self, create: impl Fn(&Path) -> Result<(), FileError>) -> Result<PostResult, FileError> {
         let mut next = self.count_records()?;
         let mut taken = next.checked_sub(1);
         loop {
             if let Some(number) = taken {
-                match (files::read_existing_json(&self.record_path(number))?, record) {
-                    (Record::Closed, _) => return Ok(PostResult::Closed),
-                    // It was created, and only the reply of the file system was lost.
-                    (Record::Entry(there), Record::Entry(ours)) if there.id == ours.id => {
-                        return Ok(PostResult::Accepted);
-                    }
-                    (Record::Entry(_), _) => next = number + 1,
+                match files::read_existing_json(&self.record_path(number))? {
+                    Record::Closed => return Ok(PostResult::Closed),
+                    Record::Entry(_) => next = number + 1,
                 }
             }
             match create(&self.record_path(next)) {

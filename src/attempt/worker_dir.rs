@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::files::lease::{self, Lease};
 use crate::files::{self, FileError};
@@ -119,13 +120,39 @@ pub struct AttemptDir {
     root: PathBuf,
 }
 
-/// The owner of an attempt. It is decided once and never changes.
+/// The content of an attempt's claim. It is created once. After that, a server may only revoke it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Claim {
+    Signed {
+        by: Claimant,
+        /// Distinguishes the writer from all others.
+        token: Uuid,
+    },
+    /// As earlier versions wrote it.
+    Plain(Claimant),
+}
+
+impl Claim {
+    fn by(by: Claimant) -> Self {
+        Self::Signed { by, token: Uuid::new_v4() }
+    }
+
+    fn claimant(self) -> Claimant {
+        match self {
+            Self::Signed { by, .. } | Self::Plain(by) => by,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Claim {
+enum Claimant {
     Supervisor,
-    /// A server fenced the attempt, so that it never begins.
+    /// A server that fenced the attempt, so that it never begins.
     Fenced,
+    /// A server that took the claim from a supervisor that it could not reach.
+    Revoked,
 }
 
 /// An event of an attempt. One process claims it and notifies the user.
@@ -157,7 +184,7 @@ impl AttemptDir {
         self.root.join("assignment.json")
     }
 
-    /// Created once, by the process that decides whether this attempt runs.
+    /// Created once, by the process that decides whether this attempt runs. It may be revoked.
     fn claim(&self) -> PathBuf {
         self.root.join("claim")
     }
@@ -278,34 +305,45 @@ impl AttemptDir {
 
     /// Claims the attempt for this supervisor. `false` if it was claimed before.
     pub fn take_claim(&self) -> Result<bool, FileError> {
-        self.claim_for(Claim::Supervisor)
+        self.claim_for(Claimant::Supervisor)
     }
 
     /// Fences the attempt, so that it never begins. `false` if a supervisor has claimed it.
     pub fn fence(&self) -> Result<bool, FileError> {
         // Read first: a full disk prevents writing it, and it may exist.
-        if let Some(claim) = self.claimed_for()? {
-            return Ok(claim == Claim::Fenced);
+        if let Some(claimant) = self.claimant()? {
+            return Ok(claimant == Claimant::Fenced);
         }
         self.make()?;
-        Ok(self.claim_for(Claim::Fenced)? || self.claimed_for()? == Some(Claim::Fenced))
+        Ok(self.claim_for(Claimant::Fenced)? || self.claimant()? == Some(Claimant::Fenced))
     }
 
-    /// Returns whether a supervisor has the claim. It is lost if the folder was removed.
+    /// Takes the claim from a supervisor that cannot be reached. If that still runs, it ends its CLI as soon as it sees
+    /// this, commits nothing and writes no outcome.
+    pub fn revoke(&self) -> Result<(), FileError> {
+        files::replace_json(&self.claim(), &Claim::by(Claimant::Revoked), true)
+    }
+
+    pub fn is_revoked(&self) -> bool {
+        matches!(self.claimant(), Ok(Some(Claimant::Revoked)))
+    }
+
+    /// Returns whether a supervisor has the claim. It is lost if the folder was removed or the claim was revoked, but not
+    /// by an error in reading it.
     pub fn is_still_claimed(&self) -> bool {
-        matches!(self.claimed_for(), Ok(Some(Claim::Supervisor)))
+        matches!(self.claimant(), Ok(Some(Claimant::Supervisor)) | Err(_))
     }
 
-    fn claim_for(&self, claim: Claim) -> Result<bool, FileError> {
-        match files::create_json_once(&self.claim(), &claim) {
+    fn claim_for(&self, by: Claimant) -> Result<bool, FileError> {
+        match files::create_json_once(&self.claim(), &Claim::by(by)) {
             Ok(()) => Ok(true),
             Err(FileError::Exists { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    fn claimed_for(&self) -> Result<Option<Claim>, FileError> {
-        files::read_json(&self.claim())
+    fn claimant(&self) -> Result<Option<Claimant>, FileError> {
+        Ok(files::read_json::<Claim>(&self.claim())?.map(Claim::claimant))
     }
 
     /// Reserves disk space for the end of the inbox and for the outcome record.
@@ -402,5 +440,40 @@ mod tests {
         assert!(attempt.take_claim().unwrap());
         assert!(!attempt.take_claim().unwrap());
         assert!(!attempt.fence().unwrap(), "a supervisor has it");
+    }
+
+    #[test]
+    fn revoked_claim_is_neither_held_nor_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
+        attempt.create(&()).unwrap();
+        assert!(attempt.take_claim().unwrap());
+        assert!(attempt.is_still_claimed() && !attempt.is_revoked());
+        attempt.revoke().unwrap();
+        assert!(!attempt.is_still_claimed() && attempt.is_revoked());
+        assert!(!attempt.take_claim().unwrap());
+        assert!(!attempt.fence().unwrap(), "it had begun");
+    }
+
+    #[test]
+    fn removed_claim_is_lost_and_unreadable_claim_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
+        attempt.create(&()).unwrap();
+        attempt.take_claim().unwrap();
+        fs::remove_file(attempt.claim()).unwrap();
+        assert!(!attempt.is_still_claimed());
+        fs::create_dir(attempt.claim()).unwrap();
+        assert!(attempt.is_still_claimed() && !attempt.is_revoked());
+    }
+
+    #[test]
+    fn plain_claim_of_an_earlier_version_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
+        attempt.create(&()).unwrap();
+        fs::write(attempt.claim(), "\"supervisor\"").unwrap();
+        assert!(attempt.is_still_claimed());
+        assert!(!attempt.fence().unwrap());
     }
 }

@@ -162,6 +162,7 @@ impl LiveAttempt {
     pub fn next_turn(&mut self, end: &TurnEnd) -> Option<TurnInput> {
         self.inbox.enqueue_new();
         let is_over = self.inbox.must_stop()
+            || self.is_revoked()
             || self.inbox.over_budget().is_some()
             || !matches!(end.stop, None | Some(Stop::ForMessage));
         // The boss decides about a failed turn, and a message to the worker then starts the next attempt. After a denial
@@ -247,6 +248,12 @@ impl LiveAttempt {
         let sockets = self.sockets.paths().map(Path::to_owned);
         let places = tree.into_iter().chain(sockets).chain([self.dir.root().to_owned()]).collect();
         WorkerPlaces { places, since: Some(self.since) }
+    }
+
+    /// Returns whether a server took the claim from this supervisor, and records the end of the attempt itself.
+    pub fn is_revoked(&self) -> bool {
+        let here = std::env::current_dir().map(AttemptDir::at);
+        self.dir.is_revoked() || here.is_ok_and(|here| here.is_revoked())
     }
 
     /// Returns the current path of the attempt's folder, if it was moved (with its repository) while the attempt ran.

@@ -97,8 +97,12 @@ impl LiveAttempt {
         blocking(move || git::enter_clone(&repository, &worktree, &branch, &name)).await
     }
 
-    /// Takes the clone out of the worktree, and fetches what the worker made. Its processes have ended.
+    /// Takes the clone out of the worktree, and fetches what the worker made. Its processes have ended. After the claim
+    /// was revoked, the server does this.
     pub(super) async fn leave_clone(&mut self) {
+        if self.is_revoked() {
+            return;
+        }
         let Some(repository) = self.own_clone.repository(&self.assignment) else { return };
         let worktree = self.assignment.directory.clone();
         let brought = blocking(move || git::bring_back(&repository, &worktree)).await;

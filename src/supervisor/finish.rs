@@ -25,6 +25,8 @@ use crate::mission::words;
 pub(super) enum Finished {
     Settled(Box<Outcome>),
     NextTurn(TurnInput),
+    /// A server has revoked the claim. It makes the record of this attempt.
+    Revoked,
 }
 
 /// The results of checking the work at the end of an attempt.
@@ -42,6 +44,10 @@ struct WorkCheck {
 
 impl LiveAttempt {
     pub(super) async fn finish(&mut self, end: &TurnEnd) -> Finished {
+        if self.is_revoked() {
+            self.sweep().await;
+            return Finished::Revoked;
+        }
         let after_turn = self.cleanup.clone();
         let mut check = self.check_work(end).await;
         if self.may_have_started_processes() {

@@ -80,6 +80,7 @@ async fn supervise(root: &Path, on_alert: fn(&Path, &Alert)) -> Result<(), Super
         if is_job { (be_followed_by_files(&attempt), None) } else { be_followed_here(&attempt, on_alert) };
     let outcome = run_turns(&mut attempt).await;
     background.iter().for_each(JoinHandle::abort);
+    let outcome = outcome.filter(|_| !attempt.is_revoked()).ok_or(SupervisorError::Revoked)?;
     let dir = settle(&attempt, outcome).await?;
     if is_job {
         attempt.status.set_settled();
@@ -142,7 +143,8 @@ async fn report_alerts(mut status: watch::Receiver<LiveStatus>, root: PathBuf, o
     }
 }
 
-async fn run_turns(attempt: &mut LiveAttempt) -> Outcome {
+/// Returns the outcome. `None` if a server has revoked the claim.
+async fn run_turns(attempt: &mut LiveAttempt) -> Option<Outcome> {
     let ready = match attempt.check_node().and_then(|()| attempt.confine()) {
         Ok(()) => attempt.set_up().await,
         Err(end) => Err(*end),
@@ -151,8 +153,9 @@ async fn run_turns(attempt: &mut LiveAttempt) -> Outcome {
     let mut next = match ready {
         Ok(()) => attempt.first_turn(),
         Err(end) => match attempt.finish(&end).await {
-            Finished::Settled(outcome) => return *outcome,
+            Finished::Settled(outcome) => return Some(*outcome),
             Finished::NextTurn(input) => input,
+            Finished::Revoked => return None,
         },
     };
     loop {
@@ -163,7 +166,8 @@ async fn run_turns(attempt: &mut LiveAttempt) -> Outcome {
             continue;
         }
         match attempt.finish(&end).await {
-            Finished::Settled(outcome) => return *outcome,
+            Finished::Settled(outcome) => return Some(*outcome),
+            Finished::Revoked => return None,
             // A message that arrives while the attempt ends is not lost: the attempt continues.
             Finished::NextTurn(input) => next = input,
         }

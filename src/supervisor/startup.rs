@@ -27,6 +27,8 @@ pub enum SupervisorError {
     NoAssignment(String),
     #[error("cannot claim the attempt: another supervisor runs it or ran it")]
     Claimed,
+    #[error("cannot record the outcome: a server has revoked the claim, and records the end itself")]
+    Revoked,
     #[error(transparent)]
     Identity(#[from] process::IdentityError),
     #[error(transparent)]

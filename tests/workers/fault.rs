@@ -12,7 +12,7 @@ use orchestrator_boss::orchestrator::{MessageDelivery, NewMessage, WaitStatus};
 use orchestrator_boss::process::{Identity, Signal, send};
 use orchestrator_boss::store::journal::Journal;
 
-use crate::support::wait::CEILING;
+use crate::support::wait::{CEILING, eventually};
 use crate::world::{World, mission, until_exists};
 
 fn message(text: &str) -> NewMessage {
@@ -347,4 +347,30 @@ async fn next_server_completes_interrupted_cancellations() {
             assert_eq!(kept, *record);
         }
     }
+}
+
+/// Checks a supervisor that stood still while a server revoked its claim and recorded its loss.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn supervisor_that_stood_still_changes_nothing_after_its_loss() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let gate = world.shared("gate");
+    let mut draft = mission("t", "write a.txt x\nsay done");
+    draft.verify_command = Some(format!("touch {0}.begun; while [ ! -e {0} ]; do sleep 0.05; done", gate.display()));
+    server.create_one(draft).await;
+    until_exists(&world.shared("gate.begun")).await;
+    server.orchestrator.shut_down().await;
+    let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
+    let attempt = dir.worker(&WorkerId::new(1, "t")).attempt(1);
+    let supervisor = supervisor(&attempt);
+    send(&supervisor, Signal::Stop);
+    attempt.revoke().unwrap();
+    let lost = outcome(&WorkerId::new(1, "t"), Ending::Lost);
+    assert!(attempt.settle(&lost).unwrap());
+    std::fs::write(&gate, "").unwrap();
+    send(&supervisor, Signal::Continue);
+    eventually("its exit", || (!supervisor.is_alive()).then_some(())).await;
+    assert_eq!(attempt.outcome().unwrap(), Some(lost));
+    let log = std::fs::read_to_string(attempt.supervisor_log()).unwrap();
+    assert!(log.contains("a server has revoked the claim"), "{log}");
 }

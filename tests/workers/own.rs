@@ -17,6 +17,7 @@ use orchestrator_boss::process::{Identity, Signal, TAG_VARIABLE, send};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
+use crate::support::git;
 use crate::support::wait::{CEILING, eventually};
 use crate::world::{Server, World, mission, until_exists};
 
@@ -163,6 +164,28 @@ async fn killed_supervisor_leaves_no_process() {
         "processes that escaped between two scans are unknown"
     );
     stubborn.check_gone();
+}
+
+/// Checks that the supervisor of a revoked claim ends its worker and leaves the rest to the server that revoked it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revoked_claim_ends_every_escaping_process() {
+    let world = World::new();
+    let first = world.server(Some("boss"));
+    let stubborn = Stubborn::start(&world, &first, 10).await;
+    first.orchestrator.shut_down().await;
+    let attempt = attempt(&world);
+    let (supervisor, worktree) = (supervisor(&attempt), world.worktree(&stubborn.id));
+    let before = world.git(&["rev-parse", &format!("orchestrator/{}", stubborn.id)]);
+    attempt.revoke().unwrap();
+    eventually("its exit", || (!supervisor.is_alive()).then_some(())).await;
+    stubborn.check_gone();
+    assert_eq!(attempt.outcome().unwrap(), None);
+    assert_eq!(world.git(&["rev-parse", &format!("orchestrator/{}", stubborn.id)]), before, "nothing is committed");
+    let status = git::git(&worktree, &["status", "--porcelain"]);
+    assert_eq!(status.trim(), "?? ready", "uncommitted work stays");
+    let second = world.server(Some("boss"));
+    second.until(&stubborn.id, "lost").await;
+    assert!(worktree.join("ready").exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

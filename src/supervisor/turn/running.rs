@@ -364,6 +364,9 @@ impl Running {
             self.begin_stop(Stop::Failed(FailureKind::Budget, why));
         } else if attempt.inbox.is_shutting_down() {
             self.begin_stop(Stop::Interrupted);
+        } else if !attempt.dir.is_still_claimed() {
+            let why = "its folder was removed, so its outcome could not be recorded".to_owned();
+            self.begin_stop(Stop::Failed(FailureKind::Lost, why));
         }
         self.take_answers(attempt);
         for message in messages {
@@ -470,10 +473,6 @@ impl Running {
     }
 
     fn check_activity(&mut self, attempt: &mut LiveAttempt) {
-        if !attempt.dir.is_still_claimed() {
-            let why = "its folder was removed, so its outcome could not be recorded".to_owned();
-            return self.begin_stop(Stop::Failed(FailureKind::Lost, why));
-        }
         if let Some(Exceeded::Output(why)) = attempt.limits.check_output() {
             return self.begin_stop(Stop::Failed(FailureKind::OutputLimit, why));
         }
