@@ -5,6 +5,7 @@
 // Each test binary uses a different part.
 #![allow(dead_code)]
 
+pub mod cluster;
 pub mod git;
 pub mod json_lines;
 pub mod processes;
