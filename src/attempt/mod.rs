@@ -13,6 +13,7 @@ pub mod launch;
 pub mod notify_failure;
 pub mod prompt;
 pub mod secrets;
+pub mod servers;
 pub mod sockets;
 pub mod state_dir;
 pub mod status;

@@ -164,8 +164,18 @@ impl StateDir {
         self.root.join("notify-failure.json")
     }
 
+    /// Returns the folder of the files by which servers show that they live.
+    pub fn servers(&self) -> PathBuf {
+        self.root.join("servers")
+    }
+
     pub fn server_lock(&self, id: &ServerId) -> PathBuf {
-        self.root.join("servers").join(format!("{id}.lock"))
+        self.servers().join(format!("{id}.lock"))
+    }
+
+    /// Returns the file by which a server shows other hosts that it lives.
+    pub fn server_presence(&self, id: &ServerId) -> PathBuf {
+        self.servers().join(format!("{id}.json"))
     }
 }
 

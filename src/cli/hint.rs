@@ -1,5 +1,8 @@
 //! Renders the next steps of errors and blocked tasks as commands for users at a terminal.
 
+use std::env;
+
+use super::shell;
 use crate::mission::hint::{Advice, Hint, Hinted};
 
 /// Returns a text with its next steps in one line.
@@ -10,6 +13,14 @@ pub(crate) fn line(advice: &Advice) -> String {
 /// Returns an error with its causes and next steps in one line.
 pub(crate) fn of(error: &dyn Hinted) -> String {
     line(&Advice::of(error))
+}
+
+/// Returns the command that runs the command of this process on another host.
+fn on_host(host: &str) -> String {
+    let here = env::current_dir().map_or_else(|_| "~".to_owned(), |here| shell::quoted(&here));
+    let arguments: Vec<String> = env::args().skip(1).map(|argument| shell::word(&argument)).collect();
+    let there = format!("cd {here} && orchestrator-boss {}", arguments.join(" "));
+    format!("ssh {} {}", shell::word(host), shell::word(&there))
 }
 
 fn command(hint: &Hint) -> String {
@@ -26,6 +37,7 @@ fn command(hint: &Hint) -> String {
         Hint::ListWorkers => "`orchestrator-boss status` lists all".to_owned(),
         Hint::CheckBackends => "`orchestrator-boss doctor` shows which are ready".to_owned(),
         Hint::RemoveWorktree(path) => format!("`git worktree remove {path}`"),
+        Hint::OnHost(host) => format!("run it there: `{}`", on_host(host)),
         Hint::KeepBranch => "leave out `--branches`".to_owned(),
         Hint::Force(_) | Hint::Run(_) | Hint::Set(_) | Hint::Do(_) => hint.words(),
     }

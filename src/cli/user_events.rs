@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::attempt::assignment::Assignment;
 use crate::attempt::secrets::Secrets;
+use crate::attempt::servers::Servers;
 use crate::attempt::state_dir::StateDir;
 use crate::attempt::worker_dir::{AttemptDir, AttemptEvent};
 use crate::config::Settings;
@@ -108,7 +109,8 @@ impl Sender {
 /// Returns whether a live server will notify the user. One-shot clients such as `retry` do not count.
 fn has_server(reader: &Reader) -> bool {
     let mut servers = reader.registry().servers.iter().filter(|(_, server)| !server.boss.is_one_shot_client());
-    servers.any(|(id, _)| lease::is_held(&reader.dir().server_lock(id)))
+    let known = Servers::of(reader.dir().root());
+    servers.any(|(id, _)| known.is_alive(id))
 }
 
 /// Claims the events of attempts that ended without a server, and returns them.

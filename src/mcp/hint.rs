@@ -23,6 +23,7 @@ fn call(hint: &Hint) -> String {
         Hint::ListWorkers => "list all with list_worker_missions".to_owned(),
         Hint::CheckBackends => "see which are ready with get_backend_status".to_owned(),
         Hint::RemoveWorktree(path) => format!("remove_worktree with the path {path}"),
+        Hint::OnHost(host) => format!("ask the user to start their agent on {host}"),
         // A setting may widen what agents may do, so a boss must not change it by itself.
         Hint::Set(_) => format!("ask the user to {}", hint.words()),
         Hint::IntegrateUnfinished { .. } | Hint::Force(_) | Hint::KeepBranch | Hint::Run(_) | Hint::Do(_) => {

@@ -28,6 +28,8 @@ pub enum Hint {
     Force(&'static str),
     /// Repeat the call without deleting the branch.
     KeepBranch,
+    /// Do the same on this host.
+    OnHost(String),
     /// Run this command in a shell.
     Run(String),
     /// Change this setting.
@@ -59,6 +61,7 @@ impl Hint {
             Self::RemoveWorktree(path) => format!("remove the worktree {path}"),
             Self::Force(what) => format!("use `force`, which keeps {what} in a salvage ref"),
             Self::KeepBranch => "leave out `delete_branch`".to_owned(),
+            Self::OnHost(host) => format!("do it on {host}"),
             Self::Run(command) => format!("run `{command}`"),
             Self::Set(setting) => format!("set `{setting}` in the settings file"),
             Self::Do(words) => words.clone(),

@@ -8,6 +8,7 @@
 //! has a method here.
 
 mod background;
+mod closed;
 mod reports;
 mod requests;
 mod takeover;
@@ -106,7 +107,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
     let (mailbox, asks) = mpsc::unbounded_channel();
     let mut records = Records::new(Arc::clone(&context), mailbox.clone());
     if context.has_state() {
-        records.open()?;
+        closed::open_at_start(&mut records, &context)?;
     }
     // A one-shot client does not check for conflicts, so it uses the results that servers have written down.
     let written = records.dir().filter(|_| context.is_one_shot).map(|dir| SavedState::read(&dir.state_file()));
@@ -156,7 +157,10 @@ impl Actor {
     }
 
     fn handle(&mut self, ask: Ask) {
-        self.join_if_there();
+        if !self.join_if_there() {
+            // That answers its caller: see `ActorHandle::unanswered`.
+            return drop(ask);
+        }
         // Entries of other servers apply to this one too, even if the file watch has not reported them yet.
         self.state.records.catch_up();
         self.dispatch(ask);
@@ -288,6 +292,7 @@ impl Actor {
 
     /// Checks what no entry reports, in this order:
     ///
+    /// 0. Whether this server may still write, or may again: see `closed`.
     /// 1. Files that the user or another program may have removed, and leftovers of dead servers.
     /// 2. Takeovers, which give this server more workers to follow, and the status of those that others follow.
     /// 3. Running workers: losers, collisions, budgets.
@@ -295,6 +300,9 @@ impl Actor {
     /// 5. Wakes that failed a while ago.
     /// 6. The consequences of all that.
     fn check(&mut self) {
+        if !self.stays_open() {
+            return;
+        }
         if !self.is_one_shot() {
             self.state_file.check(&self.state.records);
             self.remove_abandoned_verifications();
@@ -551,17 +559,6 @@ impl Actor {
         self.state.views()
     }
 
-    /// Joins the other servers if one has created the folder since this one started.
-    fn join_if_there(&mut self) {
-        if self.state.records.is_open() || !self.state.context.has_state() {
-            return;
-        }
-        match self.state.records.open() {
-            Ok(()) => self.take_over(),
-            Err(error) => tracing::error!(%error, "cannot open the state directory"),
-        }
-    }
-
     /// Removes the worktrees of verifications whose server is dead.
     fn remove_abandoned_verifications(&mut self) {
         let Some(dir) = self.state.records.dir().cloned() else { return };
@@ -573,6 +570,7 @@ impl Actor {
     }
 
     fn write_state_file(&mut self) {
+        self.state.records.keep_open();
         self.state_file.write(&self.state.records, &self.state.views());
     }
 

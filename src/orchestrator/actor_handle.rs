@@ -39,7 +39,12 @@ impl ActorHandle {
     pub async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.mailbox.send(ask(reply)).map_err(|_| OrchestratorError::ShuttingDown)?;
-        answer.await.map_err(|_| OrchestratorError::ShuttingDown)
+        answer.await.map_err(|_| self.unanswered())
+    }
+
+    /// Returns why the actor drops a request.
+    pub fn unanswered(&self) -> OrchestratorError {
+        self.context.foreign_owner().unwrap_or(OrchestratorError::ShuttingDown)
     }
 
     pub async fn get(&self, name: &str) -> Result<WorkerView> {

@@ -16,6 +16,7 @@ use super::own_repository::with_recorded_trust;
 use super::place::{refuse_moved, state_root};
 use super::single_flight::SingleFlight;
 use super::worktree_places::{self, Around};
+use crate::attempt::servers::{Owner, Servers};
 use crate::attempt::state_dir;
 use crate::backend::Backends;
 use crate::config::Settings;
@@ -61,10 +62,14 @@ pub struct Context {
     /// The root of the working tree that contains `directory`. `None` outside any.
     tree: Option<PathBuf>,
     pub state_root: PathBuf,
+    /// The servers of the state directory.
+    pub(super) servers: Servers,
     pub limits: Limits,
     /// Number of workers that this server is nested in: 0 if a user's CLI has started it.
     pub depth: u32,
     pub(super) caches: Caches,
+    /// The server on another host because of which the state directory stays closed.
+    owner: Mutex<Option<Owner>>,
 }
 
 /// Answers of git and of CLIs that hold for a while. All other fields of a context are constants.
@@ -109,10 +114,12 @@ impl Context {
             repository,
             tree,
             trust,
+            servers: Servers::of(&state_root),
             state_root,
             limits,
             depth,
             caches: Caches::default(),
+            owner: Mutex::default(),
         })
     }
 }
@@ -185,6 +192,24 @@ impl Context {
     /// Returns whether there is state to take over. If the journal is missing, the workers' folders hold its content.
     pub(super) fn has_state(&self) -> bool {
         ["journal", "workers"].iter().any(|folder| self.state_root.join(folder).exists())
+    }
+
+    /// Refuses if a server on another host owns the state directory. That is checked now, and remembered.
+    pub(super) fn refuse_foreign_owner(&self) -> Result<()> {
+        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = self.servers.owner_elsewhere();
+        self.foreign_owner().map_or(Ok(()), Err)
+    }
+
+    /// Returns the refusal because of a server on another host, as of the last check.
+    pub(super) fn foreign_owner(&self) -> Option<OrchestratorError> {
+        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let Owner { host, is_alive } = owner;
+        let path = self.state_root.clone();
+        Some(if is_alive {
+            OrchestratorError::ForeignOwner { path, host }
+        } else {
+            OrchestratorError::WatchedOwner { path, host }
+        })
     }
 
     /// Returns whether the backend was found ready a short while ago.

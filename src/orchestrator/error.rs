@@ -8,6 +8,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::question_error::QuestionError;
+use crate::attempt::servers::STILL;
 use crate::backend::{Refusal, UnknownBackend};
 use crate::files::FileError;
 use crate::git::{
@@ -131,6 +132,14 @@ pub enum OrchestratorError {
         path.display()
     )]
     TrackedState { path: PathBuf },
+    #[error("cannot use {}: a server on {host} owns this state directory", path.display())]
+    ForeignOwner { path: PathBuf, host: String },
+    #[error(
+        "cannot use {} yet: a server on {host} owns this state directory, or died: that is known in at most {} s",
+        path.display(),
+        STILL.as_secs()
+    )]
+    WatchedOwner { path: PathBuf, host: String },
     #[error("cannot find {}: it was moved or removed; workers that ran there are stopped, and nothing is created at the old place", path.display())]
     Moved { path: PathBuf },
     #[error("cannot work in {}: its path is not UTF-8", path.display())]
@@ -314,6 +323,14 @@ impl OrchestratorError {
             Self::Moved { .. } => vec![
                 Hint::to("move it back"),
                 Hint::to("start this server where it is now; `git worktree repair` there repairs the links"),
+            ],
+            Self::ForeignOwner { host, .. } => {
+                vec![Hint::OnHost(host.clone()), Hint::to("name another --state-dir")]
+            }
+            Self::WatchedOwner { host, .. } => vec![
+                Hint::to("repeat the call after that time"),
+                Hint::OnHost(host.clone()),
+                Hint::to("name another --state-dir"),
             ],
             Self::NotText { .. } => vec![Hint::to("rename the folder"), Hint::to("start the server in another one")],
             _ => Vec::new(),

@@ -220,7 +220,7 @@ impl Orchestrator {
         let answer = tokio::select! {
             biased;
             () = stop.cancelled() => Err(OrchestratorError::ShuttingDown),
-            answer = &mut reply => answer.map_err(|_| OrchestratorError::ShuttingDown),
+            answer = &mut reply => answer.map_err(|_| self.actor.unanswered()),
             () = tokio::time::sleep(timeout) => self.end_wait(ticket, &mut reply).await,
         };
         let mut answer = answer?;
@@ -264,7 +264,7 @@ impl Orchestrator {
         let late = self.actor.ask(|reply| Ask::EndWait { ticket, reply }).await?;
         match late {
             Some(answer) => Ok(answer),
-            None => reply.await.map_err(|_| OrchestratorError::ShuttingDown),
+            None => reply.await.map_err(|_| self.actor.unanswered()),
         }
     }
 
@@ -339,7 +339,7 @@ impl Orchestrator {
             self.actor.ask(|reply| Ask::CancelAll { boss, scope, reason, reply }).await??;
         let ended = ending
             .into_iter()
-            .map(|(id, answer)| async move { (id, answer.await.unwrap_or(Err(OrchestratorError::ShuttingDown))) });
+            .map(|(id, answer)| async move { (id, answer.await.unwrap_or_else(|_| Err(self.actor.unanswered()))) });
         Ok((futures_util::future::join_all(ended).await, already_settled))
     }
 

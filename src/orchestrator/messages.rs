@@ -111,6 +111,8 @@ fn places() -> Vec<E> {
         },
         E::NoRepository { path: "/home/user".into() },
         E::TrackedState { path: "/repo/.orchestrator".into() },
+        E::ForeignOwner { path: "/repo/.orchestrator".into(), host: "login1".into() },
+        E::WatchedOwner { path: "/repo/.orchestrator".into(), host: "login1".into() },
         E::Moved { path: "/repo".into() },
         E::NotText { path: "/home/user/\u{fffd}".into() },
         E::Thread(full()),

@@ -16,10 +16,10 @@ use super::integration_branch;
 use super::merged::MergedCache;
 use super::own_repository::own_repository;
 use super::views;
+use crate::attempt::servers::Servers;
 use crate::attempt::state_dir;
 use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::WorkerDir;
-use crate::files::lease;
 use crate::git::{Repository, Trust};
 use crate::mission::budget::Spent;
 use crate::mission::id::{BossId, ServerId, WorkerId};
@@ -34,6 +34,7 @@ type Result<T> = std::result::Result<T, OrchestratorError>;
 #[derive(Debug)]
 pub struct Observer {
     reader: Reader,
+    servers: Servers,
     /// The repository that the state file last named, by its root.
     repository: Option<(PathBuf, Repository)>,
     merged: MergedCache,
@@ -85,7 +86,10 @@ impl Observer {
     /// settings name.
     pub fn open(state_root: &Path, set_branch: Option<&str>) -> Result<Option<Self>> {
         let set_branch = set_branch.map(str::to_owned);
-        let observer = |reader| Self { reader, repository: None, merged: MergedCache::default(), set_branch };
+        let observer = |reader: Reader| {
+            let servers = Servers::of(reader.dir().root());
+            Self { reader, servers, repository: None, merged: MergedCache::default(), set_branch }
+        };
         Ok(Reader::open(state_root)?.map(observer))
     }
 
@@ -167,7 +171,7 @@ impl Observer {
 
     fn alive(&self) -> BTreeSet<ServerId> {
         let servers = self.reader.registry().servers.keys();
-        servers.filter(|server| lease::is_held(&self.reader.dir().server_lock(server))).cloned().collect()
+        servers.filter(|server| self.servers.is_alive(server)).cloned().collect()
     }
 
     fn view(&self, worker: &Arc<Worker>, alive: &BTreeSet<ServerId>, task: Option<&SavedTask>) -> WorkerView {

@@ -39,7 +39,7 @@ fn age(days: u32) -> Option<SignedDuration> {
 async fn remove(actor: &ActorHandle, age: Option<SignedDuration>) -> Option<()> {
     let before = age.map_or(Ok(Timestamp::UNIX_EPOCH), |age| Timestamp::now().checked_sub(age)).ok()?;
     let context = &actor.context;
-    if !context.has_state() {
+    if !context.has_state() || context.foreign_owner().is_some() {
         return Some(());
     }
     let state = StateDir::open(&context.state_root).ok()?;

@@ -13,6 +13,7 @@ use super::error::OrchestratorError;
 use super::former_state;
 use super::mailbox::Ask;
 use super::place::refuse_moved;
+use crate::attempt::servers::Heartbeat;
 use crate::attempt::state_dir::{self, StateDir};
 use crate::crash_point::{self, Point};
 use crate::files::lease::{self, Lease};
@@ -37,6 +38,8 @@ struct Open {
     dir: StateDir,
     journal: Journal,
     _lease: Lease,
+    /// Shows servers on other hosts that this one lives.
+    heartbeat: Option<Heartbeat>,
     _watch: Option<notify::RecommendedWatcher>,
 }
 
@@ -84,6 +87,7 @@ impl Records {
         if self.open.is_some() || self.context.settings.state_dir.is_none() {
             refuse_moved(self.context.state_root.parent().unwrap_or(&self.context.state_root))?;
         }
+        self.keep_open();
         self.open()?;
         let Some(open) = &mut self.open else { return Err(OrchestratorError::ShuttingDown) };
         let decided = open.journal.transact_with(Timestamp::now(), needed, decide)?;
@@ -105,16 +109,18 @@ impl Records {
             return Ok(());
         }
         let context = Arc::clone(&self.context);
+        context.refuse_foreign_owner()?;
         refuse_prepared_state(&context)?;
         let dir = StateDir::open(&context.state_root)?;
         exclude_from_git(&context, &dir)?;
         former_state::set_aside(&context, &dir)?;
         make_way_for_state_file(&dir)?;
+        let heartbeat = announce(&context)?;
         let lock = dir.server_lock(&context.server);
         let lease = lease::take(&lock)?.ok_or(OrchestratorError::ShuttingDown)?;
         let journal = Journal::open(&dir.journal(), context.server.clone())?;
         let watch = watch(&dir.journal(), &self.mailbox);
-        self.open = Some(Open { dir, journal, _lease: lease, _watch: watch });
+        self.open = Some(Open { dir, journal, _lease: lease, heartbeat, _watch: watch });
         let joined = Entry::ServerJoined { boss: context.boss.clone(), directory: context.directory.clone() };
         let result = self.transact(|_| (vec![joined], ()));
         crash_point::at(Point::Joined);
@@ -123,6 +129,15 @@ impl Records {
             self.open = None;
         }
         result
+    }
+
+    /// Shows servers on other hosts that this one lives. Closes everything if one of them has given this server up.
+    pub fn keep_open(&mut self) {
+        let heartbeat = self.open.as_mut().and_then(|open| open.heartbeat.as_mut());
+        if heartbeat.is_some_and(|heartbeat| !heartbeat.keep()) {
+            tracing::error!("this server stood still for so long that another host may have taken over");
+            self.open = None;
+        }
     }
 
     /// Creates the directory if necessary, for work outside the actor.
@@ -138,10 +153,11 @@ impl Records {
         crash_point::at(Point::Leaving);
     }
 
-    /// Removes the lock of this server, after everything is written.
-    pub fn remove_lock(&self) {
-        if let Some(open) = &self.open {
-            let _ = std::fs::remove_file(open.dir.server_lock(&self.context.server));
+    /// Removes the files that show that this server lives, after everything is written.
+    pub fn remove_lock(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.heartbeat = None;
+            self.context.servers.remove(&self.context.server);
         }
     }
 
@@ -150,9 +166,20 @@ impl Records {
         let Some(open) = &self.open else { return false };
         let mut others = open.journal.registry().servers.iter();
         others.any(|(id, server)| {
-            *id != self.context.server && !server.boss.is_one_shot_client() && lease::is_held(&open.dir.server_lock(id))
+            *id != self.context.server && !server.boss.is_one_shot_client() && self.context.servers.is_alive(id)
         })
     }
+}
+
+/// Announces this server to other hosts. Two that open the state directory at the same moment see each other, and both
+/// give way.
+fn announce(context: &Context) -> Result<Option<Heartbeat>> {
+    let heartbeat = context.servers.announce(&context.server)?;
+    if heartbeat.is_some() {
+        context.refuse_foreign_owner()?;
+        context.servers.forget_dead(&context.server);
+    }
+    Ok(heartbeat)
 }
 
 /// Refuses a prepared state directory: an untrusted repository must not redirect writes or supply missions to start. A

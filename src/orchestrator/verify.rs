@@ -143,7 +143,7 @@ fn prepare(
 pub(super) async fn remove_abandoned(context: Arc<Context>, state: StateDir) {
     for dir in VerificationDir::all(&state) {
         let Some(server) = dir.server() else { continue };
-        if server != context.server && !lease::is_held(&state.server_lock(&server)) {
+        if server != context.server && !context.servers.is_alive(&server) {
             remove(&context.trust, &dir).await;
         }
     }

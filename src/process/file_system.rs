@@ -12,7 +12,7 @@ pub fn network_file_system(folder: &Path) -> Option<&'static str> {
 /// Recognises the numbers of `linux/magic.h` and `statfs(2)`.
 #[cfg(target_os = "linux")]
 fn kind(found: &rustix::fs::StatFs) -> Option<&'static str> {
-    const KINDS: [(u32, &str); 9] = [
+    const KINDS: [(u32, &str); 15] = [
         (0x6969, "nfs"),
         (0x517b, "smb"),
         (0xff53_4d42, "cifs"),
@@ -22,6 +22,12 @@ fn kind(found: &rustix::fs::StatFs) -> Option<&'static str> {
         (0x00c3_6400, "ceph"),
         (0x7375_7245, "coda"),
         (0x6573_5546, "fuse"),
+        (0x0bd0_0bd0, "lustre"),
+        (0x4750_4653, "gpfs"),
+        (0x1983_0326, "beegfs"),
+        (0xaad7_aaea, "panfs"),
+        (0x7461_636f, "ocfs2"),
+        (0x0116_1970, "gfs2"),
     ];
     // The type of this field depends on the architecture.
     let number = found.f_type as u32;

@@ -17,7 +17,8 @@
 //!   git-configuration.json    the repository's git configuration before the first worker. While anything differs from
 //!                             it, nothing is integrated. Deleting it accepts the present configuration.
 //!   ports.json                the blocks of ports of the workers; ports.lock: the lock under which it changes
-//!   servers/                  a lock for each live server
+//!   servers/                  a lock for each live server; on a network file system also a file that shows other hosts that
+//!                             it lives
 //!   events.lock               the lock of the supervisor that notifies the user of ends without a server
 //!   bases/                    whether a `verify_command` passes on the base commit; checked when it fails on the work
 //!   integrations/             running verifications of integrations, each removed at its end

@@ -5,5 +5,6 @@
 
 mod hosts;
 mod inbox;
+mod servers;
 #[path = "../support/mod.rs"]
 mod support;

@@ -390,13 +390,13 @@ impl Actor {
         let waits_for = worker.mission.waits_for();
         let names = waits_for.iter().map(|source| source.name().to_owned()).chain([id.to_string()]);
         let needed = Needed { names: names.collect(), ..Needed::default() };
-        let one_shot_dir = self.state.records.dir().cloned().filter(|_| self.is_one_shot());
+        let context = Arc::clone(&self.state.context);
         let requeued = self.state.records.transact_with(&needed, |registry| {
             let settled = registry.get(&id).filter(|worker| worker.status.is_settled());
             let entry = settled.map(|worker| Entry::Requeued {
                 worker: id.clone(),
                 next: Box::new(next),
-                lease: one_shot_dir.and_then(|dir| takeover::lease_owner(registry, worker, &dir)),
+                lease: takeover::lease_owner(registry, worker, &context.servers).filter(|_| context.is_one_shot),
             });
             let requeued = entry.is_some();
             (entry.into_iter().collect(), requeued)

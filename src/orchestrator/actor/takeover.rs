@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use super::{Actor, Effect};
 use crate::attempt::inbox::Instruction;
-use crate::attempt::state_dir::StateDir;
+use crate::attempt::servers::Servers;
 use crate::crash_point::{self, Point};
-use crate::files::lease;
 use crate::mission::delivery;
 use crate::mission::entry::{AttemptSummary, Entry};
 use crate::mission::id::{BossId, ServerId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::{Registry, Worker};
+use crate::orchestrator::context::Context;
 use crate::orchestrator::follow;
 use crate::orchestrator::views::lacks;
 
@@ -26,7 +26,9 @@ impl Actor {
                 return;
             }
         }
-        let Some(dir) = self.state.records.dir().cloned() else { return };
+        if !self.state.records.is_open() {
+            return;
+        }
         self.state.records.catch_up();
         let me = self.state.context.server.clone();
         let heir = self.state.context.anonymous
@@ -42,14 +44,13 @@ impl Actor {
                 worker.status != WorkerStatus::Queued || lacks(&context, worker).is_none()
             }
         };
-        if !heir && !anything_left(self.registry(), &me, context.is_one_shot, &dir, can_own) {
+        if !heir && !anything_left(self.registry(), &context, can_own) {
             return;
         }
         let (boss, directory, anonymous) =
             (self.state.context.boss.clone(), self.state.context.directory.clone(), self.state.context.anonymous);
-        let dir_of_locks = dir.clone();
         let taken = self.state.records.transact(|registry| {
-            let mut dead = dead_servers(registry, &me, &dir);
+            let mut dead = dead_servers(registry, &me, &context.servers);
             let left: Vec<WorkerId> =
                 orphans(registry, &me, &dead).filter(|it| can_own(it)).map(|worker| worker.id.clone()).collect();
             let mut entries = Vec::new();
@@ -74,7 +75,7 @@ impl Actor {
             Ok((workers, dead)) => {
                 crash_point::at(Point::TakenOver);
                 for server in dead {
-                    let _ = std::fs::remove_file(dir_of_locks.server_lock(&server));
+                    self.state.context.servers.remove(&server);
                 }
                 self.settle_found(&workers);
                 self.cancel_again(&workers);
@@ -87,12 +88,12 @@ impl Actor {
     /// Settles what ended while no server was alive, for a one-shot client. The leases stay, and the next server does
     /// the rest.
     fn settle_unowned(&mut self) {
-        let Some(dir) = self.state.records.dir() else { return };
-        let (registry, me) = (self.registry(), &self.state.context.server);
+        let (registry, context) = (self.registry(), &self.state.context);
+        let me = &context.server;
         if !registry.workers().any(|worker| worker.status.is_live() && worker.lease != *me) {
             return;
         }
-        let dead = dead_servers(registry, me, dir);
+        let dead = dead_servers(registry, me, &context.servers);
         let unowned: Vec<WorkerId> = orphans(registry, me, &dead).map(|worker| worker.id.clone()).collect();
         self.settle_found(&unowned);
     }
@@ -111,10 +112,11 @@ impl Actor {
         if found.is_empty() {
             return;
         }
-        let (me, is_one_shot) = (self.state.context.server.clone(), self.is_one_shot());
+        let context = Arc::clone(&self.state.context);
+        let (me, is_one_shot) = (context.server.clone(), context.is_one_shot);
         let settled = self.state.records.transact(|registry| {
             let has_server = |worker: &Worker| {
-                registry.servers.contains_key(&worker.lease) && lease::is_held(&dir.server_lock(&worker.lease))
+                registry.servers.contains_key(&worker.lease) && context.servers.is_alive(&worker.lease)
             };
             let is_ours = |worker: &Worker| worker.lease == me || (is_one_shot && !has_server(worker));
             let is_still = |(attempt, entry): &(u32, Entry)| {
@@ -165,30 +167,24 @@ impl Actor {
     }
 }
 
-fn anything_left(
-    registry: &Registry,
-    me: &ServerId,
-    is_one_shot: bool,
-    dir: &StateDir,
-    can_own: impl Fn(&Worker) -> bool,
-) -> bool {
-    let dead = dead_servers(registry, me, dir);
-    (!dead.is_empty() && !is_one_shot) || orphans(registry, me, &dead).any(|worker| can_own(worker))
+fn anything_left(registry: &Registry, context: &Context, can_own: impl Fn(&Worker) -> bool) -> bool {
+    let me = &context.server;
+    let dead = dead_servers(registry, me, &context.servers);
+    (!dead.is_empty() && !context.is_one_shot) || orphans(registry, me, &dead).any(|worker| can_own(worker))
 }
 
 /// Returns the server that owns a worker which a one-shot client has queued. It is the last lease owner if it is alive,
 /// or else another server of its boss.
-pub(super) fn lease_owner(registry: &Registry, worker: &Worker, dir: &StateDir) -> Option<ServerId> {
+pub(super) fn lease_owner(registry: &Registry, worker: &Worker, servers: &Servers) -> Option<ServerId> {
     let last = registry.servers.get_key_value(&worker.lease);
     let of_boss = registry.servers.iter().filter(|(_, server)| server.boss == worker.boss);
     let mut candidates = last.into_iter().chain(of_boss).filter(|(_, server)| !server.boss.is_one_shot_client());
-    candidates.find(|(id, _)| lease::is_held(&dir.server_lock(id))).map(|(id, _)| id.clone())
+    candidates.find(|(id, _)| servers.is_alive(id)).map(|(id, _)| id.clone())
 }
 
-/// A server lives as long as it holds the lock on its file.
-fn dead_servers(registry: &Registry, me: &ServerId, dir: &StateDir) -> Vec<ServerId> {
+fn dead_servers(registry: &Registry, me: &ServerId, servers: &Servers) -> Vec<ServerId> {
     let others = registry.servers.keys().filter(|server| *server != me);
-    others.filter(|server| !lease::is_held(&dir.server_lock(server))).cloned().collect()
+    others.filter(|server| !servers.is_alive(server)).cloned().collect()
 }
 
 /// Workers whose server is dead, or went in order, and that are open or about to be tried again.

@@ -1,0 +1,349 @@
+//! The servers of a state directory, and whether they live.
+//!
+//! On one host a server lives as long as it holds the lock on its file. Locks may not hold between hosts, so on a network
+//! file system each server also keeps a file with its host and a number that it advances. A server on another host is alive
+//! until that number has stood still for a while of this process's own watching, so nothing is concluded at first sight.
+//! While one lives, no server of another host may open the state directory for writing.
+//!
+//! The file is only ever overwritten with content of the same length: its name and its size do not change, so other hosts
+//! see each number at once, and a full disk does not stop it.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::state_dir::StateDir;
+use crate::files::{self, FileError, lease};
+use crate::mission::id::ServerId;
+use crate::process::{self, Host};
+
+/// Interval at which a server advances its number.
+const BEAT: Duration = Duration::from_secs(5);
+/// Interval at which a server checks that no other host has taken over.
+const CHECK: Duration = Duration::from_secs(1);
+/// Time after which a number that stands still means that its server is dead.
+pub const STILL: Duration = Duration::from_secs(30);
+/// Length of the file in bytes. The names of hosts are shorter.
+const LENGTH: usize = 512;
+
+/// A view of the servers of one state directory. It watches those on other hosts.
+#[derive(Debug)]
+pub struct Servers {
+    dir: StateDir,
+    is_shared: OnceLock<bool>,
+    watched: Mutex<HashMap<ServerId, Watched>>,
+}
+
+/// A server on another host that owns the state directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    pub host: String,
+    /// It was seen to live. Otherwise it may be dead, and is still being watched.
+    pub is_alive: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Presence {
+    host: Host,
+    heartbeat: u64,
+}
+
+/// What this process has seen of a server on another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Watched {
+    heartbeat: u64,
+    /// When this heartbeat was first seen.
+    since: Duration,
+    has_advanced: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Alive,
+    /// Not watched for long enough.
+    Unknown,
+    Dead,
+}
+
+impl Watched {
+    fn next(before: Option<Self>, heartbeat: u64, now: Duration) -> Self {
+        match before {
+            Some(before) if before.heartbeat == heartbeat => before,
+            before => Self { heartbeat, since: now, has_advanced: before.is_some() },
+        }
+    }
+
+    fn life(&self, now: Duration) -> Life {
+        match now.saturating_sub(self.since) {
+            still if still >= STILL => Life::Dead,
+            _ if self.has_advanced => Life::Alive,
+            _ => Life::Unknown,
+        }
+    }
+}
+
+impl Servers {
+    /// Returns the servers of the state directory with this root, which need not exist.
+    pub fn of(root: &Path) -> Self {
+        Self { dir: StateDir::at(root), is_shared: OnceLock::new(), watched: Mutex::default() }
+    }
+
+    /// Returns whether this server lives, as far as is known.
+    pub fn is_alive(&self, server: &ServerId) -> bool {
+        let elsewhere = self.elsewhere().into_iter().find(|(id, _)| id == server);
+        match elsewhere {
+            Some((id, presence)) => self.watch(id, &presence, process::monotonic()) != Life::Dead,
+            None => lease::is_held(&self.dir.server_lock(server)),
+        }
+    }
+
+    /// Returns a server on another host that lives, as far as is known.
+    pub fn owner_elsewhere(&self) -> Option<Owner> {
+        let now = process::monotonic();
+        let lives = self.elsewhere().into_iter().map(|(id, presence)| {
+            let life = self.watch(id, &presence, now);
+            (presence.host.name, life)
+        });
+        let owners = lives.filter(|(_, life)| *life != Life::Dead);
+        owners.map(|(host, life)| Owner { host, is_alive: life == Life::Alive }).max_by_key(|owner| owner.is_alive)
+    }
+
+    /// Removes what dead servers have left, so that one that only stood still notices that it was given up. `own` has not
+    /// taken its lock yet.
+    pub fn forget_dead(&self, own: &ServerId) {
+        for (id, presence) in self.present().into_iter().filter(|(id, _)| id != own) {
+            let is_dead = if presence.host == *Host::own() {
+                !lease::is_held(&self.dir.server_lock(&id))
+            } else {
+                self.watch(id.clone(), &presence, process::monotonic()) == Life::Dead
+            };
+            if is_dead {
+                self.remove(&id);
+            }
+        }
+    }
+
+    /// Removes the files of a dead server.
+    pub fn remove(&self, server: &ServerId) {
+        for path in [self.dir.server_lock(server), self.dir.server_presence(server)] {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// Announces a server of this process to other hosts. `None` where no other host can see it.
+    pub fn announce(&self, server: &ServerId) -> Result<Option<Heartbeat>, FileError> {
+        if !self.is_shared() {
+            return Ok(None);
+        }
+        Heartbeat::begin(self.dir.server_presence(server)).map(Some)
+    }
+
+    fn watch(&self, id: ServerId, presence: &Presence, now: Duration) -> Life {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = Watched::next(watched.get(&id).copied(), presence.heartbeat, now);
+        watched.insert(id, seen);
+        seen.life(now)
+    }
+
+    fn elsewhere(&self) -> Vec<(ServerId, Presence)> {
+        self.present().into_iter().filter(|(_, presence)| presence.host != *Host::own()).collect()
+    }
+
+    /// Returns the servers with a presence file. They are listed, since asking for a name too early would hide it.
+    fn present(&self) -> Vec<(ServerId, Presence)> {
+        if !self.is_shared() {
+            return Vec::new();
+        }
+        let entries = fs::read_dir(self.dir.servers()).into_iter().flatten().flatten();
+        let found = entries.filter_map(|entry| {
+            let id = entry.file_name().to_str()?.strip_suffix(".json")?.to_owned();
+            // Damaged by a crash of its host, it stands still.
+            let unknown =
+                || Presence { host: Host { name: "another host".to_owned(), boot: String::new() }, heartbeat: 0 };
+            let presence = match fs::read(entry.path()) {
+                Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|_| unknown()),
+                Err(error) if error.kind() == ErrorKind::NotFound => return None,
+                Err(_) => unknown(),
+            };
+            Some((ServerId::from(id), presence))
+        });
+        found.collect()
+    }
+
+    /// Returns whether other hosts can see the state directory.
+    fn is_shared(&self) -> bool {
+        *self.is_shared.get_or_init(|| process::network_file_system(self.dir.root()).is_some())
+    }
+}
+
+/// The announcement of a server to other hosts. It is removed when it is dropped.
+#[derive(Debug)]
+pub struct Heartbeat {
+    path: PathBuf,
+    presence: Presence,
+    checked: Duration,
+    written: Duration,
+}
+
+impl Heartbeat {
+    fn begin(path: PathBuf) -> Result<Self, FileError> {
+        let now = process::monotonic();
+        let presence = Presence { host: Host::own().clone(), heartbeat: 1 };
+        let fail = |source| FileError::write(&path, source);
+        let file = files::private().write(true).create_new(true).open(&path).map_err(fail)?;
+        let heartbeat = Self { path: path.clone(), presence, checked: now, written: now };
+        heartbeat.write(file).map_err(fail)?;
+        files::sync_parent(&path)?;
+        Ok(heartbeat)
+    }
+
+    /// Keeps the announcement up to date. Returns `false` if another host may have given this server up, after which it
+    /// must not write.
+    pub fn keep(&mut self) -> bool {
+        let now = process::monotonic();
+        if now < self.checked + CHECK {
+            return true;
+        }
+        self.checked = now;
+        // Opened each time: the file system then asks its server whether it still exists.
+        let opened = File::options().write(true).open(&self.path);
+        let is_due = now >= self.written + BEAT;
+        let kept = opened.and_then(|file| if is_due { self.beat(file, now) } else { Ok(()) });
+        match kept {
+            Ok(()) => true,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle) => false,
+            Err(error) => {
+                tracing::warn!(%error, "cannot show other hosts that this server lives");
+                now < self.written + STILL - BEAT
+            }
+        }
+    }
+
+    fn beat(&mut self, file: File, now: Duration) -> std::io::Result<()> {
+        self.presence.heartbeat += 1;
+        self.write(file)?;
+        self.written = now;
+        Ok(())
+    }
+
+    fn write(&self, mut file: File) -> std::io::Result<()> {
+        let mut text = serde_json::to_vec(&self.presence)?;
+        text.resize(text.len().max(LENGTH), b' ');
+        file.write_all(&text)?;
+        file.sync_data()
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn life_is_decided_by_own_watching() {
+        // The numbers that were seen, each with the second; then the second of the question.
+        let rows: [(&[(u64, u64)], u64, Life); 8] = [
+            (&[(7, 100)], 100, Life::Unknown),
+            (&[(7, 100)], 129, Life::Unknown),
+            (&[(7, 100)], 130, Life::Dead),
+            (&[(7, 100), (7, 110), (7, 129)], 130, Life::Dead),
+            (&[(7, 100), (8, 129)], 129, Life::Alive),
+            (&[(7, 100), (8, 129)], 158, Life::Alive),
+            (&[(7, 100), (8, 129)], 159, Life::Dead),
+            // It stood still, and goes on.
+            (&[(7, 100), (7, 200), (8, 201)], 201, Life::Alive),
+        ];
+        for (seen, at, life) in rows {
+            let watched = seen.iter().fold(None, |before, (heartbeat, second)| {
+                Some(Watched::next(before, *heartbeat, Duration::from_secs(*second)))
+            });
+            assert_eq!(watched.unwrap().life(Duration::from_secs(at)), life, "{seen:?} at {at}");
+        }
+    }
+
+    fn servers(folder: &Path, is_shared: bool) -> Servers {
+        StateDir::open(folder).unwrap();
+        Servers { is_shared: OnceLock::from(is_shared), ..Servers::of(folder) }
+    }
+
+    fn announce_elsewhere(servers: &Servers, id: &ServerId, heartbeat: u64) {
+        let host = Host { name: "login1".to_owned(), boot: "another".to_owned() };
+        let text = serde_json::to_vec(&Presence { host, heartbeat }).unwrap();
+        fs::write(servers.dir.server_presence(id), text).unwrap();
+    }
+
+    #[test]
+    fn lock_decides_on_one_host() {
+        let folder = tempfile::tempdir().unwrap();
+        for is_shared in [false, true] {
+            let servers = servers(folder.path(), is_shared);
+            let id = ServerId::from("s-1");
+            let heartbeat = servers.announce(&id).unwrap();
+            assert_eq!(heartbeat.is_some(), is_shared);
+            let lease = lease::take(&servers.dir.server_lock(&id)).unwrap();
+            assert!(servers.is_alive(&id));
+            servers.forget_dead(&ServerId::from("s-2"));
+            assert!(servers.is_alive(&id));
+            drop(lease);
+            assert!(!servers.is_alive(&id));
+            assert_eq!(servers.owner_elsewhere(), None);
+            servers.forget_dead(&id);
+            assert_eq!(servers.dir.server_presence(&id).exists(), is_shared, "its own stays");
+            servers.forget_dead(&ServerId::from("s-2"));
+            assert!(!servers.dir.server_presence(&id).exists());
+        }
+    }
+
+    #[test]
+    fn server_elsewhere_is_alive_until_it_stands_still() {
+        let folder = tempfile::tempdir().unwrap();
+        let (servers, id) = (servers(folder.path(), true), ServerId::from("s-1"));
+        announce_elsewhere(&servers, &id, 1);
+        let owner = |is_alive| Some(Owner { host: "login1".to_owned(), is_alive });
+        assert!(servers.is_alive(&id), "its lock is free, which means nothing");
+        assert_eq!(servers.owner_elsewhere(), owner(false));
+        announce_elsewhere(&servers, &id, 2);
+        assert_eq!(servers.owner_elsewhere(), owner(true));
+        let presence = servers.elsewhere().remove(0).1;
+        assert_eq!(servers.watch(id.clone(), &presence, process::monotonic() + STILL), Life::Dead);
+        servers.forget_dead(&ServerId::from("s-2"));
+        assert!(servers.dir.server_presence(&id).exists(), "it is alive at this moment");
+    }
+
+    #[test]
+    fn unreadable_presence_counts_as_alive() {
+        let folder = tempfile::tempdir().unwrap();
+        let (servers, id) = (servers(folder.path(), true), ServerId::from("s-1"));
+        fs::write(servers.dir.server_presence(&id), "").unwrap();
+        assert!(servers.is_alive(&id));
+        assert_eq!(servers.owner_elsewhere().map(|owner| owner.is_alive), Some(false));
+    }
+
+    #[test]
+    fn removed_presence_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (servers, id) = (servers(folder.path(), true), ServerId::from("s-1"));
+        let mut heartbeat = servers.announce(&id).unwrap().unwrap();
+        let read = || fs::read(servers.dir.server_presence(&id)).unwrap();
+        let first = read();
+        assert!(heartbeat.keep());
+        assert_eq!(read(), first, "it is too early");
+        (heartbeat.checked, heartbeat.written) = (Duration::ZERO, Duration::ZERO);
+        assert!(heartbeat.keep());
+        assert_eq!((read() != first, read().len()), (true, first.len()));
+        fs::remove_file(servers.dir.server_presence(&id)).unwrap();
+        assert!(heartbeat.keep(), "it was checked a moment ago");
+        heartbeat.checked = Duration::ZERO;
+        assert!(!heartbeat.keep());
+    }
+}
