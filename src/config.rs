@@ -5,6 +5,7 @@ mod confine;
 mod defaults;
 mod error;
 pub mod fields;
+mod launchers;
 #[cfg(test)]
 mod messages;
 mod position;
@@ -26,7 +27,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::confine::{Confine, ConfineGit};
 use self::defaults::{PRUNE, SHARED_DAEMONS};
-pub use self::error::{ConfigError, InvalidSettings, ProfileError, UnknownProfile};
+pub use self::error::{ConfigError, InvalidSettings, LauncherError, ProfileError, UnknownLauncher, UnknownProfile};
+pub use self::launchers::{LOCAL, LauncherKind, LauncherSettings};
 pub use self::position::Position;
 pub use self::profiles::Profile;
 pub use self::schema::{SCHEMA_FILE, SCHEMA_LINE, is_our_schema, schema_text};
@@ -162,10 +164,17 @@ pub struct Settings {
     /// Whether `wait` and `status --watch` ring the bell and notify your desktop, through the terminal (OSC 9, or 777),
     /// when a worker finishes.
     pub notify_terminal: bool,
+    /// Launcher of missions without `run_on`: `local`, which is this machine, or the name of a launcher.
+    pub default_launcher: String,
+    /// Launcher that verifies integrations.
+    pub verify_on: String,
     /// Settings of one repository, by its path or by the URL of one of its remotes.
     pub repositories: BTreeMap<String, RepositorySettings>,
     /// Settings of one backend.
     pub backends: BTreeMap<String, BackendSettings>,
+    /// Launchers: jobs of one size on a cluster.
+    #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z0-9_-]{1,60}$"}))]
+    pub launchers: BTreeMap<String, LauncherSettings>,
     /// Named sets of mission fields.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z0-9_-]{1,60}$"}))]
     pub profiles: BTreeMap<String, Profile>,
@@ -291,11 +300,14 @@ impl Default for Settings {
             min_free_memory_mib: 512,
             min_free_disk_mib: 512,
             min_free_processes: 128,
+            default_launcher: LOCAL.to_owned(),
+            verify_on: LOCAL.to_owned(),
             repositories: BTreeMap::new(),
             notify_command: None,
             notify: vec![NotifyEvent::Finished, NotifyEvent::Failed, NotifyEvent::NeedsAnswer, NotifyEvent::AllDone],
             notify_terminal: true,
             backends: BTreeMap::new(),
+            launchers: BTreeMap::new(),
             profiles: BTreeMap::new(),
             custom: Vec::new(),
             file: None,
@@ -424,6 +436,7 @@ impl Settings {
             return Err(InvalidSettings::HalfIdentity);
         }
         self.check_templates()?;
+        self.check_launchers()?;
         match self.boss.max_cost_usd.filter(|most| !most.is_finite() || *most < 0.0) {
             Some(most) => Err(InvalidSettings::MaxCost(most)),
             None => Ok(()),

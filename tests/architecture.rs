@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("attempt", &["config", "files", "git", "mission", "process"]),
     ("store", &["attempt", "files", "mission"]),
     ("supervisor", &["attempt", "backend", "config", "files", "git", "mission", "process"]),
-    ("launcher", &["attempt", "mission", "process"]),
+    ("launcher", &["attempt", "config", "mission", "process"]),
     ("orchestrator", &["attempt", "backend", "config", "files", "git", "launcher", "mission", "process", "store"]),
     ("mcp", &["attempt", "backend", "config", "files", "mission", "orchestrator", "process", "store"]),
     (
@@ -273,8 +273,8 @@ fn rooms_in(text: &str) -> BTreeSet<String> {
     rooms
 }
 
-/// Checks that no other text of a mission becomes a command. The demo's project is its own script, and the
-/// `notify_command` and the editor are the user's.
+/// Checks that no other text of a mission becomes a command. The demo's project is its own script, the `notify_command` and
+/// the editor are the user's, and the shell behind the `command` of a launcher gets each word in quotes.
 #[test]
 fn only_setup_and_verify_commands_run_through_a_shell() {
     // OpenCode has a tool with the name "bash".
@@ -292,7 +292,9 @@ fn only_setup_and_verify_commands_run_through_a_shell() {
         }
     }
     found.sort();
-    assert_eq!(found, ["src/cli/open.rs", "src/process/user_command.rs", "src/supervisor/shell.rs"]);
+    let expected =
+        ["src/cli/open.rs", "src/launcher/slurm/command.rs", "src/process/user_command.rs", "src/supervisor/shell.rs"];
+    assert_eq!(found, expected);
 }
 
 /// Checks that git runs with the trust that a repository carries, since a worker can change its configuration.

@@ -122,6 +122,7 @@ fn settings_reference_is_current() {
         ("## Settings of a backend: `[backends.NAME]`", "/$defs/BackendSettings"),
         ("## A backend of your own: `[[custom]]`", "/$defs/CustomBackend"),
         ("## A profile of missions: `[profiles.NAME]`", "/$defs/Profile"),
+        ("## A launcher: `[launchers.NAME]`", "/$defs/LauncherSettings"),
     ] {
         let old = section_of(&current, heading).unwrap_or_else(|| panic!("{path} has no {heading}")).to_owned();
         let object = schema.pointer(pointer).expect("the schema has it");
@@ -213,7 +214,7 @@ fn every_agent_is_in_readme_and_skill() {
 }
 
 /// Settings with a section of their own.
-const SECTIONS: [&str; 5] = ["boss", "repositories", "backends", "profiles", "custom"];
+const SECTIONS: [&str; 6] = ["boss", "repositories", "backends", "launchers", "profiles", "custom"];
 
 /// Returns a list of the settings of one section, each with its type, meaning and default. A setting with a section of
 /// its own is left out.

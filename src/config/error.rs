@@ -43,6 +43,10 @@ pub enum InvalidSettings {
     Repository { name: String },
     #[error("[backends.{name}] is of no backend")]
     UnknownBackend { name: String, instead: Hint },
+    #[error("cannot use [launchers.{name}]")]
+    Launcher { name: String, source: Box<LauncherError> },
+    #[error("{setting} = {:?} is no launcher: there are only {}", unknown.name, unknown.known.join(", "))]
+    NamedLauncher { setting: &'static str, unknown: UnknownLauncher },
     #[error("stall_minutes = {0} is not a time")]
     StallMinutes(f64),
     #[error("question_minutes = {0} is not a time")]
@@ -98,6 +102,39 @@ pub struct UnknownProfile {
     pub meant: Option<String>,
 }
 
+/// The reason why a launcher cannot be used.
+#[derive(Debug, Error)]
+pub enum LauncherError {
+    #[error("its name may contain only letters, digits, hyphens and underscores, at most {MAX_PROFILE_NAME}")]
+    Name,
+    #[error("its name is that of the launcher for this machine")]
+    Taken,
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error("memory = {0:?} is not a size")]
+    Memory(String),
+    #[error("program = {0:?} is not a full path")]
+    Program(PathBuf),
+    #[error("args may not contain {0:?}, which this program sets or which breaks its jobs")]
+    OwnOption(String),
+    #[error("args may not contain {0:?}, which is not an option: sbatch would run it as the job")]
+    NotAnOption(String),
+    #[error("prologue may not contain {0:?}: sbatch would read options from it")]
+    OptionComment(String),
+    #[error("pass_env may not contain {0:?}, which is not the name of a variable")]
+    Variable(String),
+}
+
+/// The error for a name that no launcher has.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[error("cannot use the launcher {name:?}: there are only {}", known.join(", "))]
+pub struct UnknownLauncher {
+    pub name: String,
+    pub known: Vec<String>,
+    /// The known name that is similar.
+    pub meant: Option<String>,
+}
+
 impl Hinted for ConfigError {
     fn hints(&self) -> Vec<Hint> {
         match self {
@@ -116,6 +153,8 @@ impl Hinted for InvalidSettings {
             Self::Malformed(_) | Self::Custom(_) => Vec::new(),
             Self::NotInProfile { .. } => vec![Hint::to("give it in each mission")],
             Self::Profile { source, .. } => source.hints(),
+            Self::Launcher { source, .. } => source.hints(),
+            Self::NamedLauncher { unknown, .. } => unknown.hints(),
             Self::UnknownSetting { instead, .. } | Self::UnknownBackend { instead, .. } => vec![instead.clone()],
             Self::CustomTwice { .. } => vec![Hint::to("choose another name")],
             Self::Repository { .. } => vec![
@@ -161,6 +200,35 @@ impl Hinted for UnknownProfile {
             Some(meant) => vec![did_you_mean(meant)],
             None if self.known.is_empty() => vec![Hint::to("leave out `profile`")],
             None => vec![Hint::to("use one of these")],
+        }
+    }
+}
+
+impl Hinted for LauncherError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Name | Self::Taken => vec![Hint::to("choose another name")],
+            // The text already names the accepted values.
+            Self::Field(_) => Vec::new(),
+            Self::Memory(_) => vec![Hint::to("give a number of MB, or one with a unit, such as 8G")],
+            Self::Program(_) => vec![Hint::to("give its full path on the nodes, or leave it out")],
+            Self::OwnOption(_) => vec![Hint::to("leave it out")],
+            Self::NotAnOption(_) => {
+                vec![Hint::to("give an option and its value as one argument, such as --exclude=n13")]
+            }
+            Self::OptionComment(_) => vec![Hint::to("give the options in args")],
+            Self::Variable(_) => vec![Hint::to("give the name of a variable, without its value")],
+        }
+    }
+}
+
+impl Hinted for UnknownLauncher {
+    fn hints(&self) -> Vec<Hint> {
+        match &self.meant {
+            Some(meant) => vec![did_you_mean(meant)],
+            None => {
+                vec![Hint::to("use one of these"), Hint::to(format!("add [launchers.{}] to the settings", self.name))]
+            }
         }
     }
 }

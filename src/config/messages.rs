@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::error::{ConfigError, InvalidSettings};
-use super::{ProfileError, Settings, UnknownProfile};
+use super::{LauncherError, ProfileError, Settings, UnknownLauncher, UnknownProfile};
 use crate::mission::hint::with_hints;
 use crate::mission::testing::{MessageRow, all_messages, row, variant_of};
 
@@ -47,6 +47,17 @@ fn every_message_is_as_recorded() {
         "timeout_minutes = 0".to_owned(),
         "max_cost_usd = -1.0".to_owned(),
     ];
+    let launchers = [
+        "[launchers.local]",
+        "[launchers.\"a b\"]",
+        "memory = \"8 gigabytes\"",
+        "program = \"bin/orchestrator-boss\"",
+        "args = [\"--time=5\"]",
+        "args = [\"-p\", \"cpu\"]",
+        "prologue = [\"#SBATCH --array=1-9\"]",
+        "pass_env = [\"HTTPS_PROXY=x\"]",
+        "cpus = 0",
+    ];
     let mut rows = vec![
         row(ConfigError::Read { path: path(), source: io::ErrorKind::PermissionDenied.into() }),
         row(ConfigError::Invalid { path: path(), source: InvalidSettings::EmptyBranch }),
@@ -69,6 +80,11 @@ fn every_message_is_as_recorded() {
             other => variant_of(other),
         })
     }));
+    rows.push(invalid("[launchers.local]\nkind = \"slurm\""));
+    rows.push(invalid("verify_on = \"cluster\""));
+    rows.extend(launchers.map(in_launcher));
+    let launcher = UnknownLauncher { name: "gpu".into(), known: vec!["local".into(), "cluster".into()], meant: None };
+    rows.push(row(launcher));
     let known = || vec!["careful".to_owned(), "cheap".to_owned()];
     rows.push(row(UnknownProfile { name: "chep".into(), known: known(), meant: Some("cheap".into()) }));
     insta::assert_snapshot!(all_messages(&rows, "src/config"));
@@ -80,6 +96,23 @@ fn in_profile(text: &str, name: impl Fn(&ProfileError) -> String) -> MessageRow 
             let variant = name(&source);
             let source = InvalidSettings::Profile { name: profile, source };
             (variant, with_hints(&ConfigError::Invalid { path: path(), source }))
+        }
+        other => panic!("{other}"),
+    }
+}
+
+fn in_launcher(text: &str) -> MessageRow {
+    let section = if text.starts_with('[') { text } else { &format!("[launchers.cluster]\n{text}") };
+    match Settings::parse(&format!("{section}\nkind = \"slurm\"")).expect_err("an invalid text") {
+        InvalidSettings::Launcher { name, source } => {
+            let variant = match &*source {
+                LauncherError::Field(field) => variant_of(field),
+                own => variant_of(own),
+            };
+            (
+                variant,
+                with_hints(&ConfigError::Invalid { path: path(), source: InvalidSettings::Launcher { name, source } }),
+            )
         }
         other => panic!("{other}"),
     }

@@ -1,6 +1,6 @@
 //! Finds the place of an error in the text of a settings file.
 
-use super::error::{InvalidSettings, ProfileError};
+use super::error::{InvalidSettings, LauncherError, ProfileError};
 use super::fields::FieldError;
 
 /// A place in a text: line and column, both from 1.
@@ -21,7 +21,9 @@ impl InvalidSettings {
                 let column = text.lines().nth(line - 1)?.find(name.as_str()).map_or(1, |at| at + 1);
                 Some(Position { line, column })
             }
-            Self::Profile { name, source } => in_profile(text, name, |line| source.is_about(line)),
+            Self::Profile { name, source } => in_section(text, "profiles", name, |line| source.is_about(line)),
+            Self::Launcher { name, source } => in_section(text, "launchers", name, |line| source.is_about(line)),
+            Self::NamedLauncher { setting, .. } => begins_with(setting),
             Self::Custom(error) => first_line(text, |line| names(line, "name") && line.contains(error.backend())),
             Self::CustomTwice { name } => {
                 let titles = ["\"", "'"].map(|quote| format!("{quote}{name}{quote}"));
@@ -66,9 +68,25 @@ impl ProfileError {
     }
 }
 
-/// Returns the position of the first wanted line in a profile's section, or else of the section's title.
-fn in_profile(text: &str, name: &str, is_wanted: impl Fn(&str) -> bool) -> Option<Position> {
-    let titles = ["", "\"", "'"].map(|quote| format!("[profiles.{quote}{name}{quote}]"));
+impl LauncherError {
+    /// Returns whether a line of the launcher's section sets the refused field.
+    fn is_about(&self, line: &str) -> bool {
+        let sets = |key: &str| names(line, key);
+        match self {
+            Self::Name | Self::Taken => false,
+            Self::Field(error) => error.key().is_some_and(sets),
+            Self::Memory(_) => sets("memory"),
+            Self::Program(_) => sets("program"),
+            Self::OwnOption(_) | Self::NotAnOption(_) => sets("args"),
+            Self::OptionComment(_) => sets("prologue"),
+            Self::Variable(_) => sets("pass_env"),
+        }
+    }
+}
+
+/// Returns the position of the first wanted line in the section of a profile or launcher, or else of the section's title.
+fn in_section(text: &str, section: &str, name: &str, is_wanted: impl Fn(&str) -> bool) -> Option<Position> {
+    let titles = ["", "\"", "'"].map(|quote| format!("[{section}.{quote}{name}{quote}]"));
     let is_title = |line: &str| titles.iter().any(|title| line.starts_with(title.as_str()));
     let at = text.lines().position(|line| is_title(line.trim_start()))?;
     let inside = text.lines().skip(at + 1).take_while(|line| !line.trim_start().starts_with('['));
@@ -125,6 +143,11 @@ mod tests {
             ("[profiles.a]\nmax_attempts = 2\n[profiles.b]\n  max_attempts = 0", (4, 3)),
             ("[profiles.a]\nfallback_backends = ['codx']", (2, 1)),
             ("[profiles.\"a b\"]", (1, 1)),
+            ("default_launcher = 'local'\nverify_on = 'x'", (2, 1)),
+            ("[launchers.local]\nkind = 'slurm'", (1, 1)),
+            ("max_depth = 1\n[launchers.a]\nkind = 'slurm'\n args = ['-J']", (4, 2)),
+            ("[launchers.a]\nkind = 'slurm'\nprogram = 'x'", (3, 1)),
+            ("[launchers.a]\nkind = 'slurm'\npoll_seconds = 1", (3, 1)),
             ("max_depth = 1\n[profiles.a]\nbackend = 'codex'\nmodel_override = 'sonnet'", (4, 1)),
         ] {
             let found = Settings::parse(text).unwrap_err().position(text);

@@ -12,9 +12,13 @@ const ALIKE: f32 = 0.75;
 const FEW: usize = 6;
 
 /// Sections and their own names, to recognise a name that was put elsewhere.
-const SECTIONS: [(&str, &[&str]); 3] = [
+const SECTIONS: [(&str, &[&str]); 4] = [
     ("[boss]", &["max_cost_usd", "max_tokens", "timeout_minutes"]),
     ("[backends.NAME]", &["program", "model"]),
+    (
+        "[launchers.NAME]",
+        &["partition", "account", "qos", "constraint", "gres", "cpus", "memory", "prologue", "pass_env", "max_jobs"],
+    ),
     (
         "[profiles.NAME]",
         &[IN_PROFILES, "model_effort", "permissions", "verify_command", "fallback_backends", "max_attempts"],

@@ -4,3 +4,4 @@
 pub mod local;
 #[cfg(test)]
 mod messages;
+pub mod slurm;

@@ -18,6 +18,7 @@ mod fold;
 pub mod graph;
 pub mod hint;
 pub mod id;
+pub mod life;
 pub mod lifecycle;
 pub mod message;
 #[cfg(test)]

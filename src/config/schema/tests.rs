@@ -105,6 +105,7 @@ fn every_documented_setting_has_type_and_text() {
         ("## Settings of a backend", "/definitions/BackendSettings/properties"),
         ("## A backend of your own", "/definitions/CustomBackend/properties"),
         ("## A profile of missions", "/definitions/Profile/properties"),
+        ("## A launcher", "/definitions/LauncherSettings/properties"),
     ];
     for (heading, place) in sections {
         let (_, section) = REFERENCE.split_once(&format!("\n{heading}")).expect("a section of the reference");
@@ -119,7 +120,7 @@ fn every_documented_setting_has_type_and_text() {
             assert!(has_type, "{name}: {setting}");
         }
     }
-    for section in ["boss", "repositories", "backends", "profiles", "custom"] {
+    for section in ["boss", "repositories", "backends", "launchers", "profiles", "custom"] {
         assert!(schema["properties"].get(section).is_some(), "{section}");
     }
     assert_eq!(schema["properties"].get("file"), None, "it is no setting");
@@ -185,6 +186,17 @@ fn parser_and_schema_refuse_the_same_inputs() {
         "[profiles.a]\nverify_command = ''",
         "[profiles.a]\nfallback_backends = ['a','a','a','a','a','a','a','a','a','a','a']",
         "[profiles.'a b']",
+        "[launchers.a]\ncpus = 4",
+        "[launchers.a]\nkind = 'pbs'",
+        "[launchers.a]\nkind = 'slurm'\ncores = 4",
+        "[launchers.a]\nkind = 'slurm'\ncpus = 0",
+        "[launchers.a]\nkind = 'slurm'\nmemory = '8 G'",
+        "[launchers.a]\nkind = 'slurm'\npartition = ''",
+        "[launchers.a]\nkind = 'slurm'\nargs = '--exclusive'",
+        "[launchers.a]\nkind = 'slurm'\nmax_jobs = 0",
+        "[launchers.a]\nkind = 'slurm'\npoll_seconds = 4",
+        "[launchers.a]\nkind = 'slurm'\nlost_after_seconds = 59",
+        "[launchers.'a b']\nkind = 'slurm'",
     ] {
         assert!(Settings::parse(text).is_err(), "the parser accepts {text}");
         assert!(!errors_in(text).is_empty(), "the schema accepts {text}");

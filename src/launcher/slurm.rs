@@ -1,0 +1,24 @@
+//! Slurm, through its own commands: submit, observe and cancel jobs. Each job runs one supervisor, on a node that sees the
+//! attempt's folder under the same path.
+//!
+//! Only [`command`] starts a process. Nothing here decides whether a worker lives: that is [`crate::mission::life`], from
+//! what [`observe`] reads. Slurm does not guarantee that a job runs once, the claim of the attempt does.
+
+mod cancel;
+mod command;
+mod names;
+mod observe;
+mod partition;
+mod quote;
+mod reasons;
+mod submit;
+#[cfg(test)]
+mod testing;
+
+pub use cancel::{cancel_by_name, cancel_jobs};
+pub use command::{Answer, Engine, LIMIT, NoAnswer};
+pub use names::JobNames;
+pub use observe::{ObservedJob, job_of, observe};
+pub use partition::{TimeLimit, partition_limit, tracks_by_cgroup};
+pub use reasons::{describe, lasting};
+pub use submit::{JobRequest, MissionLimits, Submission, SubmitError, job_with_name, submit, time_limit};

@@ -1,0 +1,52 @@
+//! Cancels jobs. An accepted `scancel` is no proof: a controller that stops soon after it may have the job in its queue
+//! again. So the caller repeats it until [`super::observe`] reports the job as ended or gone.
+
+use std::ffi::OsString;
+
+use super::command::{Answer, Engine};
+use crate::mission::life::JobId;
+
+/// Texts about a job that needs no cancel any more.
+const OVER: [&str; 2] = ["invalid job id", "already completing or completed"];
+
+/// Cancels every job with this name. Succeeds if there is none.
+pub async fn cancel_by_name(engine: &Engine, name: &str) -> Result<(), String> {
+    let user = format!("--user={}", rustix::process::getuid().as_raw());
+    cancel(engine, vec![user.into(), format!("--name={name}").into()]).await
+}
+
+/// Cancels all these jobs with one command. Succeeds for jobs that have ended.
+pub async fn cancel_jobs(engine: &Engine, jobs: &[JobId]) -> Result<(), String> {
+    if jobs.is_empty() {
+        // Without a job, `scancel` is an error.
+        return Ok(());
+    }
+    cancel(engine, jobs.iter().map(|job| job.to_string().into()).collect()).await
+}
+
+async fn cancel(engine: &Engine, arguments: Vec<OsString>) -> Result<(), String> {
+    match engine.ask("scancel", &arguments).await {
+        Answer::Refused { text, .. } if is_over(&text) => Ok(()),
+        answer => answer.output().map(drop),
+    }
+}
+
+/// Returns whether each part of a refusal is about a job that has ended.
+fn is_over(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    lower.split("; ").all(|part| OVER.iter().any(|over| part.contains(over)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ended_jobs_are_no_failure() {
+        let over = "Kill job error on job id 9: Invalid job id specified";
+        assert!(is_over(over));
+        assert!(is_over(&format!("{over}; Kill job error on job id 8: Job/step already completing or completed")));
+        assert!(!is_over(&format!("{over}; Kill job error on job id 8: Access/permission denied")));
+        assert!(!is_over(""));
+    }
+}

@@ -1,0 +1,291 @@
+//! Submits the job of one attempt: the command, its script, and what a refusal means.
+//!
+//! A submission whose answer was lost may have worked, so the next one first looks for a job of that name. A job that is
+//! missed all the same does no harm: the claim of the attempt lets only one supervisor run it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::command::{Answer, Engine, NoAnswer};
+use super::names::JobNames;
+use super::observe::{ObservedJob, job_of, jobs_named};
+use super::quote;
+use crate::config::LauncherSettings;
+use crate::mission::hint::{Hint, Hinted};
+use crate::mission::id::WorkerId;
+use crate::mission::life::JobId;
+
+/// Minutes beyond the limits of a mission, so that Slurm's limit is reached only when ours did not work.
+const SPARE_MINUTES: u64 = 15;
+/// Minutes for questions that are never denied.
+const MINUTES_FOR_QUESTIONS: u64 = 24 * 60;
+/// Slurm sends TERM to the supervisor this many seconds before its limit.
+const NOTICE_SECONDS: u32 = 120;
+/// Name of the job's own output, in the folder of the attempt.
+const ENGINE_LOG: &str = "engine.log";
+
+/// Texts of refusals that pass by themselves.
+const TRANSIENT: [&str; 5] =
+    ["temporarily unable", "resource temporarily unavailable", "submitjob", "maxsubmit", "too many open files"];
+
+/// Texts of final refusals, and the settings that they are about. The first one that matches counts.
+const CAUSES: [(&str, &[&str]); 15] = [
+    (POLICY, &["qos", "account", "cpus", "memory"]),
+    ("account", &["account", "partition"]),
+    ("invalid qos", &["qos"]),
+    ("partition", &["partition"]),
+    ("memory", &["memory"]),
+    ("--mem", &["memory"]),
+    ("feature", &["constraint"]),
+    ("--constraint", &["constraint"]),
+    ("gres", &["gres"]),
+    ("trackable resource", &["gres"]),
+    ("more processors", &["cpus"]),
+    ("node count", &["args"]),
+    ("unrecognized option", &["args"]),
+    ("invalid option", &["args"]),
+    ("node configuration", &["cpus", "memory", "constraint", "gres"]),
+];
+const TIME_LIMIT: &str = "time limit is invalid";
+const POLICY: &str = "violates accounting/qos policy";
+/// Texts of a command that does not find the configuration of the cluster. Slurm tries it again for a minute.
+const NO_CONFIGURATION: [&str; 3] = ["cannot stat file", "configuration source", "unable to process configuration"];
+
+/// A job to submit.
+#[derive(Debug)]
+pub struct JobRequest<'a> {
+    pub names: &'a JobNames,
+    pub worker: &'a WorkerId,
+    pub attempt: u32,
+    /// The folder of the attempt.
+    pub folder: &'a Path,
+    /// This program's path on the nodes.
+    pub program: &'a Path,
+    /// The name of the launcher.
+    pub launcher: &'a str,
+    pub settings: &'a LauncherSettings,
+    /// The time limit: see [`time_limit`].
+    pub minutes: u64,
+}
+
+/// The result of a submission.
+#[derive(Debug)]
+pub enum Submission {
+    Accepted(JobId),
+    /// An earlier submission had worked. The job may have ended.
+    Found(JobId),
+    /// Submit again later, with `may_exist`: the job may exist. The text is the reason.
+    Later(String),
+    /// The same request would be refused again. Fence the attempt before it is settled, and cancel by name: with an
+    /// unreadable answer the job may exist.
+    Refused(SubmitError),
+}
+
+/// The reason why a job cannot be submitted.
+#[derive(Debug, Error)]
+pub enum SubmitError {
+    #[error("cannot submit the job: {text}")]
+    Refused { text: String, settings: &'static [&'static str], launcher: String },
+    #[error("cannot submit the job: {text}")]
+    TooLong { text: String },
+    #[error("cannot submit the job: {text}")]
+    NoConfiguration { text: String },
+    #[error("cannot submit the job: sbatch printed no number of a job: {printed:?}")]
+    Unreadable { printed: String },
+    #[error("cannot submit the job: {program} is not on the PATH")]
+    NotFound { program: String, launcher: String },
+}
+
+impl Hinted for SubmitError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Refused { settings: [], .. } => Vec::new(),
+            Self::Refused { settings, launcher, .. } => {
+                let names: Vec<String> = settings.iter().map(|name| format!("`{name}`")).collect();
+                vec![Hint::to(format!("change {} in [launchers.{launcher}]", names.join(" or ")))]
+            }
+            Self::TooLong { .. } => {
+                vec![Hint::to("lower the mission's `timeout_minutes`"), Hint::to("use a partition with a longer limit")]
+            }
+            Self::NoConfiguration { .. } => {
+                vec![Hint::to("set SLURM_CONF to the configuration file of the cluster where the server starts")]
+            }
+            Self::Unreadable { .. } => vec![Hint::to("check what `sbatch --parsable` prints on this machine")],
+            Self::NotFound { launcher, .. } => vec![
+                Hint::to("install the commands of Slurm on this machine"),
+                Hint::to(format!("set `command` in [launchers.{launcher}], such as [\"ssh\", \"login1\"]")),
+            ],
+        }
+    }
+}
+
+/// Submits a job. With `may_exist`, an earlier submission may have worked, and its job is looked for first.
+pub async fn submit(engine: &Engine, request: &JobRequest<'_>, may_exist: bool) -> Submission {
+    if may_exist {
+        match job_with_name(engine, request.names, request.worker, request.attempt).await {
+            Ok(Some(found)) => return Submission::Found(found.job),
+            Ok(None) => {}
+            Err(why) => return Submission::Later(why),
+        }
+    }
+    match engine.submit("sbatch", &request.arguments(), &request.script()).await {
+        Answer::Output(printed) => match job_number(&printed) {
+            Some(job) => Submission::Accepted(job),
+            None => request.after_unreadable(engine, &printed).await,
+        },
+        Answer::Refused { text, .. } => refused(text, request.launcher),
+        Answer::None { cause: NoAnswer::NotFound { program } } => {
+            Submission::Refused(SubmitError::NotFound { program, launcher: request.launcher.to_owned() })
+        }
+        Answer::None { cause: NoAnswer::TimedOut { text, .. } } if contains(&text, &NO_CONFIGURATION) => {
+            Submission::Refused(SubmitError::NoConfiguration { text })
+        }
+        Answer::None { cause } => Submission::Later(cause.to_string()),
+    }
+}
+
+/// Returns the job of an attempt, also one that has ended. `None` if the engine does not know one.
+pub async fn job_with_name(
+    engine: &Engine,
+    names: &JobNames,
+    worker: &WorkerId,
+    attempt: u32,
+) -> Result<Option<ObservedJob>, String> {
+    let jobs = jobs_named(engine, names, &names.name(worker, attempt)).await?;
+    Ok(job_of(&jobs, worker, attempt).cloned())
+}
+
+impl JobRequest<'_> {
+    fn arguments(&self) -> Vec<OsString> {
+        let LauncherSettings { partition, account, qos, constraint, gres, cpus, memory, .. } = self.settings;
+        let mut arguments: Vec<OsString> = [
+            "--parsable".to_owned(),
+            format!("--job-name={}", self.names.name(self.worker, self.attempt)),
+            "--no-requeue".to_owned(),
+            // Of the command's own environment. Any other value makes the node run the user's login shell.
+            "--export=ALL".to_owned(),
+            "--open-mode=append".to_owned(),
+            format!("--signal=B:TERM@{NOTICE_SECONDS}"),
+            format!("--time={}", self.minutes),
+        ]
+        .map(OsString::from)
+        .into();
+        let joined = |option: &str, path: &OsStr| {
+            let mut argument = OsString::from(option);
+            argument.push(path);
+            argument
+        };
+        arguments.push(joined("--output=", &file_pattern(&self.folder.join(ENGINE_LOG))));
+        arguments.push(joined("--chdir=", self.folder.as_os_str()));
+        let cpus = cpus.map(|cpus| cpus.to_string());
+        let size = [
+            ("partition", partition),
+            ("account", account),
+            ("qos", qos),
+            ("constraint", constraint),
+            ("gres", gres),
+            ("cpus-per-task", &cpus),
+            ("mem", memory),
+        ];
+        let set = size.into_iter().filter_map(|(option, value)| Some(format!("--{option}={}", value.as_ref()?)));
+        arguments.extend(set.map(OsString::from));
+        arguments.extend(self.settings.args.iter().map(OsString::from));
+        arguments
+    }
+
+    /// Returns the script. The supervisor becomes the batch process, so that it gets the signals of Slurm.
+    fn script(&self) -> Vec<u8> {
+        let mut script = b"#!/bin/bash\n".to_vec();
+        for line in self.settings.prologue.iter().flat_map(|lines| lines.lines()) {
+            script.extend(line.as_bytes());
+            script.push(b'\n');
+        }
+        let quoted = |path: &Path| quote::for_bash(path.as_os_str().as_bytes());
+        let parts: [&[u8]; 5] = [b"exec ", &quoted(self.program), b" supervise --job ", &quoted(self.folder), b"\n"];
+        script.extend(parts.concat());
+        script
+    }
+
+    /// Looks for the job after an answer without a number.
+    async fn after_unreadable(&self, engine: &Engine, printed: &str) -> Submission {
+        match job_with_name(engine, self.names, self.worker, self.attempt).await {
+            Ok(Some(found)) => Submission::Accepted(found.job),
+            Ok(None) => {
+                let printed = printed.chars().take(200).collect();
+                Submission::Refused(SubmitError::Unreadable { printed })
+            }
+            Err(why) => Submission::Later(why),
+        }
+    }
+}
+
+/// Returns the pattern of which Slurm makes this path. With a backslash in it, each takes away the meaning of the next
+/// character, and `%` has none. Otherwise `%` begins a name to replace.
+fn file_pattern(path: &Path) -> OsString {
+    let bytes = path.as_os_str().as_bytes();
+    let special = if bytes.contains(&b'\\') { b'\\' } else { b'%' };
+    let doubled = bytes.iter().flat_map(|&byte| vec![byte; if byte == special { 2 } else { 1 }]);
+    OsString::from_vec(doubled.collect())
+}
+
+/// Returns the number that `sbatch --parsable` prints in its last line, alone or with the name of the cluster. Programs
+/// around `sbatch` may print other lines before it.
+fn job_number(printed: &str) -> Option<JobId> {
+    let last = printed.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+    let number = last.split(';').next()?;
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    number.parse().ok().filter(|job: &JobId| is_number && job.0 > 0)
+}
+
+fn refused(text: String, launcher: &str) -> Submission {
+    let lower = text.to_ascii_lowercase();
+    // Without another line it does not say which of the limits is meant.
+    if contains(&lower, &TRANSIENT) || (lower.contains(POLICY) && !lower.contains("; ")) {
+        return Submission::Later(text);
+    }
+    Submission::Refused(if contains(&lower, &NO_CONFIGURATION) {
+        SubmitError::NoConfiguration { text }
+    } else if lower.contains(TIME_LIMIT) {
+        SubmitError::TooLong { text }
+    } else {
+        let cause = CAUSES.iter().find(|(phrase, _)| lower.contains(phrase));
+        SubmitError::Refused {
+            settings: cause.map_or(&[], |(_, settings)| settings),
+            launcher: launcher.to_owned(),
+            text,
+        }
+    })
+}
+
+fn contains(text: &str, phrases: &[&str]) -> bool {
+    let lower = text.to_ascii_lowercase();
+    phrases.iter().any(|phrase| lower.contains(phrase))
+}
+
+/// The limits of a mission that its job must have time for.
+#[derive(Debug, Clone, Copy)]
+pub struct MissionLimits {
+    pub timeout_minutes: u64,
+    /// `None` without a `verify_command`.
+    pub verify_minutes: Option<u64>,
+    /// `None` without a `setup_command`.
+    pub setup_minutes: Option<f64>,
+    /// `None` if questions are never denied.
+    pub question_limit: Option<Duration>,
+}
+
+/// Returns the time limit of a mission's job, in minutes. It is a backstop: our limits end the mission before.
+pub fn time_limit(limits: &MissionLimits) -> u64 {
+    // A cast of a float that is too large gives the largest number.
+    let setup = limits.setup_minutes.map_or(0, |minutes| minutes.ceil() as u64);
+    let questions = limits.question_limit.map_or(MINUTES_FOR_QUESTIONS, |limit| limit.as_secs().div_ceil(60));
+    let parts = [limits.verify_minutes.unwrap_or(0), setup, questions, SPARE_MINUTES];
+    parts.into_iter().fold(limits.timeout_minutes, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests;
