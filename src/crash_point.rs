@@ -28,6 +28,8 @@ points! {
     // The server, on the way from admitted to running, and to the end.
     Admitted, BranchBegun, WorktreeRecorded, WorktreeMade, WorktreeRemembered, AttemptPrepared, SupervisorSpawned, SupervisorReady, EndSeen, EndNoted,
     TakenOver, LossCleanedUp, LossRecorded,
+    // The server, where workers run as jobs of a cluster.
+    LaunchNoted, JobSubmitted, JobNoted, Fenced, ClaimRevoked,
     // The pruning of builds.
     SetupForgotten, BuildsAside, BuildsDeleted,
     // The supervisor.

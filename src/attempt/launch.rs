@@ -12,17 +12,16 @@ use serde::{Deserialize, Serialize};
 use super::secrets::Secrets;
 use super::worker_dir::AttemptDir;
 use crate::files::{self, FileError, lease};
+use crate::mission::life::JobId;
 
 /// The launcher of an attempt, and the job that runs its supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     /// The name of the launcher in the settings.
     pub launcher: String,
-    /// The name of the job, unique to this attempt.
-    pub name: String,
-    /// The number that the cluster gave the job. `None` until it has accepted the job.
+    /// The job. `None` until the cluster is known to have accepted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<String>,
+    pub job: Option<JobId>,
 }
 
 impl Launch {

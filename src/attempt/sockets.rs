@@ -111,6 +111,24 @@ pub fn remove_left(path: &Path, folder: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mission::hint::with_hints;
+
+    #[test]
+    fn errors_name_the_folder() {
+        let path = PathBuf::from("/tmp/sockets");
+        let source = std::io::ErrorKind::PermissionDenied.into();
+        let foreign = with_hints(&SocketFolderError::Foreign { path: path.clone() });
+        let create = with_hints(&SocketFolderError::Create { path, source });
+        let own = "set XDG_RUNTIME_DIR to a folder of your own";
+        assert_eq!(
+            foreign,
+            format!("cannot use the folder for sockets /tmp/sockets: it belongs to another user; remove it, or {own}")
+        );
+        assert_eq!(
+            create,
+            format!("cannot create the folder for sockets /tmp/sockets: permission denied; make it writable, or {own}")
+        );
+    }
 
     #[test]
     fn only_named_socket_folders_are_removed() {

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use uuid::Uuid;
+
 use super::worker_dir::{AttemptDir, WorkerDir, above_attempt};
 use crate::files::{self, FileError};
 use crate::mission::id::{ServerId, WorkerId};
@@ -152,6 +154,17 @@ impl StateDir {
 
     pub fn ports_lock(&self) -> PathBuf {
         self.root.join("ports.lock")
+    }
+
+    /// Returns the id of this state directory, and makes it once. It tells the jobs of several state directories apart.
+    pub fn id(&self) -> Result<Uuid, FileError> {
+        let path = self.root.join("id.json");
+        match files::create_json_once(&path, &Uuid::new_v4()) {
+            Ok(()) | Err(FileError::Exists { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let missing = || FileError::read(&path, io::ErrorKind::NotFound.into());
+        files::read_json(&path)?.ok_or_else(missing)
     }
 
     /// Returns the lock of the supervisor that notifies the user of attempts that end without a server.

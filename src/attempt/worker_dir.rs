@@ -250,6 +250,11 @@ impl AttemptDir {
         self.root.join("verify.log")
     }
 
+    /// The output of the job that runs the supervisor, if it runs on a cluster.
+    pub fn engine_log(&self) -> PathBuf {
+        self.root.join("engine.log")
+    }
+
     pub fn supervisor_log(&self) -> PathBuf {
         self.root.join("supervisor.log")
     }

@@ -124,7 +124,12 @@ enum Command {
     Guard,
     /// Supervise one attempt of a worker; started by the server
     #[command(hide = true)]
-    Supervise { folder: PathBuf },
+    Supervise {
+        /// Run as a job of a cluster
+        #[arg(long)]
+        job: bool,
+        folder: PathBuf,
+    },
     /// Verify an integration in a scratch worktree; started by the server
     #[command(hide = true)]
     Verify { folder: PathBuf },
@@ -195,7 +200,8 @@ pub fn run() -> ExitCode {
         Command::Config(args) => config::run(&args, &arguments.places),
         Command::Settings => settings::print(),
         Command::Guard => guard::run(&arguments.places),
-        Command::Supervise { folder } => supervise(&folder),
+        Command::Supervise { job: false, folder } => supervise(&folder),
+        Command::Supervise { job: true, folder } => supervisor::run_job(&folder),
         Command::Verify { folder } => supervisor::run_verification(&folder),
         Command::Tools { json } => print_tools(json),
     }

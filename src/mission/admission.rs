@@ -27,6 +27,9 @@ pub const TAKES: Floors = Floors { memory_mib: 256, disk_mib: 64, processes: 32,
 pub struct Limits {
     pub total: usize,
     pub per_backend: HashMap<BackendName, usize>,
+    /// Of workers that wait or run as jobs, by launcher. `total` and `floors` are about this machine and do not apply to
+    /// them.
+    pub per_launcher: HashMap<String, usize>,
     pub floors: Floors,
     pub budget: Budget,
 }
@@ -91,6 +94,17 @@ pub enum WaitReason {
     },
     /// The boss's budget is used up.
     Budget(String),
+    /// As many workers of a launcher as its `max_jobs`.
+    LauncherLimit {
+        launcher: String,
+        running: usize,
+        limit: usize,
+    },
+    /// A cluster, for a reason that may not pass by itself.
+    Cluster {
+        why: String,
+        is_lasting: bool,
+    },
     /// A file system whose free space is not known yet.
     Unseen(PathBuf),
     Memory {
@@ -129,7 +143,7 @@ impl WaitReason {
     pub fn is_lasting(&self) -> bool {
         let backend = |it: &Backoff| it.kind != FailureKind::RateLimit;
         self.is_machine_limit()
-            || matches!(self, WaitReason::Budget(_))
+            || matches!(self, WaitReason::Budget(_) | WaitReason::Cluster { is_lasting: true, .. })
             || matches!(self, WaitReason::Backend(it) if backend(it))
     }
 }
@@ -140,6 +154,10 @@ impl fmt::Display for WaitReason {
             WaitReason::Tasks(what) | WaitReason::Server(what) => f.write_str(what),
             WaitReason::Backend(backoff) => backoff.fmt(f),
             WaitReason::Probe { backend, by } => write!(f, "{by}, which probes whether {backend} accepts work again"),
+            WaitReason::Cluster { why, .. } => f.write_str(why),
+            WaitReason::LauncherLimit { launcher, running, limit } => {
+                write!(f, "a free place: {running} of {limit} jobs of {launcher} wait or run (its max_jobs)")
+            }
             WaitReason::Budget(what) => write!(f, "the user to raise the budget: {what}"),
             WaitReason::Unseen(folder) => write!(f, "the file system at {} to report its free space", folder.display()),
             WaitReason::Limit { running, limit } => {
@@ -205,8 +223,8 @@ pub fn admit(
     let mut load = Load::of(registry, limits, conditions);
     let mut admitted = Vec::new();
     // Most changes free no place.
-    let mut turns = if load.live < limits.total { Turns::of(registry) } else { Turns::default() };
-    while load.live < limits.total {
+    let mut turns = if load.has_place() { Turns::of(registry) } else { Turns::default() };
+    while load.has_place() {
         let Some(worker) = turns.next(&load) else { break };
         let mine = worker.lease == *server;
         let reason = load.wait_reason(worker);
@@ -287,7 +305,9 @@ pub fn wait_reason(
 pub struct Load<'a> {
     limits: &'a Limits,
     conditions: Conditions,
+    /// The workers that run on this machine.
     live: usize,
+    per_launcher: HashMap<&'a str, usize>,
     per_backend: HashMap<&'a BackendName, usize>,
     per_boss: HashMap<&'a BossId, usize>,
     /// When each boss was last served: larger is later.
@@ -306,6 +326,7 @@ impl<'a> Load<'a> {
             limits,
             conditions,
             live: 0,
+            per_launcher: HashMap::new(),
             per_backend: HashMap::new(),
             per_boss: HashMap::new(),
             served: HashMap::new(),
@@ -327,7 +348,10 @@ impl<'a> Load<'a> {
     }
 
     fn count(&mut self, worker: &'a Worker) {
-        self.live += 1;
+        match &worker.next.run_on {
+            None => self.live += 1,
+            Some(launcher) => *self.per_launcher.entry(launcher).or_default() += 1,
+        }
         *self.per_backend.entry(&worker.next.backend).or_default() += 1;
         *self.per_boss.entry(&worker.boss).or_default() += 1;
     }
@@ -349,16 +373,38 @@ impl<'a> Load<'a> {
                 return Some(WaitReason::Probe { backend: backend.clone(), by: (*by).clone() });
             }
         }
-        if self.live >= self.limits.total {
-            return Some(WaitReason::Limit { running: self.live, limit: self.limits.total });
-        }
-        let (running, limit) = (self.per_backend.get(backend).copied().unwrap_or(0), self.limits.of(backend));
+        let limit = match &worker.next.run_on {
+            None if self.live >= self.limits.total => {
+                return Some(WaitReason::Limit { running: self.live, limit: self.limits.total });
+            }
+            None => self.limits.of(backend),
+            Some(launcher) => match self.launcher_limit(launcher) {
+                Some(reason) => return Some(reason),
+                None => self.limits.per_backend.get(backend).copied().unwrap_or(usize::MAX),
+            },
+        };
+        let running = self.per_backend.get(backend).copied().unwrap_or(0);
         (running >= limit).then(|| WaitReason::BackendLimit { backend: backend.clone(), running, limit })
+    }
+
+    fn launcher_limit(&self, launcher: &str) -> Option<WaitReason> {
+        let running = self.per_launcher.get(launcher).copied().unwrap_or(0);
+        let limit = self.limits.per_launcher.get(launcher).copied().unwrap_or(usize::MAX);
+        (running >= limit).then(|| WaitReason::LauncherLimit { launcher: launcher.to_owned(), running, limit })
+    }
+
+    /// Returns whether any worker could start, here or on a cluster.
+    fn has_place(&self) -> bool {
+        self.live < self.limits.total || self.limits.per_launcher.keys().any(|name| self.launcher_limit(name).is_none())
     }
 
     fn no_room(&self, worker: &Worker) -> Option<WaitReason> {
         let below = |free: Option<u64>, floor: u64| free.filter(|free| *free < floor).map(|free| (free, floor));
         let Floors { memory_mib, disk_mib, processes, files } = self.limits.floors;
+        if worker.next.run_on.is_some() {
+            let (free, floor) = below(self.conditions.free.state_disk_mib, disk_mib)?;
+            return Some(WaitReason::Disk { folder: None, free, floor });
+        }
         if let Some((free, floor)) = below(self.conditions.free.memory_mib, memory_mib) {
             return Some(WaitReason::Memory { free, floor });
         }
@@ -414,6 +460,9 @@ impl Headroom {
     /// Reserves the resources of a worker that was just started.
     pub fn take(&mut self, worker: &Worker) {
         let take = |free: &mut u64, what: u64| *free = free.saturating_sub(what);
+        if worker.next.run_on.is_some() {
+            return self.state_disk_mib.iter_mut().for_each(|free| take(free, TAKES.disk_mib));
+        }
         self.memory_mib.iter_mut().for_each(|free| take(free, TAKES.memory_mib));
         self.processes.iter_mut().for_each(|free| take(free, TAKES.processes));
         self.files.iter_mut().for_each(|free| take(free, TAKES.files));

@@ -104,7 +104,7 @@ pub fn due<'a>(registry: &'a Registry, boss: &BossId, selection: &Selection, ser
             }
         } else if !is_final(worker) {
             due.open += 1;
-            due.queued += usize::from(worker.status == WorkerStatus::Queued);
+            due.queued += usize::from(worker.shown_status(false) == WorkerStatus::Queued);
         }
         if let Some(redelivered) = worker.notification.due(server).filter(|_| is_final(worker)) {
             let is_quiet = race::ends_quietly(registry, worker);

@@ -11,11 +11,16 @@ use super::worker::{NextAttempt, Start, Worker};
 /// Returns the attempt that follows a failed one automatically, if the mission allows it.
 ///
 /// It never uses a backend whose login or limits failed. There is none after a cancellation, even if the attempt failed
-/// before that arrived, and none while processes of the failed attempt survive. A lost attempt is not retried either:
-/// the boss has to judge its work. A setup that failed would fail on every backend.
+/// before that arrived, and none while processes of the failed attempt survive. A lost attempt is not retried either,
+/// since the boss has to judge its work, except after the failure of a node if the user has set `retry_lost` for its
+/// launcher. A setup that failed would fail on every backend.
 pub fn automatic(worker: &Worker) -> Option<NextAttempt> {
     let last = worker.last()?;
-    let failed = matches!(worker.status, WorkerStatus::Settled(Ending::Failed | Ending::TimedOut));
+    let has_lost_host = last.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::HostLost);
+    let failed = match worker.status {
+        WorkerStatus::Settled(Ending::Lost) => has_lost_host && worker.job.as_ref().is_some_and(|job| job.retry_lost),
+        status => matches!(status, WorkerStatus::Settled(Ending::Failed | Ending::TimedOut)),
+    };
     if !failed
         || last.survivors > 0
         || last.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::SetupFailed)
@@ -23,6 +28,9 @@ pub fn automatic(worker: &Worker) -> Option<NextAttempt> {
         || worker.settled.len() as u32 >= worker.mission.max_attempts
     {
         return None;
+    }
+    if has_lost_host {
+        return Some(again(worker, last.backend.clone(), &digest(worker)?));
     }
     let backend = fallback(worker).or_else(|| {
         let circumstance = last.failure.as_ref().is_some_and(|failure| failure.kind.is_circumstance());

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::id::{BackendName, BossId, RaceId, ServerId, TaskId, WorkerId};
+use super::life::JobId;
 use super::lifecycle::{Ending, WorkerStatus};
 use super::message::{Author, Cancelled, Message};
 use super::notification::Notification;
@@ -91,14 +92,22 @@ pub struct Integrated {
 pub struct Job {
     /// The name of the launcher in the settings.
     pub launcher: String,
-    /// The number that the cluster gave it.
-    pub id: String,
+    pub id: JobId,
+    /// The launcher's `retry_lost` at the submission.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retry_lost: bool,
 }
 
 impl Worker {
-    /// Returns whether a cluster has accepted its attempt, and the attempt has not begun. It is shown as queued.
+    /// Returns whether its attempt is handed over to a cluster and has not begun. It is shown as queued.
     pub fn is_submitted(&self) -> bool {
-        self.status == WorkerStatus::Starting && self.job.is_some()
+        self.status == WorkerStatus::Starting && self.next.run_on.is_some()
+    }
+
+    /// Returns the status to show: `needs_answer` while it has an open question, `queued` while its job waits in the queue
+    /// of a cluster.
+    pub fn shown_status(&self, needs_answer: bool) -> WorkerStatus {
+        if self.is_submitted() { WorkerStatus::Queued } else { self.status.asking(needs_answer) }
     }
 
     /// Returns all recorded integrations of its work, oldest first. Some may have been undone since, which only git

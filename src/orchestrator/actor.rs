@@ -31,6 +31,7 @@ use super::collisions::Collisions;
 use super::context::Context;
 use super::effect::{Append, Effect};
 use super::error::OrchestratorError;
+use super::follow::ClusterWait;
 use super::mailbox::{Ask, LateMessage, Reply};
 use super::records::Records;
 use super::scan::Scans;
@@ -84,6 +85,8 @@ struct State {
     context: Arc<Context>,
     records: Records,
     live: HashMap<WorkerId, LiveStatus>,
+    /// Why submitted workers of this server have not begun.
+    cluster_waits: HashMap<WorkerId, ClusterWait>,
     admission: Admission,
     scans: Scans,
 }
@@ -95,6 +98,7 @@ impl State {
             registry: self.records.registry(),
             journal: self.records.journal(),
             live: &self.live,
+            cluster_waits: &self.cluster_waits,
             machine: self.admission.machine(),
             collisions: self.scans.found(),
         }
@@ -114,7 +118,14 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
     let scans = Scans::new(written.map_or_else(Collisions::default, |written| Collisions::read(&written)));
     let user_events = UserEvents::start(&context, records.registry());
     let actor = Actor {
-        state: State { context, records, live: HashMap::new(), admission: Admission::default(), scans },
+        state: State {
+            context,
+            records,
+            live: HashMap::new(),
+            cluster_waits: HashMap::new(),
+            admission: Admission::default(),
+            scans,
+        },
         runtime: Handle::current(),
         mailbox: mailbox.clone(),
         waits: Waits::default(),
@@ -201,6 +212,7 @@ impl Actor {
             Ask::List { boss, scope, reply } => drop(reply.send(self.views().list(&boss, scope))),
             Ask::Page { boss, request, reply } => drop(reply.send(self.views().page(&boss, &request))),
             Ask::Get { name, reply } => drop(reply.send(self.views().named(&name))),
+            Ask::Jobs { reply } => drop(reply.send(self.views().jobs())),
             Ask::Counts { reply } => drop(reply.send(self.views().counts())),
             Ask::Message { boss, name, message, reply } => self.message(&boss, &name, message, reply),
             Ask::Answer { boss, name, request, by, reply } => {
@@ -402,6 +414,7 @@ impl Actor {
         let Some(worker) = self.registry().get(id).cloned() else { return };
         self.state.admission.note_started(&worker);
         self.state.live.remove(id);
+        self.state.cluster_waits.remove(id);
         let branch = self.views().branch_of(&worker);
         // The full name, since a tag of the same name may be another commit.
         let integration_branch = branch.map(|branch| format!("refs/heads/{branch}"));

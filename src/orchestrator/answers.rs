@@ -17,6 +17,7 @@ use super::message_views::MessageView;
 use crate::attempt::status::{LiveStatus, OpenQuestion};
 
 use crate::backend::{AgentEvent, Enforcement};
+use crate::config::LauncherKind;
 pub use crate::git::{DiffPage, PushResult, Pushed, Strategy};
 use crate::mission::budget::Spent;
 use crate::mission::hint::Advice;
@@ -113,11 +114,9 @@ impl WorkerView {
     }
 }
 
-/// Returns the worker with the status to show: `needs_answer` while it has an open question, `queued` while its job waits
-/// in the queue of a cluster.
+/// Returns the worker with the status to show: see [`Worker::shown_status`].
 pub(super) fn asking(mut worker: Arc<Worker>, live: Option<&LiveStatus>) -> Arc<Worker> {
-    let needs_answer = live.is_some_and(LiveStatus::needs_answer);
-    let shown = if worker.is_submitted() { WorkerStatus::Queued } else { worker.status.asking(needs_answer) };
+    let shown = worker.shown_status(live.is_some_and(LiveStatus::needs_answer));
     if shown != worker.status {
         Arc::make_mut(&mut worker).status = shown;
     }
@@ -329,6 +328,18 @@ pub struct RetryRequest {
     /// The host of the server, or a launcher. `None`: as before.
     pub run_on: Option<RunOn>,
     pub fresh: bool,
+}
+
+/// A launcher of the settings, with the jobs of this state directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LauncherView {
+    pub name: String,
+    pub kind: LauncherKind,
+    /// Why its cluster does not answer.
+    pub problem: Option<String>,
+    pub waiting: usize,
+    pub running: usize,
+    pub limit: u64,
 }
 
 #[derive(Debug, Clone)]

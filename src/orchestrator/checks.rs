@@ -129,12 +129,16 @@ impl Checks<'_> {
         let place = Place::Directory { path: PathBuf::new() };
         let mission = draft.mission(TaskId::from(WorkerId::new(0, "").to_string()), Vec::new(), Vec::new(), place);
         self.context.check_mission(&mission)?;
-        self.program(&draft.backend)?;
+        let present = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let keys: Vec<String> = backend.probe().key_variables.into_iter().filter(present).collect();
+        match &draft.run_on {
+            None => self.program(&draft.backend)?,
+            Some(name) => self.context.check_launcher(name, &draft.backend, &keys)?,
+        }
         for fallback in &draft.fallback_backends {
             self.context.backends.get(fallback.as_str())?;
         }
-        let present = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
-        Ok(backend.probe().key_variables.into_iter().filter(present).collect())
+        Ok(keys)
     }
 
     fn program(&mut self, backend: &BackendName) -> Result<()> {

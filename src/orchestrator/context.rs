@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::clusters::Clusters;
 use super::error::OrchestratorError;
 use super::merged::MergedCache;
 use super::own_repository::with_recorded_trust;
@@ -70,6 +71,7 @@ pub struct Context {
     pub(super) caches: Caches,
     /// The server on another host because of which the state directory stays closed.
     owner: Mutex<Option<Owner>>,
+    pub(super) clusters: Clusters,
 }
 
 /// Answers of git and of CLIs that hold for a while. All other fields of a context are constants.
@@ -101,6 +103,7 @@ impl Context {
         let boss = boss
             .unwrap_or_else(|| if is_one_shot { BossId::one_shot_client(&server) } else { BossId::anonymous(&server) });
         let limits = limits(&settings);
+        let clusters = Clusters::of(&settings, &state_root);
         let depth = process::inherited_tag().map_or(0, |tag| process::depth_of(&tag));
         Ok(Self {
             settings,
@@ -120,6 +123,7 @@ impl Context {
             depth,
             caches: Caches::default(),
             owner: Mutex::default(),
+            clusters,
         })
     }
 }
@@ -272,5 +276,6 @@ pub(super) fn limits(settings: &Settings) -> Limits {
     let boss = &settings.boss;
     let (max_cost_usd, max_tokens) = (boss.max_cost_usd, boss.max_tokens);
     let budget = Budget { max_cost_usd, max_tokens, timeout_minutes: boss.timeout_minutes };
-    Limits { total, per_backend, floors, budget }
+    let per_launcher = settings.launchers.iter().map(|(name, launcher)| (name.clone(), launcher.max_jobs as usize));
+    Limits { total, per_backend, per_launcher: per_launcher.collect(), floors, budget }
 }

@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::question_error::QuestionError;
 use crate::attempt::servers::STILL;
 use crate::backend::{Refusal, UnknownBackend};
+use crate::config::UnknownLauncher;
 use crate::files::FileError;
 use crate::git::{
     BuildsError, CloneError, CommandError, DiffError, IndexError, IntegrateError, PlaceError, RemoveError,
@@ -51,6 +52,10 @@ pub enum OrchestratorError {
 
     #[error("cannot start {backend}: {why}")]
     NoProgram { backend: String, why: String, fix: String },
+    #[error("cannot run {backend} on {launcher}: its key is in {keys}, which is not passed to the cluster")]
+    KeyNotPassed { backend: String, launcher: String, keys: String, login: String },
+    #[error(transparent)]
+    Launcher(#[from] UnknownLauncher),
     #[error("cannot start {backend}: it is not logged in")]
     LoggedOut { backend: String, login: String },
     #[error("cannot use {} as the worktree: the worktree there was not created for this worker", path.display())]
@@ -254,6 +259,7 @@ impl OrchestratorError {
             Self::UnknownBackend(error) => error,
             Self::Backend(error) => error,
             Self::Launch(error) => error,
+            Self::Launcher(error) => error,
             Self::Journal(error) => error,
             Self::File(error) => error,
             Self::StateFile(error) => error,
@@ -340,6 +346,10 @@ impl OrchestratorError {
     fn hints_on_settings(&self) -> Vec<Hint> {
         match self {
             Self::NoProgram { fix, .. } => vec![Hint::to(fix), Hint::to("choose another backend"), Hint::CheckBackends],
+            Self::KeyNotPassed { login, launcher, .. } => {
+                let log_in = format!("ask the user to run `{login}`, since the nodes share the home folder");
+                vec![Hint::to(log_in), Hint::to(format!("ask the user to set pass_keys in [launchers.{launcher}]"))]
+            }
             Self::LoggedOut { login, .. } => {
                 let login = Hint::to(format!("ask the user to run `{login}`"));
                 vec![login, Hint::to("choose another backend"), Hint::CheckBackends]

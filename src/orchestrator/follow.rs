@@ -2,6 +2,7 @@
 //! loss of both. It also wakes supervisors, and ends one that does not end by itself.
 
 mod lost;
+mod remote;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,11 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::confinement::confines;
+use super::context::Context;
 use super::mailbox::{Ask, Report};
 use crate::attempt::assignment::Assignment;
 use crate::attempt::inbox::InboxEntry;
+use crate::attempt::launch::Launch;
 use crate::attempt::sockets;
 use crate::attempt::status::{FromSupervisor, LiveStatus};
 use crate::attempt::worker_dir::{AttemptDir, WorkerDir};
@@ -26,6 +29,8 @@ use crate::mission::id::WorkerId;
 use crate::mission::outcome::{Containment, Outcome};
 use crate::mission::registry::Worker;
 use crate::process::{self, Identity, ProcessScope, ProcessTree, Signal, WorkerPlaces};
+
+pub use self::remote::ClusterWait;
 
 /// Interval at which files are polled if the socket cannot be used.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -50,8 +55,24 @@ impl Reporter {
     }
 }
 
-/// Stays with an attempt until it has settled. Dropping the future leaves the worker running.
-pub(super) async fn follow(attempt: AttemptDir, worker: Arc<Worker>, reporter: Reporter) {
+/// Stays with an attempt until it has settled. Dropping the future leaves the worker running. `is_new`: this process has
+/// just prepared it.
+pub(super) async fn follow(
+    context: &Context,
+    attempt: AttemptDir,
+    worker: Arc<Worker>,
+    reporter: Reporter,
+    is_new: bool,
+) {
+    match Launch::read(&attempt) {
+        Ok(None) => follow_here(attempt, worker, reporter).await,
+        Ok(Some(launch)) => remote::follow(context, attempt, worker, launch, reporter, is_new).await,
+        Err(error) => reporter.send(Report::OutOfSight { why: with_hints(&error) }),
+    }
+}
+
+/// Follows an attempt whose supervisor runs on this host.
+async fn follow_here(attempt: AttemptDir, worker: Arc<Worker>, reporter: Reporter) {
     loop {
         match attempt.outcome() {
             Ok(Some(outcome)) => return reporter.send(Report::Ended(Box::new(outcome))),
@@ -175,7 +196,11 @@ pub(super) async fn sweep_again(dir: &WorkerDir, attempts: u32) {
 }
 
 /// Wakes the attempt's supervisor so that it reads its inbox. A supervisor that is only starting reads it anyway.
-pub(super) async fn wake(attempt: AttemptDir) {
+pub(super) async fn wake(context: Arc<Context>, attempt: AttemptDir) {
+    if let Ok(Some(_)) = Launch::read(&attempt) {
+        // The supervisor reads its inbox every second. A cancellation of an attempt that has not begun is handled here.
+        return context.clusters.wake_followers();
+    }
     if let Some(assignment) = assignment(&attempt) {
         local::wake(&assignment.socket).await;
     }

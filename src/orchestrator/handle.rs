@@ -391,6 +391,12 @@ impl Orchestrator {
         probe::status(&self.actor.context, only, &counts).await
     }
 
+    /// Returns the launchers of the settings, and asks their clusters whether they answer.
+    pub async fn launchers(&self) -> Result<Vec<LauncherView>> {
+        let jobs = self.actor.ask(|reply| Ask::Jobs { reply }).await?;
+        Ok(self.actor.context.clusters.views(&jobs).await)
+    }
+
     /// Saves unsaved data and releases everything, then returns. The workers continue.
     pub async fn shut_down(&self) {
         // An integration that could not be recorded must not land.

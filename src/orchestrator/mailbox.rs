@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::answers::*;
 use super::collisions::{Collisions, ScanCache};
 use super::error::OrchestratorError;
+use super::follow::ClusterWait;
 use crate::attempt::inbox::InboxEntry;
 use crate::attempt::state_dir::StateDir;
 use crate::attempt::status::LiveStatus;
@@ -20,6 +21,7 @@ use crate::mission::message::Author;
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::Worker;
 use crate::mission::wake::WakeFailure;
+use crate::mission::worker::Job;
 
 pub(super) type Reply<T> = oneshot::Sender<T>;
 type Result<T> = std::result::Result<T, OrchestratorError>;
@@ -129,6 +131,10 @@ pub enum Ask {
     Get {
         name: String,
         reply: Reply<Result<WorkerView>>,
+    },
+    /// The waiting and the running workers of each launcher.
+    Jobs {
+        reply: Reply<HashMap<String, (usize, usize)>>,
     },
     Counts {
         reply: Reply<HashMap<BackendName, Counts>>,
@@ -245,6 +251,12 @@ pub enum Report {
         /// The repository that the worker works in, if it is not the server's own.
         repository: Option<PathBuf>,
     },
+    /// A cluster has accepted the job of the attempt.
+    Submitted {
+        job: Job,
+    },
+    /// Why the job of the attempt has not begun.
+    Waits(ClusterWait),
     Status(Box<LiveStatus>),
     /// The outcome record exists.
     Ended(Box<Outcome>),

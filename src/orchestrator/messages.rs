@@ -47,6 +47,12 @@ fn requests() -> Vec<E> {
         E::StartedAgain { worker: worker() },
         E::NoProgram { backend: "codex".into(), why: "codex is not on the PATH".into(), fix: "install it".into() },
         E::LoggedOut { backend: "codex".into(), login: "codex login".into() },
+        E::KeyNotPassed {
+            backend: "codex".into(),
+            launcher: "cluster".into(),
+            keys: "CODEX_API_KEY".into(),
+            login: "codex login".into(),
+        },
         E::NoBranch { worker: worker(), path: "/src".into() },
         E::NotCompleted { worker: worker(), status: WorkerStatus::Settled(Ending::Failed), branch: "topic".into() },
         E::BranchDeleted { worker: worker(), branch: "topic".into(), head: "0123456".into() },

@@ -183,7 +183,7 @@ impl Observer {
             Arc::clone(worker)
         };
         let live = worker.status.is_live().then(|| self.live(&worker)).flatten();
-        let task = task.filter(|task| task.is_of(worker.status));
+        let task = task.filter(|task| task.is_of(worker.shown_status(false)));
         // Without its server, a queued worker starts for no other reason, and the saved one is out of date.
         let task_of_server = task.filter(|_| alive.contains(&worker.lease));
         let waits = task_of_server.and_then(|task| task.reason.as_deref()?.strip_prefix("waits for "));

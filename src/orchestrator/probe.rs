@@ -59,6 +59,18 @@ pub fn program_of(settings: &Settings, backends: &Backends, name: &BackendName) 
     })
 }
 
+/// Returns the program of a backend as a node of a cluster has to look for it.
+pub(super) fn program_on_node(context: &Context, name: &BackendName) -> Result<PathBuf, OrchestratorError> {
+    let backend = context.backends.get(name.as_str())?;
+    let named = context.settings.backend(name.as_str()).program;
+    Ok(expanded(&named.unwrap_or_else(|| backend.program().to_owned())))
+}
+
+/// Returns whether a file shows that a backend is logged in. Nodes of a cluster share it.
+pub(super) fn has_login_file(probe: &Probe) -> bool {
+    probe.login_files.iter().any(exists)
+}
+
 /// The reason why a backend's program was not found, and the fix.
 struct MissingProgram {
     why: String,

@@ -13,11 +13,13 @@ use super::blocking::blocking;
 use super::context::Context;
 use super::error::OrchestratorError;
 use super::mailbox::{Ask, Report};
-use super::{configuration, follow, outcomes, ports, probe, registrations};
+use super::{configuration, follow, job_environment, outcomes, ports, probe, registrations};
 use crate::attempt::assignment::{Assignment, SetupTask, folder_within};
 use crate::attempt::inbox::InboxEntry;
+use crate::attempt::launch::Launch;
 use crate::attempt::secrets::Secrets;
 use crate::attempt::sockets;
+use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::{AttemptDir, WorkerDir};
 use crate::config::SetupSettings;
 use crate::crash_point::{self, Point};
@@ -59,6 +61,8 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
     let order = Arc::new(order);
     let reporter = follow::Reporter::new(mailbox, &order.worker);
     match launch(&context, &order).await {
+        // A supervisor that runs as a job is seen to run by following it.
+        Ok(worker) if worker.next.run_on.is_some() => {}
         Ok(worker) => {
             let Worker { base_commit, base_branch, repository, .. } = worker;
             reporter.send(Report::Started { base_commit, base_branch, repository });
@@ -75,23 +79,29 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
             Err(unsure) => return reporter.send(Report::OutOfSight { why: format!("{error}; {unsure}") }),
         },
     }
-    follow::follow(order.attempt_dir.clone(), order.worker.clone(), reporter).await;
+    follow::follow(&context, order.attempt_dir.clone(), order.worker.clone(), reporter, true).await;
 }
 
-/// Prepares and starts an attempt. Returns the worker with the data that its place has provided.
+/// Prepares an attempt, and starts it unless a cluster does. Returns the worker with the data that its place has provided.
 async fn launch(context: &Arc<Context>, order: &Arc<StartOrder>) -> Result<Worker, OrchestratorError> {
     let (inner, work) = (Arc::clone(context), Arc::clone(order));
     let begins = blocking(move || prepare(&inner, &work)).await?;
     crash_point::at(Point::AttemptPrepared);
-    local::start(&context.program, &order.attempt_dir, &Secrets::of(&context.settings)).await?;
-    crash_point::at(Point::SupervisorReady);
+    if begins.next.run_on.is_none() {
+        local::start(&context.program, &order.attempt_dir, &Secrets::of(&context.settings)).await?;
+        crash_point::at(Point::SupervisorReady);
+    }
     Ok(begins)
 }
 
 /// Creates the directory and writes down what the supervisor needs.
 fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, OrchestratorError> {
     let worker = &order.worker;
-    let program = probe::find_program(context, &worker.next.backend)?;
+    let run_on = worker.next.run_on.as_deref();
+    let program = match run_on {
+        None => probe::find_program(context, &worker.next.backend)?,
+        Some(_) => probe::program_on_node(context, &worker.next.backend)?,
+    };
     if context.repository.is_some() {
         // The configuration is recorded before git writes a file of the new worktree.
         configuration::remember_ours(context)?;
@@ -135,10 +145,14 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
         setup,
         prepared_at,
         port,
-        ports_in_use: port.map(ports::in_use).unwrap_or_default(),
+        ports_in_use: port.filter(|_| run_on.is_none()).map(ports::in_use).unwrap_or_default(),
         program,
-        socket: sockets::new_socket_in(&sockets::user_folder().map_err(LaunchError::from)?),
-        launcher: None,
+        // A job chooses it on its node.
+        socket: match run_on {
+            None => sockets::new_socket_in(&sockets::user_folder().map_err(LaunchError::from)?),
+            Some(_) => PathBuf::new(),
+        },
+        launcher: run_on.map(str::to_owned),
         settings: Secrets::without(&context.settings),
         settings_file: context.settings.file.clone(),
     };
@@ -155,7 +169,20 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
         order.attempt_dir.create(&assignment)?;
         remembered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
+    if let Some(launcher) = run_on {
+        prepare_job(context, order, launcher)?;
+    }
     Ok(begins)
+}
+
+/// Writes down what a job needs. The last file decides that the attempt runs as a job, and is there before its job is.
+fn prepare_job(context: &Context, order: &StartOrder, launcher: &str) -> Result<(), OrchestratorError> {
+    let Some(settings) = context.settings.launcher(launcher)? else { return Ok(()) };
+    LiveStatus::prepare(&order.attempt_dir)?;
+    job_environment::passed(context, &order.worker, settings)?.write(&order.attempt_dir)?;
+    Launch { launcher: launcher.to_owned(), job: None }.write(&order.attempt_dir)?;
+    crash_point::at(Point::LaunchNoted);
+    Ok(())
 }
 
 /// Returns the text before the prompt.

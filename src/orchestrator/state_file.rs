@@ -54,7 +54,7 @@ impl StateFileTimer {
         let written = if context.is_one_shot { SavedState::read(&dir.state_file()) } else { SavedState::default() };
         let written = written.by_worker();
         let collides = |worker: &Worker| match written.get(&worker.id) {
-            Some(written) if written.is_of(worker.status) && worker.integrated.is_none() => {
+            Some(written) if written.is_of(worker.shown_status(false)) && worker.integrated.is_none() => {
                 (written.conflicts_with.clone(), written.conflicts_unchecked)
             }
             _ => (views.collisions.of(&worker.id).to_vec(), views.collisions.unchecked(&worker.id)),

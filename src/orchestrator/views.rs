@@ -12,6 +12,7 @@ use super::collisions::Collisions;
 use super::confinement::confinement_of;
 use super::context::Context;
 use super::error::OrchestratorError;
+use super::follow::ClusterWait;
 use super::integration_branch;
 use super::machine::Machine;
 use super::mailbox::Lookup;
@@ -40,6 +41,7 @@ pub(super) struct Views<'a> {
     /// `None` as long as there is nothing to keep.
     pub journal: Option<&'a Journal>,
     pub live: &'a HashMap<WorkerId, LiveStatus>,
+    pub cluster_waits: &'a HashMap<WorkerId, ClusterWait>,
     pub machine: &'a Machine,
     pub collisions: &'a Collisions,
 }
@@ -120,6 +122,10 @@ impl<'a> Views<'a> {
     }
 
     pub fn hold(&self, load: &Load<'_>, worker: &Worker) -> Option<WaitReason> {
+        if worker.is_submitted() {
+            let waits = self.cluster_waits.get(&worker.id)?;
+            return Some(WaitReason::Cluster { why: waits.why.clone(), is_lasting: waits.is_lasting });
+        }
         let context = self.context;
         let hold =
             admission::wait_reason(self.registry, load, &context.server, worker, |worker| lacks(context, worker))?;
@@ -206,7 +212,7 @@ impl<'a> Views<'a> {
             let blocked = graph::block(self.registry, worker).is_some();
             let live = self.live.get(&worker.id).filter(|_| worker.status.is_live());
             let stalled = live.is_some_and(|live| live.stalled.is_some());
-            let status = worker.status.asking(live.is_some_and(LiveStatus::needs_answer));
+            let status = worker.shown_status(live.is_some_and(LiveStatus::needs_answer));
             statuses.push((status, blocked));
             if (request.shows)(&Summary { worker, status, blocked, stalled }) {
                 matching += 1;
@@ -229,8 +235,9 @@ impl<'a> Views<'a> {
         let mut counts: HashMap<BackendName, Counts> = HashMap::new();
         for worker in self.registry.workers() {
             let of = counts.entry(worker.next.backend.clone()).or_default();
-            of.running += usize::from(worker.status.is_live());
-            if worker.status == WorkerStatus::Queued {
+            let status = worker.shown_status(false);
+            of.running += usize::from(status.is_live());
+            if status == WorkerStatus::Queued {
                 of.queued += 1;
                 of.waits_for = of.waits_for.take().or_else(|| Some(self.hold(&load, worker)?.to_string()));
             }
@@ -241,6 +248,17 @@ impl<'a> Views<'a> {
             counts.login_lost = held.kind == FailureKind::Auth;
         }
         counts
+    }
+
+    /// Returns the number of waiting and of running workers of each launcher.
+    pub fn jobs(&self) -> HashMap<String, (usize, usize)> {
+        let mut jobs: HashMap<String, (usize, usize)> = HashMap::new();
+        for worker in self.registry.workers().filter(|worker| worker.status.is_live()) {
+            let Some(launcher) = &worker.next.run_on else { continue };
+            let (waiting, running) = jobs.entry(launcher.clone()).or_default();
+            *(if worker.is_submitted() { waiting } else { running }) += 1;
+        }
+        jobs
     }
 
     pub fn lookup(&self, name: Option<&str>) -> Result<Lookup> {

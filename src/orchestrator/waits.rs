@@ -331,7 +331,8 @@ impl Waits {
 fn held_up<'a>(views: &Views<'a>, selection: &Selection, boss: &BossId) -> Vec<&'a Arc<Worker>> {
     let workers = selection.workers(views.registry, boss);
     let load = views.load();
-    if !load.waits_for_long() || workers.iter().any(|worker| worker.status.is_live()) {
+    let may_be_held = load.waits_for_long() || views.cluster_waits.values().any(|waits| waits.is_lasting);
+    if !may_be_held || workers.iter().any(|worker| worker.shown_status(false).is_live()) {
         return Vec::new();
     }
     let is_held = |worker: &&Arc<Worker>| views.hold(&load, worker).is_some_and(|hold| hold.is_lasting());
@@ -375,7 +376,8 @@ pub(super) fn progress(views: &Views<'_>, boss: &BossId, names: &[String]) -> St
 /// Returns the same line for workers that are known already.
 pub(super) fn progress_of(views: &Views<'_>, boss: &BossId, selection: &Selection) -> String {
     let workers = selection.workers(views.registry, boss);
-    let count = |wanted: fn(WorkerStatus) -> bool| workers.iter().filter(|worker| wanted(worker.status)).count();
+    let count =
+        |wanted: fn(WorkerStatus) -> bool| workers.iter().filter(|worker| wanted(worker.shown_status(false))).count();
     let archived = archived(selection, views.registry).count();
     let settled = count(WorkerStatus::is_settled) + archived;
     let mut line = format!("{settled} of {} settled", workers.len() + archived);

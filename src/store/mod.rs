@@ -17,6 +17,7 @@
 //!   git-configuration.json    the repository's git configuration before the first worker. While anything differs from
 //!                             it, nothing is integrated. Deleting it accepts the present configuration.
 //!   ports.json                the blocks of ports of the workers; ports.lock: the lock under which it changes
+//!   id.json                   the id of this state directory, once a worker ran on a cluster
 //!   servers/                  a lock for each live server; on a network file system also a file that shows other hosts that
 //!                             it lives
 //!   events.lock               the lock of the supervisor that notifies the user of ends without a server
@@ -29,6 +30,8 @@
 //!                             setup.json: that the setup of the worktree succeeded
 //!     attempts/N/
 //!       assignment.json       the input of the supervisor; claim and lock: which supervisor runs the attempt
+//!       launch.json           the launcher and job, if it runs on a cluster; engine.log: output of that job;
+//!                             environment.json: variables for the job, until it has begun
 //!       status.json           the current status; events.jsonl: one event per line; processes.json: what runs below it
 //!       inbox/                messages to the supervisor, in order, and its end; notify: how many there are
 //!       stdout.log            raw output of the CLI; also stderr.log, setup.log, verify.log, supervisor.log

@@ -246,7 +246,7 @@ pub fn project<'a>(
             (None, _) => &mut file.tasks,
         };
         let mut task = task(worker, block.map(|block| block.line(Hint::words)));
-        if worker.status == WorkerStatus::Queued && task.reason.is_none() {
+        if worker.shown_status(false) == WorkerStatus::Queued && task.reason.is_none() {
             task.reason = waits_for(worker).map(|what| format!("waits for {what}"));
         }
         (task.conflicts_with, task.conflicts_unchecked) = collides(worker);
@@ -266,7 +266,7 @@ fn task(worker: &Worker, block: Option<String>) -> Task<'_> {
     Task {
         id: mission.task_id.as_str(),
         description: &mission.title,
-        status: if block.is_some() { "blocked" } else { worker.status.as_str() },
+        status: if block.is_some() { "blocked" } else { worker.shown_status(false).as_str() },
         worker_id: worker.id.as_str(),
         boss_id: worker.boss.as_str(),
         backend: worker.next.backend.as_str(),

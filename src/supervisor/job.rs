@@ -141,11 +141,6 @@ impl LiveAttempt {
     }
 }
 
-/// Returns whether the attempt in this folder runs as a job.
-pub(super) fn is_job(assignment: &Assignment) -> bool {
-    assignment.launcher.is_some()
-}
-
 /// Removes the passed variables. To be called once the attempt is claimed.
 pub(super) fn forget_environment(dir: &AttemptDir) {
     PassedEnvironment::remove(dir);

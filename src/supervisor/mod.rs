@@ -41,6 +41,6 @@ mod verify_copy;
 mod write_rules;
 
 pub use confined_check::{CheckError, CheckResult, ConfinedCheck};
-pub use run::{Alert, run};
+pub use run::{Alert, run, run_job};
 pub use signing::start_agent;
 pub use verification_run::run as run_verification;

@@ -29,6 +29,7 @@ use crate::crash_point::{self, Point};
 use crate::files;
 use crate::mission::outcome::Outcome;
 use crate::mission::question::Question;
+use crate::process;
 
 /// Time for which writing an outcome is retried.
 const SETTLE_CEILING: Duration = Duration::from_secs(3_600);
@@ -43,22 +44,41 @@ pub enum Alert {
 
 /// Runs the process of an attempt's supervisor. `on_alert` is called with the attempt's folder.
 pub fn run(root: &Path, on_alert: fn(&Path, &Alert)) -> ExitCode {
-    run_process(supervise(root, on_alert))
+    run_process(supervise(root, Mode::Detached(on_alert)))
+}
+
+/// Runs the process of an attempt's supervisor as the batch process of a cluster's job.
+pub fn run_job(root: &Path) -> ExitCode {
+    run_process(supervise(root, Mode::Job))
+}
+
+/// How the process of a supervisor was started.
+#[derive(Clone, Copy)]
+enum Mode {
+    /// By a server on this host, which it outlives. The function notifies the user.
+    Detached(fn(&Path, &Alert)),
+    /// By a cluster, on one of its nodes.
+    Job,
 }
 
 /// Runs the attempt in this folder until its outcome. Reports that it is ready when it has claimed the attempt.
-async fn supervise(root: &Path, on_alert: fn(&Path, &Alert)) -> Result<(), SupervisorError> {
+async fn supervise(root: &Path, mode: Mode) -> Result<(), SupervisorError> {
     let dir = AttemptDir::at(root.to_owned());
     let mut assignment: Assignment = files::read_json(&dir.assignment())?
         .ok_or_else(|| SupervisorError::NoAssignment(root.display().to_string()))?;
-    let is_job = job::is_job(&assignment);
-    separate_from_server(is_job)?;
-    // Locks may not hold between two hosts. There the claim alone decides.
-    let _lease = if is_job { None } else { Some(take_lease(&dir.lock()).await?) };
-    if is_job {
-        job::take_over_environment(&dir)?;
-        job::place_sockets(&mut assignment)?;
-    }
+    let _lease = match mode {
+        Mode::Detached(_) => {
+            separate_from_server()?;
+            Some(take_lease(&dir.lock()).await?)
+        }
+        Mode::Job => {
+            // Locks may not hold between two hosts. The claim alone decides.
+            job::take_over_environment(&dir)?;
+            process::become_subreaper()?;
+            job::place_sockets(&mut assignment)?;
+            None
+        }
+    };
     dir.reserve_outcome()?;
     Secrets::inherited().restore(&mut assignment.settings);
     let backends = Backends::with_custom(assignment.settings.custom.clone());
@@ -76,13 +96,15 @@ async fn supervise(root: &Path, on_alert: fn(&Path, &Alert)) -> Result<(), Super
             tracing::warn!(%error, "cannot handle a signal: it would end the supervisor without an outcome");
         }
     }
-    let (background, socket) =
-        if is_job { (be_followed_by_files(&attempt), None) } else { be_followed_here(&attempt, on_alert) };
+    let (background, socket) = match mode {
+        Mode::Detached(on_alert) => be_followed_here(&attempt, on_alert),
+        Mode::Job => (be_followed_by_files(&attempt), None),
+    };
     let outcome = run_turns(&mut attempt).await;
     background.iter().for_each(JoinHandle::abort);
     let outcome = outcome.filter(|_| !attempt.is_revoked()).ok_or(SupervisorError::Revoked)?;
     let dir = settle(&attempt, outcome).await?;
-    if is_job {
+    if matches!(mode, Mode::Job) {
         attempt.status.set_settled();
     }
     crash_point::at(Point::Settled);

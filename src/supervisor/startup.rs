@@ -56,12 +56,9 @@ pub(super) fn run_process(work: impl Future<Output = Result<(), SupervisorError>
     }
 }
 
-/// Detaches this process from the server's session, and makes it adopt all orphans below it. The process of a job leads
-/// its group already, and has no terminal.
-pub(super) fn separate_from_server(is_job: bool) -> Result<(), SupervisorError> {
-    if !is_job {
-        process::become_session_leader()?;
-    }
+/// Detaches this process from the server's session, and makes it adopt all orphans below it.
+pub(super) fn separate_from_server() -> Result<(), SupervisorError> {
+    process::become_session_leader()?;
     process::become_subreaper()?;
     Ok(())
 }

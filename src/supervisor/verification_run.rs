@@ -37,7 +37,7 @@ pub fn run(root: &Path) -> ExitCode {
 }
 
 async fn supervise(dir: VerificationDir) -> Result<(), SupervisorError> {
-    separate_from_server(false)?;
+    separate_from_server()?;
     let assignment: Option<VerificationAssignment> = files::read_json(&dir.assignment())?;
     let run = assignment.ok_or_else(|| SupervisorError::NoAssignment(dir.root().display().to_string()))?;
     let _lease = take_lease(&dir.lock()).await?;

@@ -42,6 +42,13 @@ impl Sandbox {
         Self::with(tempfile::tempdir().expect("a temporary folder"), root.join("repo"))
     }
 
+    /// Creates a sandbox in a folder that hosts share.
+    pub fn within(root: &Path) -> Self {
+        let folder = tempfile::tempdir_in(root).expect("a folder that can be written");
+        let repo = canonical(folder.path()).join("repo");
+        Self::with(folder, repo)
+    }
+
     fn with(folder: tempfile::TempDir, repo: PathBuf) -> Self {
         git::init(&repo);
         fs::write(repo.join("README"), "hello\n").expect("a file");

@@ -273,7 +273,7 @@ mod tests {
         let instruction = Instruction::Message { text: "look at b".into(), delivery: Delivery::WhenReady };
         let post = |seconds, instruction| {
             let by = Some(Author::User);
-            attempt.post(&InboxEntry { id: uuid::Uuid::nil(), at: at(seconds), by, instruction }).unwrap()
+            attempt.post(&InboxEntry { id: uuid::Uuid::new_v4(), at: at(seconds), by, instruction }).unwrap()
         };
         post(3, instruction);
         post(5, Instruction::Cancel { reason: "the plan has changed".into() });

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::mission::backend;
 use super::{Tool, ToolCall, ToolKind};
-use crate::config::{Confine, Profile};
+use crate::config::{Confine, LauncherKind, Profile};
 use crate::mcp::arguments::optional;
 use crate::mcp::error::ToolError;
 use crate::mcp::{size, wire};
-use crate::orchestrator::BackendView;
+use crate::orchestrator::{BackendView, LauncherView};
 use crate::process::confine::{self, Restriction, Support};
 
 const ENVELOPE: usize = 300;
@@ -20,6 +20,8 @@ const PROFILES: usize = 2_500;
 const MODELS_SHOWN: usize = 12;
 /// Maximum size in bytes of `waking`.
 const WAKING: usize = 300;
+/// Size in bytes of the name of `launchers` and what surrounds it.
+const LAUNCHERS_KEY: usize = 20;
 /// Maximum size in bytes of `confinement`.
 const CONFINEMENT: usize = 200;
 
@@ -40,6 +42,10 @@ pub(super) struct BackendsReport {
     waking: String,
     /// Whether the kernel confines workers.
     confinement: String,
+    /// {name, kind, answers, problem?, waiting, running, limit}: the clusters for run_on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<wire::ObjectPlaceholder>")]
+    launchers: Vec<LauncherReport>,
     /// Further agents. Name one as `backend` to learn how to install it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_installed: Vec<String>,
@@ -85,6 +91,19 @@ pub(super) struct BackendReport {
     asks: &'static str,
 }
 
+/// A cluster on which workers can run.
+#[derive(Debug, Serialize)]
+struct LauncherReport {
+    name: String,
+    kind: LauncherKind,
+    answers: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+    waiting: usize,
+    running: usize,
+    limit: u64,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Authenticated {
@@ -108,7 +127,9 @@ could_not_start.";
         let views = call.orchestrator.backend_status(only.as_ref()).await?;
         let waking = waking(&call).await?;
         let settings = call.orchestrator.settings();
-        Ok(BackendsReport::new(&views, &settings.profiles, waking, confinement(settings.confine, confine::support())))
+        let confinement = confinement(settings.confine, confine::support());
+        let report = BackendsReport::new(&views, &settings.profiles, waking, confinement);
+        Ok(report.with_launchers(&call.orchestrator.launchers().await?))
     }
 }
 
@@ -157,7 +178,29 @@ impl BackendsReport {
         let listed = views.iter().filter(|view| !is_left_out(view));
         let (backends, _) = size::fit(listed.map(BackendReport::new), room);
         let profiles = profiles.into_iter().collect();
-        Self { backends, next_step, waking, confinement, not_installed, profiles, more_profiles }
+        let launchers = Vec::new();
+        Self { backends, next_step, waking, confinement, launchers, not_installed, profiles, more_profiles }
+    }
+
+    /// Adds as many launchers as there is room for.
+    fn with_launchers(self, views: &[LauncherView]) -> Self {
+        let room = size::ANSWER.saturating_sub(size::of(&self) + LAUNCHERS_KEY);
+        let (launchers, _) = size::fit(views.iter().map(LauncherReport::new), room);
+        Self { launchers, ..self }
+    }
+}
+
+impl LauncherReport {
+    fn new(view: &LauncherView) -> Self {
+        Self {
+            name: view.name.clone(),
+            kind: view.kind,
+            answers: if view.problem.is_none() { "yes" } else { "no" },
+            problem: view.problem.as_deref().map(|problem| size::line(problem, 160)),
+            waiting: view.waiting,
+            running: view.running,
+            limit: view.limit,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::config::{Profile, fields};
 use crate::mcp::arguments::{self, ArgumentError, KEY, LINE, NAME, PROMPT, TITLE, optional};
 use crate::mission::create::{AppliedProfile, Draft, DraftPlace};
 use crate::mission::id::{BackendName, TaskId};
-use crate::mission::spec::{self, Permissions};
+use crate::mission::spec::{self, Permissions, RunOn};
 use crate::orchestrator::Orchestrator;
 
 const MAX_DEPENDENCIES: u64 = 100;
@@ -63,6 +63,8 @@ pub(super) struct MissionArguments {
     /// settings must allow it).
     #[schemars(with = "Option<String>", extend("enum" = ["read_only", "edit", "full"]))]
     permissions: Option<Permissions>,
+    /// local, or a launcher from get_backend_status, such as a cluster. Default: from the settings.
+    run_on: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -119,12 +121,19 @@ impl MissionArguments {
             max_attempts: small(attempts),
             request_id: optional(self.request_id, |key| arguments::line("request_id", key, KEY))?,
             permissions: fields.permissions.unwrap_or_default(),
-            run_on: None,
+            run_on: run_on(self.run_on, orchestrator)?,
             profile,
             // Filled in when the mission is checked.
             needs: Vec::new(),
         })
     }
+}
+
+/// Returns the launcher of a mission. `None`: the host of the server.
+fn run_on(named: Option<String>, orchestrator: &Orchestrator) -> Result<Option<String>, ArgumentError> {
+    let named = optional(named, |name| arguments::name("run_on", name))?;
+    let name = named.unwrap_or_else(|| orchestrator.settings().default_launcher.clone());
+    Ok(RunOn::named(name).launcher())
 }
 
 /// Completes the fields of a call with those of the profile that it names.

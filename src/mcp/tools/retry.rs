@@ -8,6 +8,7 @@ use super::{Tool, ToolCall, ToolKind};
 use crate::mcp::arguments::{self, NAME, PROMPT, optional};
 use crate::mcp::error::ToolError;
 use crate::mcp::{size, wire};
+use crate::mission::spec::RunOn;
 use crate::orchestrator::RetryRequest;
 
 pub(super) struct RetryWorker;
@@ -27,6 +28,8 @@ pub(super) struct RetryArguments {
     prompt: Option<String>,
     /// The mistake, and the change to make; at most 1 MiB.
     feedback: Option<String>,
+    /// local or another launcher; default: as before.
+    run_on: Option<String>,
     /// true: in a new session.
     fresh: Option<bool>,
 }
@@ -56,7 +59,7 @@ that failed on two backends is blocked: narrow its prompt. Then call wait_for_an
             effort: optional(arguments.model_effort, |effort| arguments::name("model_effort", effort))?,
             prompt: optional(arguments.prompt, |prompt| arguments::text("prompt", prompt, PROMPT))?,
             feedback: optional(arguments.feedback, |feedback| arguments::text("feedback", feedback, PROMPT))?,
-            run_on: None,
+            run_on: optional(arguments.run_on, |name| arguments::name("run_on", name))?.map(RunOn::named),
             fresh: arguments.fresh.unwrap_or(false),
         };
         let view = call.orchestrator.retry(&call.boss, &name, request).await?;

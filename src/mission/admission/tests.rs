@@ -15,7 +15,7 @@ const FLOORS: Floors = Floors { memory_mib: 500, disk_mib: 100, processes: 50, f
 
 fn limits() -> Limits {
     let per_backend = HashMap::from([("codex".into(), 3)]);
-    Limits { total: 4, per_backend, floors: FLOORS, budget: Budget::default() }
+    Limits { total: 4, per_backend, per_launcher: HashMap::new(), floors: FLOORS, budget: Budget::default() }
 }
 
 fn now() -> Conditions {

@@ -21,6 +21,15 @@ impl Actor {
                 let running = Entry::Running { worker: id, attempt, base_commit, base_branch, repository };
                 self.apply(vec![Effect::note("save that a worker runs", running)]);
             }
+            Report::Submitted { job } => {
+                let submitted = Entry::Submitted { worker: id, attempt, job };
+                self.apply(vec![Effect::note("save that a cluster has accepted a worker", submitted)]);
+            }
+            Report::Waits(waits) => {
+                self.state.cluster_waits.insert(id, waits);
+                self.state_file.request();
+                self.answer_waits();
+            }
             Report::Status(status) => self.note_status(&worker, *status),
             Report::Ended(outcome) => self.settle(&worker, &outcome),
             Report::NeverBegan { inbox_entries } => match settle::requeue_unstarted(&worker, inbox_entries) {
@@ -61,6 +70,7 @@ impl Actor {
     fn settle(&mut self, worker: &Worker, outcome: &Outcome) {
         crash_point::at(Point::EndSeen);
         self.state.live.remove(&worker.id);
+        self.state.cluster_waits.remove(&worker.id);
         let brief = Box::new(AttemptSummary::of(outcome, worker.next.model.clone()));
         let settled = Entry::Settled { worker: worker.id.clone(), brief };
         self.apply(vec![Effect::note("save the end of a worker", settled).at(Point::EndNoted)]);

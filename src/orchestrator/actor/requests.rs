@@ -234,7 +234,7 @@ impl Actor {
             PostResult::Closed => Ok(None),
             PostResult::Accepted => {
                 crash_point::at(Point::InboxEntryPosted);
-                self.runtime.spawn(follow::wake(attempt));
+                self.runtime.spawn(follow::wake(Arc::clone(&self.state.context), attempt));
                 Ok(Some(inbox_entry.id))
             }
         }
@@ -385,6 +385,9 @@ impl Actor {
         (mission.backend, mission.model, mission.effort) =
             (next.backend.clone(), next.model.clone(), next.effort.clone());
         self.state.context.check_mission(&mission)?;
+        if let Some(launcher) = &next.run_on {
+            self.state.context.check_launcher(launcher, &next.backend, &worker.needs)?;
+        }
         let id = worker.id.clone();
         // The workers for which it waits are needed too, since they are checked again.
         let waits_for = worker.mission.waits_for();

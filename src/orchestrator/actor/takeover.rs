@@ -161,8 +161,9 @@ impl Actor {
                 continue;
             };
             let reporter = follow::Reporter::new(self.mailbox.clone(), &worker);
-            let task = self.runtime.spawn(follow::follow(attempt, Arc::clone(&worker), reporter));
-            self.following.insert(worker.id.clone(), task);
+            let (context, id) = (Arc::clone(&self.state.context), worker.id.clone());
+            let task = async move { follow::follow(&context, attempt, worker, reporter, false).await };
+            self.following.insert(id, self.runtime.spawn(task));
         }
     }
 }

@@ -42,6 +42,17 @@ pub(super) async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Out
     outcome_of_lost(attempt, worker, assignment, failure, cleanup).await
 }
 
+/// Returns the outcome of an attempt on a node that failed or was cut off. The cluster ends the processes there.
+pub(super) async fn lost_on_node(
+    attempt: &AttemptDir,
+    worker: &Worker,
+    failure: Failure,
+    containment: Containment,
+) -> Outcome {
+    let cleanup = Cleanup { containment, ..Cleanup::default() };
+    outcome_of_lost(attempt, worker, super::assignment(attempt), failure, cleanup).await
+}
+
 /// Returns the known facts of an attempt whose supervisor could not write its record.
 async fn outcome_of_lost(
     attempt: &AttemptDir,

@@ -1,0 +1,304 @@
+//! The clusters that the settings name. For each, one task asks the scheduler for all jobs of this state directory at
+//! once, as long as a worker of this server runs there, and repeats cancellations until the jobs are gone.
+//!
+//! It reports what the scheduler answers and decides nothing: [`super::follow`] does, for each worker.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{Timestamp, Zoned};
+use tokio::sync::{Notify, OnceCell, watch};
+use tokio::time::Instant;
+
+use super::answers::LauncherView;
+use super::blocking::blocking;
+use super::error::OrchestratorError;
+use crate::attempt::state_dir::StateDir;
+use crate::config::{LauncherSettings, Settings};
+use crate::launcher::slurm::{self, Engine, JobNames, ObservedJob};
+use crate::mission::id::WorkerId;
+use crate::mission::life::EngineState;
+
+/// Number of questions without an answer after which the scheduler is asked less often, and the intervals then.
+const FAILURES: u32 = 3;
+const AFTER_FAILURES: Duration = Duration::from_secs(30);
+const AFTER_MORE_FAILURES: Duration = Duration::from_secs(60);
+/// Number of files of workers that a server opens in a second, at most.
+const LOOKS_PER_SECOND: usize = 200;
+/// Number of workers whose files are read at the shortest interval.
+const FEW: usize = 10;
+/// Interval at which the files of more workers are read.
+const WITH_MORE: Duration = Duration::from_secs(1);
+
+type Attempt = (WorkerId, u32);
+
+/// All clusters of the settings, by the name of their launcher.
+#[derive(Default)]
+pub(super) struct Clusters {
+    by_name: BTreeMap<String, Arc<Cluster>>,
+}
+
+/// One launcher: jobs of one size on a cluster.
+pub(super) struct Cluster {
+    pub name: String,
+    pub settings: LauncherSettings,
+    pub engine: Engine,
+    state_root: PathBuf,
+    names: OnceCell<JobNames>,
+    answers: watch::Sender<Answers>,
+    activity: Mutex<Activity>,
+    /// Notified when followers shall look at once.
+    look: Notify,
+    /// Notified when the scheduler shall be asked or told at once.
+    ask: Notify,
+    tracks_by_cgroup: OnceCell<bool>,
+}
+
+/// The last answer of the scheduler about all jobs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Answers {
+    /// Counts the questions, so that each is considered once.
+    pub number: u64,
+    /// When the question was asked. It knows nothing about a job that was submitted later.
+    pub asked: Option<Instant>,
+    pub jobs: Arc<Vec<ObservedJob>>,
+    pub problem: Option<Problem>,
+}
+
+/// The reason why the scheduler gives no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub why: String,
+    pub since: Timestamp,
+}
+
+#[derive(Default)]
+struct Activity {
+    followers: usize,
+    /// True while the task runs.
+    polls: bool,
+    to_cancel: BTreeSet<Attempt>,
+}
+
+impl Clusters {
+    pub fn of(settings: &Settings, state_root: &Path) -> Self {
+        let mut engines: BTreeMap<Vec<String>, Engine> = BTreeMap::new();
+        let by_name = settings.launchers.iter().map(|(name, launcher)| {
+            let command = &launcher.command;
+            let engine = engines.entry(command.clone()).or_insert_with(|| Engine::new(command)).clone();
+            let cluster = Cluster {
+                name: name.clone(),
+                settings: launcher.clone(),
+                engine,
+                state_root: state_root.to_owned(),
+                names: OnceCell::new(),
+                answers: watch::Sender::new(Answers::default()),
+                activity: Mutex::default(),
+                look: Notify::new(),
+                ask: Notify::new(),
+                tracks_by_cgroup: OnceCell::new(),
+            };
+            (name.clone(), Arc::new(cluster))
+        });
+        Self { by_name: by_name.collect() }
+    }
+
+    /// Returns the cluster of a launcher. `None` if the settings have none of this name.
+    pub fn get(&self, launcher: &str) -> Option<Arc<Cluster>> {
+        self.by_name.get(launcher).cloned()
+    }
+
+    /// Asks all clusters whether they answer. `jobs` are the waiting and the running workers of each launcher.
+    pub async fn views(&self, jobs: &HashMap<String, (usize, usize)>) -> Vec<LauncherView> {
+        let view = async |cluster: &Arc<Cluster>| {
+            let (waiting, running) = jobs.get(&cluster.name).copied().unwrap_or_default();
+            LauncherView {
+                name: cluster.name.clone(),
+                kind: cluster.settings.kind,
+                problem: cluster.problem().await,
+                waiting,
+                running,
+                limit: cluster.settings.max_jobs,
+            }
+        };
+        futures_util::future::join_all(self.by_name.values().map(view)).await
+    }
+
+    /// Makes all followers look at the files of their workers now.
+    pub fn wake_followers(&self) {
+        self.by_name.values().for_each(|cluster| cluster.look.notify_waiters());
+    }
+}
+
+/// Counts a follower until it is dropped.
+pub(super) struct Followed(Arc<Cluster>);
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.0.activity().followers -= 1;
+    }
+}
+
+impl Cluster {
+    /// Counts a follower. While there is one, the scheduler is asked from time to time.
+    pub fn count_follower(self: &Arc<Self>) -> Followed {
+        self.activity().followers += 1;
+        self.poll_in_background();
+        Followed(Arc::clone(self))
+    }
+
+    /// Cancels the job of an attempt, again and again until the scheduler does not have it any more. One cancellation is
+    /// no proof: a scheduler that stops soon after it may forget it.
+    pub fn cancel(self: &Arc<Self>, worker: &WorkerId, attempt: u32) {
+        self.activity().to_cancel.insert((worker.clone(), attempt));
+        self.ask.notify_one();
+        self.poll_in_background();
+    }
+
+    pub fn answers(&self) -> Answers {
+        self.answers.borrow().clone()
+    }
+
+    /// Returns why the scheduler does not answer. Asks it, unless it is asked all the time.
+    async fn problem(&self) -> Option<String> {
+        if self.activity().polls {
+            return self.answers.borrow().problem.as_ref().map(|problem| problem.why.clone());
+        }
+        slurm::partition_limit(&self.engine, self.settings.partition.as_deref()).await.err()
+    }
+
+    pub fn lost_after(&self) -> Duration {
+        Duration::from_secs(self.settings.lost_after_seconds)
+    }
+
+    /// Returns the names of the jobs of this state directory.
+    pub async fn names(&self) -> Result<&JobNames, OrchestratorError> {
+        let root = self.state_root.clone();
+        let read = || async { blocking(move || Ok(StateDir::at(&root).id().map(JobNames::of)?)).await };
+        self.names.get_or_try_init(read).await
+    }
+
+    /// Waits until the files of a worker are to be read again.
+    pub async fn until_next_look(&self, shortest: Duration) {
+        let followers = self.activity().followers;
+        let for_all = Duration::from_secs_f64(followers as f64 / LOOKS_PER_SECOND as f64);
+        let interval = if followers <= FEW { shortest } else { WITH_MORE.max(for_all) };
+        let _ = tokio::time::timeout(interval, self.look.notified()).await;
+    }
+
+    /// Waits until the scheduler is to be asked again.
+    pub async fn until_next_poll(&self) {
+        let _ = tokio::time::timeout(self.interval(0), self.look.notified()).await;
+    }
+
+    /// Returns whether no process of a job outlives it. `false` if the scheduler does not say so.
+    pub async fn tracks_by_cgroup(&self) -> bool {
+        let ask = || async { slurm::tracks_by_cgroup(&self.engine).await };
+        self.tracks_by_cgroup.get_or_try_init(ask).await.copied().unwrap_or(false)
+    }
+
+    fn activity(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll_in_background(self: &Arc<Self>) {
+        let mut activity = self.activity();
+        if !std::mem::replace(&mut activity.polls, true) {
+            tokio::spawn(Arc::clone(self).poll());
+        }
+    }
+
+    async fn poll(self: Arc<Self>) {
+        let mut failures = 0;
+        while self.is_needed() {
+            self.cancel_all().await;
+            let asked = Instant::now();
+            match self.observe().await {
+                Ok(jobs) => {
+                    failures = 0;
+                    self.forget_cancelled(&jobs);
+                    self.note(asked, jobs);
+                }
+                Err(why) => {
+                    failures += 1;
+                    self.note_problem(why);
+                }
+            }
+            self.look.notify_waiters();
+            let _ = tokio::time::timeout(self.interval(failures), self.ask.notified()).await;
+        }
+    }
+
+    /// Returns whether the task has work. Otherwise it counts as ended from here on.
+    fn is_needed(&self) -> bool {
+        let mut activity = self.activity();
+        activity.polls = activity.followers > 0 || !activity.to_cancel.is_empty();
+        activity.polls
+    }
+
+    fn interval(&self, failures: u32) -> Duration {
+        let usual = Duration::from_secs(self.settings.poll_seconds);
+        match failures {
+            0..FAILURES => usual,
+            FAILURES..6 => usual.max(AFTER_FAILURES),
+            _ => usual.max(AFTER_MORE_FAILURES),
+        }
+    }
+
+    async fn observe(&self) -> Result<Vec<ObservedJob>, String> {
+        let names = self.names().await.map_err(|error| error.to_string())?;
+        slurm::observe(&self.engine, names).await
+    }
+
+    async fn cancel_all(&self) {
+        let attempts = self.activity().to_cancel.clone();
+        let Ok(names) = self.names().await else { return };
+        let jobs = Arc::clone(&self.answers.borrow().jobs);
+        let (known, unknown): (Vec<_>, Vec<_>) = attempts
+            .iter()
+            .map(|(worker, attempt)| (slurm::job_of(&jobs, worker, *attempt).map(|job| job.job), (worker, *attempt)))
+            .partition(|(job, _)| job.is_some());
+        let ids: Vec<_> = known.into_iter().filter_map(|(job, _)| job).collect();
+        let mut answers = vec![slurm::cancel_jobs(&self.engine, &ids).await];
+        for (_, (worker, attempt)) in unknown {
+            answers.push(slurm::cancel_by_name(&self.engine, &names.name(worker, attempt)).await);
+        }
+        for error in answers.into_iter().filter_map(Result::err) {
+            tracing::warn!(cluster = %self.name, error, "cannot cancel a job; trying again");
+        }
+    }
+
+    /// Forgets the cancellations of jobs that are over.
+    fn forget_cancelled(&self, jobs: &[ObservedJob]) {
+        let is_left = |(worker, attempt): &Attempt| {
+            slurm::job_of(jobs, worker, *attempt)
+                .is_some_and(|job| matches!(job.state, EngineState::Waits { .. } | EngineState::Runs))
+        };
+        self.activity().to_cancel.retain(is_left);
+    }
+
+    fn note(&self, asked: Instant, jobs: Vec<ObservedJob>) {
+        self.answers.send_modify(|answers| {
+            answers.number += 1;
+            (answers.asked, answers.jobs, answers.problem) = (Some(asked), Arc::new(jobs), None);
+        });
+    }
+
+    fn note_problem(&self, why: String) {
+        self.answers.send_modify(|answers| {
+            answers.number += 1;
+            let since = answers.problem.as_ref().map_or_else(Timestamp::now, |problem| problem.since);
+            answers.problem = Some(Problem { why, since });
+        });
+    }
+}
+
+impl Problem {
+    /// Describes it for users, with the time since when it lasts.
+    pub fn words(&self) -> String {
+        let since = Zoned::new(self.since, jiff::tz::TimeZone::system());
+        format!("the cluster does not answer ({}, since {})", self.why, since.strftime("%H:%M"))
+    }
+}

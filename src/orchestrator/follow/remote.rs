@@ -1,0 +1,408 @@
+//! The follower of a worker that runs as a job of a cluster. It submits the job, reads what the supervisor writes, and
+//! does what [`life`] says.
+//!
+//! The supervisor may be on another host. Locks, events of files and clocks prove nothing there, and the scheduler may
+//! not answer, forget jobs or run them twice. So a worker ends by its outcome record alone, unless the cluster reports
+//! that its job is over and its heartbeat has stood still for as long as this process watched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Zoned;
+use tokio::time::Instant;
+
+use super::{Reporter, assignment, lost};
+use crate::attempt::inbox::InboxEntry;
+use crate::attempt::launch::{Launch, PassedEnvironment};
+use crate::attempt::status::LiveStatus;
+use crate::attempt::worker_dir::AttemptDir;
+use crate::config::Settings;
+use crate::crash_point::{self, Point};
+use crate::files::FileError;
+use crate::launcher::slurm::{self, JobRequest, MissionLimits, ObservedJob, Submission};
+use crate::mission::hint::{Advice, Hint, with_hints};
+use crate::mission::life::{Claim, EndState, EngineState, EngineWatch, Evidence, Heartbeat, JobId, Life, life};
+use crate::mission::lifecycle::Ending;
+use crate::mission::outcome::{Containment, Failure, FailureKind, tail};
+use crate::mission::registry::Worker;
+use crate::mission::worker::Job;
+use crate::orchestrator::clusters::{Answers, Cluster};
+use crate::orchestrator::context::Context;
+use crate::orchestrator::error::OrchestratorError;
+use crate::orchestrator::mailbox::Report;
+use crate::orchestrator::outcomes;
+use crate::process;
+
+/// Shortest interval at which the files of a worker are read.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Bytes of the job's own output that a failure quotes.
+const QUOTED: usize = 700;
+
+/// The reason why a submitted worker has not begun, and what to do if waiting does not help.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClusterWait {
+    pub why: String,
+    pub is_lasting: bool,
+}
+
+/// An attempt that runs as a job, and what this process has seen of it.
+struct Follower<'a> {
+    context: &'a Context,
+    attempt: AttemptDir,
+    worker: Arc<Worker>,
+    launch: Launch,
+    /// `None` if the launcher was removed from the settings. The worker is then followed by its files alone.
+    cluster: Option<Arc<Cluster>>,
+    reporter: Reporter,
+    /// True if an earlier submission may have worked.
+    may_exist: bool,
+    /// The last status. `None` as long as no supervisor is known to have claimed the attempt.
+    status: Option<LiveStatus>,
+    /// When the status last changed while this process watched, or when it began to watch.
+    changed: Instant,
+    engine: EngineWatch,
+    /// The last answer of the scheduler that was considered, and what it said about the job.
+    considered: u64,
+    job: Option<ObservedJob>,
+    /// Answers to earlier questions do not know the job.
+    submitted: Instant,
+    waits: ClusterWait,
+}
+
+/// Stays with an attempt until it has settled. Dropping the future leaves the job alone. `is_new`: no job was submitted
+/// for it yet.
+pub(super) async fn follow(
+    context: &Context,
+    attempt: AttemptDir,
+    worker: Arc<Worker>,
+    launch: Launch,
+    reporter: Reporter,
+    is_new: bool,
+) {
+    let cluster = context.clusters.get(&launch.launcher);
+    let now = Instant::now();
+    let follower = Follower {
+        context,
+        attempt,
+        worker,
+        launch,
+        cluster,
+        reporter,
+        may_exist: !is_new,
+        status: None,
+        changed: now,
+        engine: EngineWatch::new(EngineState::Unknown, process::monotonic()),
+        considered: 0,
+        job: None,
+        submitted: now,
+        waits: ClusterWait::default(),
+    };
+    follower.run().await;
+}
+
+impl Follower<'_> {
+    async fn run(mut self) {
+        let _counted = self.cluster.as_ref().map(Cluster::count_follower);
+        loop {
+            match self.look().await {
+                Ok(Some(report)) => {
+                    PassedEnvironment::remove(&self.attempt);
+                    return self.reporter.send(report);
+                }
+                Ok(None) => {}
+                // A network file system can fail for a while. The job goes on meanwhile.
+                Err(error) => tracing::warn!(worker = %self.worker.id, %error, "cannot read the files of a worker"),
+            }
+            match &self.cluster {
+                Some(cluster) => cluster.until_next_look(LOOK_EVERY).await,
+                None => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+
+    /// Looks once, and does what follows. Returns the report of the end of the attempt.
+    async fn look(&mut self) -> Result<Option<Report>, FileError> {
+        if self.has_settled()? {
+            return Ok(self.attempt.outcome()?.map(|outcome| Report::Ended(Box::new(outcome))));
+        }
+        if self.status.is_none() && self.attempt.cancelled().is_some() {
+            return self.fence(|_| None);
+        }
+        if self.status.is_none() && self.launch.job.is_none() {
+            return self.submit().await;
+        }
+        self.consider_answer();
+        self.act().await
+    }
+
+    /// Reads the status. Returns whether the supervisor has written its record.
+    fn has_settled(&mut self) -> Result<bool, FileError> {
+        let Some(status) = LiveStatus::read(&self.attempt)? else { return Ok(false) };
+        if self.status.as_ref().is_none_or(|known| known.written != status.written) {
+            if self.status.is_none() {
+                self.reporter.send(recorded_place(&self.attempt));
+            }
+            self.changed = Instant::now();
+            self.reporter.send(Report::Status(Box::new(status.clone())));
+            self.status = Some(status);
+        }
+        Ok(self.status.as_ref().is_some_and(|status| status.settled))
+    }
+
+    async fn submit(&mut self) -> Result<Option<Report>, FileError> {
+        let Some(cluster) = self.cluster.clone() else {
+            let why = format!("the launcher {}, which is not in the settings any more", self.launch.launcher);
+            self.report_wait(why, true);
+            return Ok(None);
+        };
+        match submission(self.context, &cluster, &self.attempt, &self.worker, self.may_exist).await {
+            Ok(Submission::Accepted(job) | Submission::Found(job)) => {
+                crash_point::at(Point::JobSubmitted);
+                self.note_job(job)?;
+            }
+            Ok(Submission::Later(why)) => {
+                self.may_exist = true;
+                self.report_wait(format!("the cluster: {why}"), false);
+                cluster.until_next_poll().await;
+            }
+            Ok(Submission::Refused(error)) => {
+                let message = with_hints(&error);
+                return self.fence(|_| Some(message));
+            }
+            Err(error) => {
+                let message = with_hints(&error);
+                return self.fence(|_| Some(message));
+            }
+        }
+        Ok(None)
+    }
+
+    fn note_job(&mut self, id: JobId) -> Result<(), FileError> {
+        self.launch.job = Some(id);
+        self.launch.write(&self.attempt)?;
+        crash_point::at(Point::JobNoted);
+        self.submitted = Instant::now();
+        let retry_lost = self.cluster.as_ref().is_some_and(|cluster| cluster.settings.retry_lost);
+        let job = Job { launcher: self.launch.launcher.clone(), id, retry_lost };
+        self.reporter.send(Report::Submitted { job });
+        self.report_wait(format!("the cluster: not scheduled yet (job {id})"), false);
+        Ok(())
+    }
+
+    /// Takes over a new answer of the scheduler.
+    fn consider_answer(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        let answers = cluster.answers();
+        if answers.number == self.considered {
+            return;
+        }
+        self.considered = answers.number;
+        let Some(state) = self.state_in(&answers) else { return };
+        self.engine.add(state, process::monotonic());
+    }
+
+    /// Returns the state of the job. `None` if the question is older than the job.
+    fn state_in(&mut self, answers: &Answers) -> Option<EngineState> {
+        if answers.problem.is_some() {
+            return Some(EngineState::Unknown);
+        }
+        if answers.asked.is_none_or(|asked| asked < self.submitted) {
+            return None;
+        }
+        self.job = slurm::job_of(&answers.jobs, &self.worker.id, self.worker.attempt).cloned();
+        Some(self.job.as_ref().map_or(EngineState::Gone, |job| job.state.clone()))
+    }
+
+    /// Does what the evidence demands.
+    async fn act(&mut self) -> Result<Option<Report>, FileError> {
+        let claim = if self.status.is_some() { Claim::Supervisor } else { Claim::None };
+        let lost_after = self.cluster.as_ref().map_or(Duration::MAX, |cluster| cluster.lost_after());
+        let heartbeat = Heartbeat::after(self.changed.elapsed(), lost_after);
+        match life(&Evidence { has_outcome: false, claim, engine: &self.engine, heartbeat }) {
+            Life::Waits => self.report_reason(),
+            Life::Starts => self.report_wait(format!("the cluster: its job starts on {}", self.node()), false),
+            Life::StartsLate => {
+                let log = self.attempt.engine_log();
+                let why = format!("the supervisor, although its job runs on {}: see {}", self.node(), log.display());
+                self.report_wait(why, true);
+            }
+            Life::NotKnown => self.report_problem(),
+            Life::Fence => return self.fence(|follower| follower.end_before_begin()),
+            Life::Silent => self.report_silence(),
+            Life::CancelQueued => self.cancel_job(),
+            Life::Lost => return self.lose().await,
+            Life::Settled | Life::AskAgain | Life::Alive | Life::AliveAndQueued | Life::CutOff => {}
+        }
+        Ok(None)
+    }
+
+    fn report_reason(&mut self) {
+        let Some((job, EngineState::Waits { reason })) = self.job.as_ref().map(|job| (job, &job.state)) else { return };
+        let settings = self.cluster.as_ref().map(|cluster| &cluster.settings);
+        let partition = settings.and_then(|settings| settings.partition.as_deref());
+        let words = slurm::describe(reason, job.job, partition, job.start, Zoned::now().datetime());
+        let hints = slurm::lasting(reason, &self.launch.launcher, job.job);
+        let is_lasting = hints.is_some();
+        let advice = Advice { text: format!("the cluster: {words}"), hints: hints.unwrap_or_default() };
+        self.report_wait(advice.line(Hint::words), is_lasting);
+    }
+
+    fn report_problem(&mut self) {
+        let answers = self.cluster.as_ref().map(|cluster| cluster.answers());
+        let why = match answers.and_then(|answers| answers.problem) {
+            Some(problem) => problem.words(),
+            None => "the cluster to report on its job".to_owned(),
+        };
+        self.report_wait(why, false);
+    }
+
+    fn report_wait(&mut self, why: String, is_lasting: bool) {
+        let waits = ClusterWait { why, is_lasting };
+        if self.waits != waits {
+            self.waits = waits.clone();
+            self.reporter.send(Report::Waits(waits));
+        }
+    }
+
+    /// Reports that the supervisor has not written for long although the cluster has its job. It may be suspended.
+    fn report_silence(&mut self) {
+        let (node, minutes) = (self.node(), self.changed.elapsed().as_secs() / 60);
+        let state = match self.engine.state() {
+            EngineState::Unknown => "the cluster does not answer".to_owned(),
+            _ => "the cluster reports that its job runs".to_owned(),
+        };
+        let Some(status) = &mut self.status else { return };
+        let evidence = format!("no heartbeat from {node} for {minutes} minutes; {state}");
+        if status.stalled.as_ref() != Some(&evidence) {
+            status.stalled = Some(evidence);
+            self.reporter.send(Report::Status(Box::new(status.clone())));
+        }
+    }
+
+    /// Returns why an attempt ended that no supervisor has claimed. `None` if the cluster forgot its job, so that it can
+    /// be tried again.
+    fn end_before_begin(&self) -> Option<String> {
+        let EngineState::Ended(state) = self.engine.state() else { return None };
+        let log = std::fs::read_to_string(self.attempt.engine_log()).unwrap_or_default();
+        let log = tail(log.trim_end(), QUOTED);
+        let said = if log.is_empty() { String::new() } else { format!(":\n{log}") };
+        Some(format!("cannot start the supervisor on {}: its job ended as {state}{said}", self.node()))
+    }
+
+    /// Makes sure that no supervisor begins the attempt, and ends it: with a failure, or back into the queue. Returns
+    /// `None` if a supervisor has it.
+    fn fence(&mut self, failure: impl FnOnce(&Self) -> Option<String>) -> Result<Option<Report>, FileError> {
+        if !self.attempt.fence()? {
+            return Ok(None);
+        }
+        crash_point::at(Point::Fenced);
+        self.cancel_job();
+        let inbox_entries = self.attempt.close_inbox_unread()?;
+        let Some(message) = failure(self) else { return Ok(Some(Report::NeverBegan { inbox_entries })) };
+        let failure = Failure { kind: FailureKind::CouldNotStart, message, resets_at: None };
+        let mut outcome = outcomes::never_ran(&self.worker, self.worker.attempt, Ending::Failed, Some(failure));
+        outcome.run.undelivered.extend(inbox_entries.into_iter().filter_map(InboxEntry::into_text));
+        self.attempt.settle(&outcome)?;
+        Ok(Some(Report::Ended(Box::new(outcome))))
+    }
+
+    /// Ends an attempt whose node is gone. A supervisor that lives there all the same sees that its claim is revoked, and
+    /// ends without a record.
+    async fn lose(&mut self) -> Result<Option<Report>, FileError> {
+        if let Some(outcome) = self.attempt.outcome()? {
+            return Ok(Some(Report::Ended(Box::new(outcome))));
+        }
+        self.attempt.revoke()?;
+        crash_point::at(Point::ClaimRevoked);
+        let outcome = lost::lost_on_node(&self.attempt, &self.worker, self.loss(), self.containment().await).await;
+        crash_point::at(Point::LossCleanedUp);
+        let is_ours = self.attempt.settle(&outcome)?;
+        crash_point::at(Point::LossRecorded);
+        let outcome = if is_ours { Some(outcome) } else { self.attempt.outcome()? };
+        Ok(outcome.map(|outcome| Report::Ended(Box::new(outcome))))
+    }
+
+    /// Returns the failure. Only that of a node may be retried by itself.
+    fn loss(&self) -> Failure {
+        let is_of_host = matches!(self.engine.state(), EngineState::Ended(state) if state.is_of_the_host());
+        let kind = if is_of_host { FailureKind::HostLost } else { FailureKind::Lost };
+        Failure { kind, message: self.words_of_loss(), resets_at: None }
+    }
+
+    fn words_of_loss(&self) -> String {
+        let state = match self.engine.state() {
+            EngineState::Ended(state) if state.is_of_the_host() => format!("node {} failed ({state})", self.node()),
+            EngineState::Ended(state) => format!("its job on {} ended ({state})", self.node()),
+            _ => format!("the cluster does not know its job on {} any more", self.node()),
+        };
+        let branch = self.worker.mission.place.branch();
+        let committed = branch.map_or_else(String::new, |branch| format!("committed work is on branch {branch}, "));
+        format!(
+            "{state}, and there was no heartbeat for {} s; {committed}uncommitted changes are in {}",
+            self.changed.elapsed().as_secs(),
+            self.worker.mission.place.path().display()
+        )
+    }
+
+    /// Returns how certain it is that nothing of the worker runs. A node that failed may run on.
+    async fn containment(&self) -> Containment {
+        let is_reachable = matches!(self.engine.state(), EngineState::Ended(state) if *state != EndState::NodeFail);
+        match &self.cluster {
+            Some(cluster) if is_reachable && cluster.tracks_by_cgroup().await => Containment::Full,
+            _ => Containment::BestEffort,
+        }
+    }
+
+    fn cancel_job(&self) {
+        if let Some(cluster) = self.cluster.as_ref().filter(|_| self.may_exist || self.launch.job.is_some()) {
+            cluster.cancel(&self.worker.id, self.worker.attempt);
+        }
+    }
+
+    fn node(&self) -> String {
+        let by_status = self.status.as_ref().and_then(|status| Some(status.host.as_ref()?.name.clone()));
+        let by_cluster = || self.job.as_ref().and_then(|job| job.node.clone());
+        by_status.or_else(by_cluster).unwrap_or_else(|| "a node".to_owned())
+    }
+}
+
+/// Submits the job of an attempt.
+async fn submission(
+    context: &Context,
+    cluster: &Cluster,
+    attempt: &AttemptDir,
+    worker: &Worker,
+    may_exist: bool,
+) -> Result<Submission, OrchestratorError> {
+    let names = cluster.names().await?;
+    let setup = assignment(attempt).and_then(|assignment| assignment.setup);
+    let request = JobRequest {
+        names,
+        worker: &worker.id,
+        attempt: worker.attempt,
+        folder: attempt.root(),
+        program: cluster.settings.program.as_deref().unwrap_or_else(|| context.program.path()),
+        launcher: &cluster.name,
+        settings: &cluster.settings,
+        minutes: slurm::time_limit(&limits(&context.settings, worker, setup.map(|setup| setup.timeout_minutes))),
+    };
+    Ok(slurm::submit(&cluster.engine, &request, may_exist).await)
+}
+
+fn limits(settings: &Settings, worker: &Worker, setup_minutes: Option<f64>) -> MissionLimits {
+    let verifies = worker.mission.verify_command.is_some();
+    MissionLimits {
+        timeout_minutes: worker.mission.timeout_minutes.into(),
+        verify_minutes: verifies.then_some(settings.verify_timeout_minutes.into()),
+        setup_minutes,
+        question_limit: settings.question_limit(),
+    }
+}
+
+/// Reports that the supervisor runs, with the place that was recorded when the attempt was prepared.
+fn recorded_place(attempt: &AttemptDir) -> Report {
+    let recorded = attempt.worker().recorded().ok().flatten();
+    let place = recorded.map(|worker| (worker.base_commit, worker.base_branch, worker.repository));
+    let (base_commit, base_branch, repository) = place.unwrap_or_default();
+    Report::Started { base_commit, base_branch, repository }
+}

@@ -1,0 +1,93 @@
+//! The variables that a job takes over from its server: where logins and settings are, the way to the network, and what
+//! the user's settings name. Keys only if the settings say so, since a file contains them until the job begins.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+
+use super::context::Context;
+use super::error::OrchestratorError;
+use super::probe;
+use crate::attempt::launch::PassedEnvironment;
+use crate::attempt::secrets::Secrets;
+use crate::config::{LauncherSettings, Settings};
+use crate::mission::id::BackendName;
+use crate::mission::registry::Worker;
+
+/// Variables of the server that every job gets, if they are set.
+const PASSED: [&str; 12] = [
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+    "XDG_CACHE_HOME",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+];
+
+/// Returns what the job of a worker gets.
+pub(super) fn passed(
+    context: &Context,
+    worker: &Worker,
+    launcher: &LauncherSettings,
+) -> Result<PassedEnvironment, OrchestratorError> {
+    let backend = context.backends.get(worker.next.backend.as_str())?;
+    let folders = backend.state_folders().into_iter().filter_map(|folder| folder.variable);
+    let mut names: BTreeSet<String> = PASSED.into_iter().chain(folders).map(str::to_owned).collect();
+    names.extend(launcher.pass_env.iter().cloned());
+    if launcher.pass_keys {
+        names.extend(worker.needs.iter().cloned());
+    }
+    let variables: BTreeMap<String, String> =
+        names.into_iter().filter_map(|name| Some((name.clone(), env::var(&name).ok()?))).collect();
+    let secrets = if launcher.pass_keys { secrets(&context.settings) } else { Secrets::default() };
+    Ok(PassedEnvironment { variables, path: env::var("PATH").unwrap_or_default(), secrets })
+}
+
+/// Returns the secrets of backends. The user is notified by servers.
+fn secrets(settings: &Settings) -> Secrets {
+    Secrets::of(&Settings { notify_command: None, ..settings.clone() })
+}
+
+impl Context {
+    /// Returns the settings of the launcher of a mission, if it can run this backend with these keys.
+    pub(super) fn check_launcher(
+        &self,
+        launcher: &str,
+        backend: &BackendName,
+        keys: &[String],
+    ) -> Result<(), OrchestratorError> {
+        match self.settings.launcher(launcher)? {
+            Some(settings) => refuse_missing_keys(self, backend, keys, (launcher, settings)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses a backend whose key would not reach the node. A login in a file does, since nodes share the home folder.
+fn refuse_missing_keys(
+    context: &Context,
+    name: &BackendName,
+    keys: &[String],
+    launcher: (&str, &LauncherSettings),
+) -> Result<(), OrchestratorError> {
+    let (launcher, settings) = launcher;
+    let probe = context.backends.get(name.as_str())?.probe();
+    let of_settings = context.settings.custom.iter().filter(|backend| backend.name == name.as_str());
+    let of_settings = of_settings.flat_map(|backend| backend.env.keys().cloned());
+    let is_passed = |key: &String| settings.pass_env.contains(key);
+    let keys: Vec<String> = keys.iter().cloned().chain(of_settings).filter(|key| !is_passed(key)).collect();
+    if settings.pass_keys || keys.is_empty() || probe::has_login_file(&probe) {
+        return Ok(());
+    }
+    Err(OrchestratorError::KeyNotPassed {
+        backend: name.to_string(),
+        launcher: launcher.to_owned(),
+        keys: keys.join(", "),
+        login: probe.login_command,
+    })
+}
