@@ -5,7 +5,7 @@ use super::attempt::{LiveAttempt, TurnEnd};
 use super::blocking::blocking;
 use super::own_clone::OwnClone;
 use super::signing;
-use super::write_rules::{AttemptRules, ConfinementError, why_not};
+use super::write_rules::{AttemptRules, ConfinementError, why_not, why_without_effect};
 use crate::attempt::cli_settings::CliSettings;
 use crate::attempt::sockets;
 use crate::backend::Refusal;
@@ -42,20 +42,19 @@ impl LiveAttempt {
             _ => why_not(confine)?,
         };
         if let Some(why) = why {
-            if self.needs_kernel_to_only_read() {
-                return Err(ConfinementError::ReadOnly { why });
-            }
-            // If the user has switched it off, its absence is not reported.
-            if confine != Confine::Off {
-                self.record_confinement(Confinement::Off { why });
-            }
-            return Ok(AttemptRules::default());
+            return self.unconfined(why);
         }
         self.sockets.add_temporary(&sockets::folder_beside(&self.assignment.socket));
         let (folders, state) = (self.backend.state_folders(), self.dir.state_dir());
         self.own_clone = OwnClone::of(&self.assignment);
         let has_clone = self.own_clone.is_used();
         let (rules, cli_state) = AttemptRules::of(&self.assignment, &folders, state.root(), &self.sockets, has_clone)?;
+        let tried = rules.commands.as_ref().map(|rules| why_without_effect(confine, rules));
+        if let Some(why) = tried.transpose()?.flatten() {
+            drop(self.sockets.take_temporary());
+            self.own_clone = OwnClone::default();
+            return self.unconfined(why);
+        }
         let recorded = CliSettings::record(&state, &self.assignment.worker_id, self.assignment.attempt, cli_state);
         self.cli_settings = recorded
             .inspect_err(
@@ -69,6 +68,18 @@ impl LiveAttempt {
         let checkout = repository.map_or_else(|| self.assignment.checkout(), Repository::checkout);
         std::thread::spawn(move || signing::start_agent(&checkout));
         Ok(rules)
+    }
+
+    /// Returns the rules of an attempt that the kernel does not confine, and records the reason.
+    fn unconfined(&mut self, why: String) -> Result<AttemptRules, ConfinementError> {
+        if self.needs_kernel_to_only_read() {
+            return Err(ConfinementError::ReadOnly { why });
+        }
+        // If the user has switched it off, its absence is not reported.
+        if self.assignment.settings.confine != Confine::Off {
+            self.record_confinement(Confinement::Off { why });
+        }
+        Ok(AttemptRules::default())
     }
 
     /// Returns whether the mission only reads, and its CLI cannot be kept to that.

@@ -20,7 +20,7 @@ use crate::mission::confined::{CliState, GitGrant};
 use crate::mission::hint::{Hint, Hinted};
 use crate::mission::spec::{Permissions, Place};
 use crate::process::confine::{self, GrantKind, Links, Support, WriteRules};
-use crate::process::depth_of;
+use crate::process::{depth_of, network_file_system};
 
 /// The rules of one attempt. Without rules it is not confined.
 #[derive(Debug, Default)]
@@ -38,6 +38,8 @@ pub(super) struct AttemptRules {
 pub enum ConfinementError {
     #[error("cannot confine the worker, which `confine = \"require\"` demands: {why}")]
     Unsupported { why: String },
+    #[error("cannot confine the worker, which `confine = \"require\"` demands: {why}")]
+    WithoutEffect { why: String },
     #[error("cannot keep the worker from writing: its CLI cannot, and {why}")]
     ReadOnly { why: String },
     #[error("cannot confine the worker: {setting} names {path}, which does not exist")]
@@ -54,6 +56,9 @@ impl Hinted for ConfinementError {
     fn hints(&self) -> Vec<Hint> {
         match self {
             Self::Unsupported { .. } => vec![Hint::to("use a newer kernel"), Hint::Set("confine")],
+            Self::WithoutEffect { .. } => {
+                vec![Hint::to("move the repository to another file system"), Hint::Set("confine")]
+            }
             Self::ReadOnly { .. } => vec![Hint::to("use a backend that can")],
             Self::Missing { .. } => vec![Hint::to("create it, or remove it there")],
             Self::Needed { .. } => vec![Hint::to("remove it there, or name a folder that no worker needs")],
@@ -132,7 +137,8 @@ pub(super) fn rules_of_verification(
     }
     home.refuse_unreadable_in("the worktree of the verification", &tree)?;
     home.refuse_unreadable_in("the repository", &run.repository.common_dir)?;
-    Ok(Some(rules))
+    let why = why_without_effect(run.settings.confine, &rules)?;
+    Ok(why.is_none().then_some(rules))
 }
 
 /// The rules of a program that `doctor` tries.
@@ -154,6 +160,15 @@ impl CheckRules {
         let needed = state.iter().filter(|folder| folder.is_created).count();
         Ok(Self { rules, is_complete: granted.len() >= needed })
     }
+}
+
+/// Returns why the kernel cannot confine programs with these rules although it supports it: it would let them write
+/// nothing. `None` if it can.
+pub(super) fn why_without_effect(confine: Confine, rules: &WriteRules) -> Result<Option<String>, ConfinementError> {
+    let Some(folder) = confine::without_effect(rules) else { return Ok(None) };
+    let kind = network_file_system(&folder).map(|kind| format!(" ({kind})")).unwrap_or_default();
+    let why = format!("it would be able to write nothing on the file system of {}{kind}", folder.display());
+    if confine == Confine::Require { Err(ConfinementError::WithoutEffect { why }) } else { Ok(Some(why)) }
 }
 
 /// Returns why workers are not confined. `None` if they are.

@@ -58,6 +58,38 @@ fn kernel_that_enforces_nothing_is_reported() {
     boss.leave();
 }
 
+/// As on file systems whose inodes differ at each access, such as 9p.
+#[test]
+fn file_system_without_effect_of_rules_is_reported() {
+    let Some(_) = World::new("") else { return };
+    for setting in ["auto", "require"] {
+        let world = World::anywhere(&format!("confine = \"{setting}\"\nconfine_git = \"clone\""));
+        let mut boss = world.boss();
+        let script = "write new.txt x\ncommit new";
+        run(&mut boss, mission("a", script));
+        boss.leave();
+        let root = world.sandbox.root();
+        let mut boss = world.boss_with(&[("ORCHESTRATOR_TEST_LANDLOCK_WITHOUT_EFFECT", root.to_str().unwrap())]);
+        let draft = with(mission("t", &script.replace("new", "other")), "setup_command", "touch set-up");
+        let worker = run(&mut boss, with(draft, "verify_command", "touch built && test -e other.txt"));
+        let tree = world.sandbox.worktree("w-2-t");
+        let why = format!("it would be able to write nothing on the file system of {}", tree.display());
+        let answer = boss.succeed("integrate_worker", json!({"worker_id": "w-1-a", "verify_command": "touch built"}));
+        if setting == "auto" {
+            let found = (&worker["status"], &worker["enforced"], &worker["confined"]);
+            assert_eq!(found, (&json!("completed"), &json!("none"), &json!({"why_not": why})), "{worker:#}");
+            assert_eq!(answer["verification"]["result"], "passed", "{answer:#}");
+        } else {
+            assert_eq!(worker["outcome"]["run"]["reason"], "could_not_start", "{worker:#}");
+            assert!(worker.to_string().contains(&format!("demands: {why}")), "{worker:#}");
+            assert!(!tree.join("set-up").exists());
+            assert_eq!(answer["verification"]["result"], "could_not_run", "{answer:#}");
+            assert!(answer.to_string().contains("demands: it would be able to write nothing"), "{answer:#}");
+        }
+        boss.leave();
+    }
+}
+
 #[test]
 fn default_settings_confine() {
     let Some(world) = World::new("") else { return };

@@ -78,6 +78,29 @@ pub fn wrapped(
     Ok((program.to_owned(), args.to_vec()))
 }
 
+/// Returns a folder of the work in which the rules have no effect: they grant it, but writing is refused. A rule belongs
+/// to an inode, and some file systems, such as 9p, have another inode at each access. An error is left to the start.
+pub fn without_effect(rules: &WriteRules) -> Option<PathBuf> {
+    let is_work = |grant: &&Grant| grant.kind == GrantKind::Folder && grant.links == Links::Refused;
+    let folders = rules.grants().iter().filter(is_work).map(|grant| &grant.path);
+    let refused = || folders.filter(|folder| !is_writable(folder)).collect::<Vec<_>>();
+    let (refused, _) = restricted(rules, refused).ok()?;
+    // The user may not be able to write there either.
+    refused.into_iter().find(|folder| is_writable(folder)).cloned()
+}
+
+/// Returns whether this thread may create a file in a folder. The file has no name, so none is left behind. Where the
+/// file system has no such files, it is an empty folder, which git never sees.
+pub(super) fn is_writable(folder: &Path) -> bool {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR) {
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {}
+        opened => return opened.err() != Some(Errno::ACCESS),
+    }
+    let made = tempfile::Builder::new().prefix(".orchestrator-boss-").tempdir_in(folder);
+    !made.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 /// Returns whether this thread may write. Even a device needs a rule.
 fn may_write() -> bool {
     File::options().write(true).open("/dev/null").is_ok()
@@ -104,7 +127,7 @@ fn restrict(rules: &WriteRules) -> Result<Restriction, ConfineError> {
         ruleset.scope(Scope::Signal | Scope::AbstractUnixSocket).map_err(refused)?
     };
     let mut ruleset = ruleset.create().map_err(refused)?;
-    for grant in rules.grants() {
+    for grant in rules.grants().iter().filter(|grant| !has_no_effect(grant)) {
         let opened = match open(grant) {
             // A cache that was removed meanwhile.
             Err(ConfineError::Grant { source, .. }) if is_optional(grant, &source) => continue,
@@ -168,6 +191,12 @@ fn refused(error: impl std::error::Error) -> ConfineError {
 /// Returns whether to behave as a kernel that reports success and enforces nothing. Only a test of a debug build does.
 fn enforces_nothing() -> bool {
     cfg!(debug_assertions) && std::env::var_os("ORCHESTRATOR_TEST_LANDLOCK_IDLE").is_some()
+}
+
+/// Returns whether to behave as a file system on which a rule has no effect. Only a test of a debug build does.
+fn has_no_effect(grant: &Grant) -> bool {
+    let without = || std::env::var_os("ORCHESTRATOR_TEST_LANDLOCK_WITHOUT_EFFECT");
+    cfg!(debug_assertions) && without().is_some_and(|folder| grant.path.starts_with(folder))
 }
 
 /// Returns the version that may be used at most. A test can lower it in a debug build.

@@ -40,6 +40,12 @@ pub fn restricted<T: Send>(
     Ok((start(), Restriction { reads: rules.reads(), ..RESTRICTION }))
 }
 
+/// Returns a folder of the work in which the rules have no effect. There is none: they are by name, so they hold on each
+/// file system.
+pub fn without_effect(_rules: &WriteRules) -> Option<PathBuf> {
+    None
+}
+
 /// Returns the command line that starts a program with the profile of these rules.
 pub fn wrapped(
     rules: &WriteRules,

@@ -21,6 +21,7 @@ use std::sync::OnceLock;
 use crate::mission::confined::{Enforcer, Reads};
 use crate::mission::hint::{Hint, Hinted};
 
+pub use system::without_effect;
 pub(super) use system::{restricted, wrapped};
 
 /// The paths that a confined program can write, and those that it cannot read.
