@@ -98,7 +98,7 @@ pub use relink::relink;
 pub use remove::{Remove, RemoveError, Removed, check_merged, remove};
 pub use repository::{Repository, RepositoryError, remote_urls, working_tree};
 pub use salvage::{Keep, SalvageError, SalvageRef, keep_lost, salvage, snapshot};
-pub use seed::{Seeded, copy_ignored, seed};
+pub use seed::{Seeded, copy_folder, copy_ignored, seed};
 pub use setup_command::{SetupSuggestion, suggested_setup};
 pub use signing::gnupg;
 pub use status::Status;

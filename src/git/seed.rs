@@ -92,13 +92,24 @@ pub fn copy_ignored(
     Ok(left_out)
 }
 
+/// Copies a folder that is in no repository, but not `except`, a folder. At most `limit` bytes are copied if they cannot
+/// be cloned. Returns the reason if it was left out.
+pub fn copy_folder(from: &Path, to: &Path, except: &Path, limit: u64) -> io::Result<Option<String>> {
+    let mut content = Content::default();
+    let reason = examine(from, Path::new(""), except, &mut content)?.or_else(|| content.too_large(limit, to));
+    if reason.is_none() {
+        copy_all(from, to, except)?;
+    }
+    Ok(reason)
+}
+
 fn seed_one(main: &Path, worktree: &Path, path: &Path, limit: u64) -> io::Result<Option<Reason>> {
     let (source, target) = (main.join(path), worktree.join(path));
     if target.symlink_metadata().is_ok() {
         return Ok(Some("the worktree has it".to_owned()));
     }
     let mut content = Content::default();
-    if let Some(reason) = examine(main, path, &mut content)? {
+    if let Some(reason) = examine(main, path, Path::new(""), &mut content)? {
         return Ok(Some(reason));
     }
     if !make_parents(worktree, path)? {
@@ -106,21 +117,31 @@ fn seed_one(main: &Path, worktree: &Path, path: &Path, limit: u64) -> io::Result
     }
     let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let partial = target.with_file_name(format!("{name}.{}", Uuid::new_v4().simple()));
-    let is_too_large = content.bytes > limit && !content.sample.is_some_and(|sample| can_clone(&sample, &partial));
-    if is_too_large {
-        let (has, may) = (content.bytes >> 20, limit >> 20);
-        return Ok(Some(format!("it has {has} MiB, and only {may} MiB are copied here (seed_limit_mib)")));
+    if let Some(reason) = content.too_large(limit, &partial) {
+        return Ok(Some(reason));
     }
-    let copied = copy_all(&source, &partial).and_then(|()| fs::rename(&partial, &target));
+    let copied = copy_all(&source, &partial, Path::new("")).and_then(|()| fs::rename(&partial, &target));
     if copied.is_err() {
         let _ = fs::remove_dir_all(&partial).or_else(|_| fs::remove_file(&partial));
     }
     copied.map(|()| None)
 }
 
+impl Content {
+    /// Returns the reason if it is more than the limit and cannot be cloned to this path.
+    fn too_large(&self, limit: u64, target: &Path) -> Option<Reason> {
+        let fits = self.bytes <= limit || self.sample.as_ref().is_some_and(|sample| can_clone(sample, target));
+        let (has, may) = (self.bytes >> 20, limit >> 20);
+        (!fits).then(|| format!("it has {has} MiB, and only {may} MiB are copied here (seed_limit_mib)"))
+    }
+}
+
 /// Adds up what is below a path. Returns the reason if it cannot be copied to another folder.
-fn examine(main: &Path, path: &Path, content: &mut Content) -> io::Result<Option<Reason>> {
+fn examine(main: &Path, path: &Path, except: &Path, content: &mut Content) -> io::Result<Option<Reason>> {
     let full = main.join(path);
+    if full == except {
+        return Ok(None);
+    }
     let found = full.symlink_metadata()?;
     let kind = found.file_type();
     if kind.is_symlink() {
@@ -144,14 +165,17 @@ fn examine(main: &Path, path: &Path, content: &mut Content) -> io::Result<Option
         return Ok(Some(format!("{} is a git repository", path.display())));
     }
     for entry in fs::read_dir(&full)? {
-        if let Some(reason) = examine(main, &path.join(entry?.file_name()), content)? {
+        if let Some(reason) = examine(main, &path.join(entry?.file_name()), except, content)? {
             return Ok(Some(reason));
         }
     }
     Ok(None)
 }
 
-fn copy_all(source: &Path, target: &Path) -> io::Result<()> {
+fn copy_all(source: &Path, target: &Path, except: &Path) -> io::Result<()> {
+    if source == except {
+        return Ok(());
+    }
     let found = source.symlink_metadata()?;
     if found.is_symlink() {
         return symlink(fs::read_link(source)?, target);
@@ -162,7 +186,7 @@ fn copy_all(source: &Path, target: &Path) -> io::Result<()> {
     fs::create_dir(target)?;
     for entry in fs::read_dir(source)? {
         let name = entry?.file_name();
-        copy_all(&source.join(&name), &target.join(&name))?;
+        copy_all(&source.join(&name), &target.join(&name), except)?;
     }
     // Last, since the folder may be read-only.
     fs::set_permissions(target, found.permissions())
@@ -274,6 +298,22 @@ mod tests {
         let others = fs::read_dir(&made.path).unwrap().flatten().filter(|it| it.file_name() != ".git");
         let names: Vec<_> = others.map(|it| it.file_name().into_string().unwrap()).collect();
         assert!(names.iter().all(|name| !name.starts_with("big.")), "{names:?}");
+    }
+
+    #[test]
+    fn folder_is_copied_without_the_exception() {
+        let folder = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| folder.path().join(name));
+        fs::create_dir_all(from.join("state/inner")).unwrap();
+        fs::write(from.join("file"), "x\n").unwrap();
+        fs::write(from.join("state/big"), "x".repeat(2 << 20)).unwrap();
+        let copy = |except: &str| copy_folder(&from, &to, &from.join(except), LIMIT).unwrap();
+        assert_eq!(copy("state"), None);
+        assert_eq!((fs::read_dir(&to).unwrap().count(), read(&to, "file")), (1, "x\n".to_owned()));
+        fs::remove_dir_all(&to).unwrap();
+        let clones = can_clone(&from.join("state/big"), &folder.path().join("clone"));
+        assert_eq!(copy("file").is_none(), clones);
+        assert_eq!(to.join("state/big").exists(), clones);
     }
 
     #[test]

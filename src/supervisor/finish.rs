@@ -158,7 +158,12 @@ impl LiveAttempt {
         let commit = if self.assignment.ours { self.head().await } else { None };
         let log = self.dir.verify_log();
         let log_from = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
-        let (directory, variables) = (self.assignment.start_directory(), self.assignment.variables());
+        let copy = match self.copy_folder().await {
+            Ok(copy) => copy,
+            Err(error) => return Verification::CouldNotRun { why: with_hints(&error) },
+        };
+        let directory = copy.as_ref().map_or_else(|| self.assignment.start_directory(), |copy| copy.path.clone());
+        let variables = self.assignment.variables();
         let verify_command = ShellCommand {
             command,
             directory: &directory,
@@ -184,7 +189,10 @@ impl LiveAttempt {
             Some(passed @ Verification::Passed { .. }) => {
                 verify::passed_if_unchanged(passed, state, self.tree_state().await)
             }
-            Some(verification) => verification,
+            Some(mut verification) => {
+                copy.iter().for_each(|copy| copy.note(&mut verification));
+                verification
+            }
         }
     }
 

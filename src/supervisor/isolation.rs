@@ -76,6 +76,11 @@ impl SocketFolder {
         std::mem::take(&mut self.temporary)
     }
 
+    /// Returns the folder for temporary files, if the worker is confined and it was created.
+    pub fn temporary(&self) -> Option<&Path> {
+        self.temporary.0.as_deref()
+    }
+
     /// Returns the folders that were created.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         [&self.sockets, &self.temporary.0].into_iter().flatten().map(PathBuf::as_path)

@@ -1,11 +1,13 @@
 //! The verification of a worker that only reads. Its directory cannot be written, so the command runs in a scratch
 //! copy: a worktree of its own with the same files, uncommitted and ignored ones included, which is removed
-//! afterwards. Any server removes it if this process is killed.
+//! afterwards. Any server removes it if this process is killed. A folder that is in no repository is copied to the
+//! worker's temporary folder.
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -19,17 +21,79 @@ use crate::attempt::verification::VerificationAssignment;
 use crate::attempt::verification_dir::VerificationDir;
 use crate::files::{self, lease};
 use crate::git::{self, Repository};
-use crate::mission::hint::with_hints;
+use crate::mission::hint::{Hint, Hinted, with_hints};
 use crate::mission::id::ServerId;
 use crate::mission::outcome::Verification;
 use crate::mission::spec::Permissions;
 use crate::process;
 
+/// A copy of a folder that is in no repository. It is removed when this is dropped.
+pub(super) struct FolderCopy {
+    pub path: PathBuf,
+    of: PathBuf,
+}
+
+/// The reason why there is no copy, so that the command cannot run.
+#[derive(Debug, Error)]
+pub(super) enum FolderCopyError {
+    #[error("cannot copy {folder} for the verification of a worker that only reads: {reason}")]
+    LeftOut { folder: PathBuf, reason: String },
+    #[error("cannot copy {folder} for the verification of a worker that only reads")]
+    Copy { folder: PathBuf, source: io::Error },
+}
+
+impl Hinted for FolderCopyError {
+    fn hints(&self) -> Vec<Hint> {
+        vec![Hint::to("use `permissions: edit`"), Hint::to("leave out the verify_command")]
+    }
+}
+
+impl FolderCopy {
+    /// Adds to the output of a failed command that it ran in a copy, where paths above it lead elsewhere.
+    pub fn note(&self, verification: &mut Verification) {
+        if let Verification::Failed { log_tail, .. } = verification {
+            let of = self.of.display();
+            log_tail
+                .push_str(&format!("\n(orchestrator-boss: it ran in a copy of {of}, since the mission only reads)"));
+        }
+    }
+}
+
+impl Drop for FolderCopy {
+    fn drop(&mut self) {
+        sockets::remove_temporary(&self.path);
+    }
+}
+
 impl LiveAttempt {
     /// Returns the repository, if the verification must run in a scratch copy of its worktree.
     pub(super) fn verifies_in_copy(&self) -> Option<Repository> {
-        let only_reads = self.assignment.mission.permissions == Permissions::ReadOnly && self.rules.cli.is_some();
-        self.assignment.repository.clone().filter(|_| only_reads)
+        self.assignment.repository.clone().filter(|_| self.only_reads())
+    }
+
+    fn only_reads(&self) -> bool {
+        self.assignment.mission.permissions == Permissions::ReadOnly && self.rules.cli.is_some()
+    }
+
+    /// Copies the directory of the worker if it only reads and is in no repository.
+    pub(super) async fn copy_folder(&self) -> Result<Option<FolderCopy>, FolderCopyError> {
+        if !self.only_reads() || self.assignment.repository.is_some() {
+            return Ok(None);
+        }
+        let folder = self.assignment.start_directory();
+        let temporary = self.sockets.temporary().ok_or_else(|| FolderCopyError::Copy {
+            folder: folder.clone(),
+            source: io::Error::new(io::ErrorKind::NotFound, "the worker has no temporary folder"),
+        })?;
+        let copy = FolderCopy { path: temporary.join(format!("copy-{}", Uuid::new_v4().simple())), of: folder.clone() };
+        let (to, state) = (copy.path.clone(), self.dir.state_dir().root().to_owned());
+        let limit = self.assignment.settings.seed_limit();
+        let from = folder.clone();
+        match blocking(move || git::copy_folder(&from, &to, &state, limit)).await {
+            Ok(None) => Ok(Some(copy)),
+            Ok(Some(reason)) => Err(FolderCopyError::LeftOut { folder, reason }),
+            Err(source) => Err(FolderCopyError::Copy { folder, source }),
+        }
     }
 
     /// Verifies the files as they are, in a scratch copy.

@@ -99,7 +99,7 @@ impl AttemptRules {
         let cli_state = grant_state(&mut cli, &home.path, folders, |name| std::env::var_os(name));
         refuse_unreadable(&home, assignment, state, &cli_state)?;
         let git = if only_reads { GitGrant::None } else { git };
-        // Where there is no repository, there is no scratch copy.
+        // Outside of a repository, it runs in a copy in the temporary folder.
         let verification = if only_reads { shared } else { commands.clone() };
         let (cli, commands, verification, git) = (Some(cli), Some(commands), Some(verification), Some(git));
         let granted = if cli_state.is_empty() { CliState::None } else { CliState::Whole };

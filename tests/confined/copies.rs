@@ -91,14 +91,44 @@ fn directory_of_the_user_is_only_read() {
     let worker = run(&mut boss, draft(&mine.join("inner"), "grep edited file && touch built"));
     assert_eq!(worker["outcome"]["verification"]["result"], "passed", "{worker:#}");
     assert_eq!(worker["outcome"]["verification"]["commit"], json!(null), "no commit has the edit: {worker:#}");
-    // Outside any repository there is no copy, and the command cannot write either.
-    let worker = run(&mut boss, draft(&plain, "grep edited file && ! touch built"));
+    let worker = run(&mut boss, draft(&plain, "grep edited file && echo broken > file && touch built"));
     assert_eq!(worker["outcome"]["verification"]["result"], "passed", "{worker:#}");
     for folder in [mine.join("inner"), plain] {
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "{}", folder.display());
         assert_eq!(fs::read_to_string(folder.join("file")).unwrap(), "edited\n");
     }
     assert_eq!(git(&mine, &["worktree", "list"]).lines().count(), 1);
+    boss.leave();
+}
+
+/// Where the folder is in no repository, it may hold the state directory, which is not copied.
+#[test]
+fn plain_folder_is_verified_in_a_copy_or_not_at_all() {
+    let Some(world) = World::new("") else { return };
+    let plain = world.path("plain");
+    fs::create_dir_all(plain.join("kept")).unwrap();
+    let mut server = world.sandbox.bare_command(crate::support::sandbox::PROGRAM);
+    server.arg("--config").arg(world.sandbox.settings_file()).current_dir(&plain);
+    server.env("XDG_RUNTIME_DIR", world.path("runtime"));
+    let mut boss = world.sandbox.boss_of(server);
+    let draft = |title: &str, command: &str| {
+        let draft = with(mission(title, "say done"), "permissions", "read_only");
+        let draft = with(draft, "working_directory", plain.display().to_string());
+        with(draft, "verify_command", command)
+    };
+    let worker = run(&mut boss, draft("a", "touch built && test -d kept && ! test -e .orchestrator && pwd && exit 3"));
+    let verification = &worker["outcome"]["verification"];
+    assert_eq!((&verification["result"], &verification["exit_code"]), (&json!("failed"), &json!(3)), "{worker:#}");
+    let tail = verification["output_tail"].as_str().unwrap();
+    assert!(tail.contains(&format!("it ran in a copy of {}", plain.display())), "{worker:#}");
+    let copy = Path::new(tail.lines().find(|line| line.starts_with('/')).unwrap());
+    assert!(!copy.exists() && !plain.join("built").exists(), "{tail}");
+
+    std::os::unix::fs::symlink("/etc", plain.join("kept/link")).unwrap();
+    let worker = run(&mut boss, draft("b", "true"));
+    assert_eq!(worker["outcome"]["verification"]["result"], "could_not_run", "{worker:#}");
+    let text = worker.to_string();
+    assert!(text.contains("the link kept/link leads outside") && text.contains("permissions: edit"), "{worker:#}");
     boss.leave();
 }
 
