@@ -5,9 +5,10 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::isolation::TEMPORARY_VARIABLE;
 use super::refused_writes::RefusedWrites;
@@ -15,7 +16,10 @@ use super::write_rules::{CheckRules, ConfinementError};
 use crate::backend::StateFolder;
 use crate::config::Settings;
 use crate::process::confine::WriteRules;
-use crate::process::{self, Launch, Signal, SpawnError, StdinSource};
+use crate::process::{self, Launch, ProcessScope, SpawnError, StdinSource, TAG_VARIABLE, WorkerPlaces};
+
+/// Time that processes get to exit by themselves.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A program to check.
 pub struct ConfinedCheck<'a> {
@@ -77,14 +81,19 @@ impl ConfinedCheck<'_> {
         Ok(CheckResult::Refused { output, notes })
     }
 
-    /// Runs the program, and returns its output. `None`: it was ended since it took too long.
+    /// Runs the program, ends all that it started, and returns its output. `None`: it took too long.
     async fn succeeds(&self, confine: Option<WriteRules>, name: &str) -> Result<(Option<bool>, String), SpawnError> {
         let log = self.scratch.join(name);
+        let (tag, since) = (format!("check.{}", Uuid::new_v4().simple()), SystemTime::now());
+        let allowlist = self.settings.daemons_left(confine.is_some());
         let mut started = process::spawn(&Launch {
             program: self.program.clone(),
             args: self.args.clone(),
             cwd: self.directory.clone(),
-            env_set: BTreeMap::from([(TEMPORARY_VARIABLE.to_owned(), self.scratch.join("tmp").into())]),
+            env_set: BTreeMap::from([
+                (TEMPORARY_VARIABLE.to_owned(), self.scratch.join("tmp").into()),
+                (TAG_VARIABLE.to_owned(), tag.clone().into()),
+            ]),
             env_remove: Vec::new(),
             stdin: StdinSource::Null,
             stdout: log.clone(),
@@ -93,8 +102,16 @@ impl ConfinedCheck<'_> {
             confine,
         })?;
         let ended = timeout(self.limit, started.child.wait()).await;
+        let scope = ProcessScope {
+            tag,
+            roots: vec![started.identity],
+            allowlist,
+            private: WorkerPlaces { places: vec![self.scratch.to_owned()], since: Some(since) },
+            own_children: vec![started.identity.pid],
+            ..ProcessScope::default()
+        };
+        process::sweep(&scope, GRACE).await;
         if ended.is_err() {
-            process::send(&started.identity, Signal::Kill);
             let _ = started.child.wait().await;
         }
         let succeeded = ended.ok().and_then(Result::ok).map(|status| status.success());
