@@ -52,6 +52,7 @@ pub enum Moment {
 #[cfg(debug_assertions)]
 const FILES: [&str; 23] = [
     "cli-settings",
+    "cli-settings.json",
     ".gitignore",
     "bases",
     "git-configuration.json",

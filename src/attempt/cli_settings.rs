@@ -3,7 +3,8 @@
 //!
 //! A change that can run programs stops integration until the user has undone or accepted it. Any other is only reported.
 //! The record is outside of what a worker can write, and there before its CLI starts, so that a killed supervisor hides
-//! nothing. Any process may have made a change: the user, or a CLI of the user's.
+//! nothing. Any process may have made a change: the user, or a CLI of the user's. A copy in the folder of the attempt
+//! replaces a damaged record. Without one, the changes are unknown, and the user must accept them.
 
 mod content;
 
@@ -53,7 +54,13 @@ impl CliSettings {
     ) -> Result<Self, FileError> {
         let before = settings_in(&folders);
         let settings = Self { worker_id: worker_id.clone(), attempt, folders, before, changed: None };
-        settings.write(state)?;
+        // Nothing can change in no folders.
+        if !settings.folders.is_empty() {
+            settings.write(state)?;
+            if let Err(error) = files::replace_json(&settings.copy(state), &settings, false) {
+                tracing::warn!(%error, "cannot copy the record of the settings of the CLI");
+            }
+        }
         Ok(settings)
     }
 
@@ -65,7 +72,7 @@ impl CliSettings {
         let stops: BTreeSet<String> =
             changes.iter().filter(|change| change.can_run_programs).map(|change| change.name.to_owned()).collect();
         let kept = if stops.is_empty() {
-            remove(&self.path(state));
+            self.remove(state);
             Ok(())
         } else {
             Self { changed: Some(stops.clone()), ..self.clone() }.write(state)
@@ -99,7 +106,35 @@ impl CliSettings {
 
     fn write(&self, state: &StateDir) -> Result<(), FileError> {
         files::make_private_dir_within(state.root(), &state.cli_settings())?;
-        files::replace_json(&self.path(state), self, false)
+        files::replace_json(&self.path(state), self, true)
+    }
+
+    /// Reads a record. A damaged one is replaced by its copy, and it is an error if that is no help.
+    fn read(state: &StateDir, path: &Path) -> Result<Option<Self>, FileError> {
+        let damaged = match files::read_json(path) {
+            Err(damaged @ FileError::Damaged { .. }) => damaged,
+            read => return read,
+        };
+        let copy = attempt_of(path).and_then(|(worker, attempt)| {
+            let copy = files::read_json::<Self>(&state.worker(&worker).attempt(attempt).cli_settings()).ok()??;
+            (copy.worker_id == worker && copy.attempt == attempt).then_some(copy)
+        });
+        let Some(copy) = copy else { return Err(damaged) };
+        tracing::warn!(error = %damaged, "the record of the settings of a CLI is replaced by its copy");
+        copy.write(state)?;
+        Ok(Some(copy))
+    }
+
+    fn copy(&self, state: &StateDir) -> PathBuf {
+        state.worker(&self.worker_id).attempt(self.attempt).cli_settings()
+    }
+
+    /// Removes the record and its copy, and the folder of records if it is empty then.
+    fn remove(&self, state: &StateDir) {
+        for path in [self.path(state), self.copy(state)] {
+            let _ = fs::remove_file(path);
+        }
+        let _ = fs::remove_dir(state.cli_settings());
     }
 
     fn is_over(&self, state: &StateDir) -> bool {
@@ -122,21 +157,37 @@ pub fn open_changes(state: &StateDir) -> Result<Vec<String>, FileError> {
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        let Some(settings) = files::read_json::<CliSettings>(&path)? else { continue };
+        let settings = match CliSettings::read(state, &path) {
+            Ok(Some(settings)) => settings,
+            Ok(None) => continue,
+            // Another record must not hide what this one cannot show.
+            Err(FileError::Damaged { .. }) => {
+                open.insert(unknown(&path));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let is_over = settings.is_over(state);
         let changes = settings.open();
         if changes.is_empty() && is_over {
-            remove(&path);
+            settings.remove(state);
         }
         open.extend(changes);
     }
     Ok(open.into_iter().collect())
 }
 
-/// Removes a record, and the folder if it is empty then.
-fn remove(path: &Path) {
-    let _ = fs::remove_file(path);
-    let _ = path.parent().map(fs::remove_dir);
+/// Returns the worker and the attempt of a record.
+fn attempt_of(path: &Path) -> Option<(WorkerId, u32)> {
+    let (worker, attempt) = path.file_stem()?.to_str()?.rsplit_once('.')?;
+    Some((WorkerId::from_folder(worker)?, attempt.parse().ok()?))
+}
+
+/// Describes the changes of an attempt whose record is damaged.
+fn unknown(path: &Path) -> String {
+    let whose = attempt_of(path)
+        .map_or_else(|| "a worker".to_owned(), |(worker, attempt)| format!("{worker} (attempt {attempt})"));
+    format!("those of {whose}, which are unknown since {} is damaged", path.display())
 }
 
 /// Returns the differences. A setting that only moved within the state of the CLI is none, since a CLI may move

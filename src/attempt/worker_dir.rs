@@ -293,6 +293,11 @@ impl AttemptDir {
         self.root.join("reserve")
     }
 
+    /// Returns the copy of the record of the settings of the CLI: see [`super::cli_settings`].
+    pub fn cli_settings(&self) -> PathBuf {
+        self.root.join("cli-settings.json")
+    }
+
     pub fn create(&self, assignment: &impl Serialize) -> Result<(), FileError> {
         self.make()?;
         files::replace_json(&self.assignment(), assignment, true)

@@ -55,12 +55,8 @@ impl LiveAttempt {
             self.own_clone = OwnClone::default();
             return self.unconfined(why);
         }
-        let recorded = CliSettings::record(&state, &self.assignment.worker_id, self.assignment.attempt, cli_state);
-        self.cli_settings = recorded
-            .inspect_err(
-                |error| tracing::warn!(%error, "cannot record the settings of the CLI, so no change is detected"),
-            )
-            .ok();
+        let settings = CliSettings::record(&state, &self.assignment.worker_id, self.assignment.attempt, cli_state)?;
+        self.cli_settings = Some(settings);
         self.sockets.add_signing();
         // Most users do not sign, and the CLI takes longer to start than the agent.
         // A clone comes into the worktree meanwhile, and its settings are the worker's.

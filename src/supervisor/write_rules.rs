@@ -15,6 +15,7 @@ use crate::attempt::verification::VerificationAssignment;
 use crate::attempt::verification_dir::VerificationDir;
 use crate::backend::StateFolder;
 use crate::config::{Confine, ConfineGit, Settings};
+use crate::files::FileError;
 use crate::git;
 use crate::mission::confined::{CliState, GitGrant};
 use crate::mission::hint::{Hint, Hinted};
@@ -48,6 +49,8 @@ pub enum ConfinementError {
     Needed { path: PathBuf, needed: PathBuf, what: &'static str },
     #[error("cannot confine the worker: its home folder is unknown")]
     NoHome,
+    #[error("cannot confine the worker: cannot record the settings of its CLI")]
+    Settings(#[from] FileError),
     #[error(transparent)]
     Clone(#[from] git::CloneError),
 }
@@ -63,6 +66,7 @@ impl Hinted for ConfinementError {
             Self::Missing { .. } => vec![Hint::to("create it, or remove it there")],
             Self::Needed { .. } => vec![Hint::to("remove it there, or name a folder that no worker needs")],
             Self::NoHome => vec![Hint::to("set HOME")],
+            Self::Settings(error) => error.hints(),
             Self::Clone(error) => error.hints(),
         }
     }

@@ -160,10 +160,19 @@ fn hostile_clone_runs_nothing_outside() {
 
 #[test]
 fn crash_at_any_step_loses_nothing() {
-    const BEFORE: [&str; 4] = ["Written(cli-settings)", "Named(cli-settings)", "CloneMade", "CloneEntered"];
+    const BEFORE: [&str; 6] = [
+        "Written(cli-settings)",
+        "Named(cli-settings)",
+        "Written(cli-settings.json)",
+        "Named(cli-settings.json)",
+        "CloneMade",
+        "CloneEntered",
+    ];
     const AFTER: [&str; 4] = ["CliEnded", "CloneTaken", "CloneFetched", "ChangesCommitted"];
     for point in BEFORE.into_iter().chain(AFTER) {
         let Some(world) = World::new(CLONE) else { return };
+        // Without a folder of state, the CLI has no settings to record.
+        fs::create_dir(world.path(".fake")).unwrap();
         let armed = format!("{point}:1");
         let log = world.path("crash.log");
         let crash = [("ORCHESTRATOR_CRASH_AT", armed.as_str()), ("ORCHESTRATOR_CRASH_LOG", log.to_str().unwrap())];

@@ -182,6 +182,41 @@ fn killed_supervisor_hides_no_change() {
 }
 
 #[test]
+fn damaged_record_hides_no_change() {
+    let world = World::new();
+    let attempt = world.state.worker(&WorkerId::new(1, "t")).attempt(1);
+    files::make_private_dir(attempt.root()).unwrap();
+    world.write("settings.json", "{}");
+    let damage = || {
+        drop(world.record(1));
+        let record = world.state.cli_settings().join("w-1-t.1.json");
+        // As a file is after a power failure before its content was written.
+        let length = fs::metadata(&record).unwrap().len();
+        fs::write(&record, vec![0; length as usize]).unwrap();
+        record
+    };
+    // The copy replaces it.
+    damage();
+    world.write("hooks/a.sh", "evil");
+    assert_eq!(world.open(), ["hooks/a.sh (added)"]);
+    fs::remove_dir_all(world.home.join("hooks")).unwrap();
+    assert_eq!(world.open(), [""; 0]);
+    assert!(!world.state.cli_settings().exists() && !attempt.cli_settings().exists());
+    // Without a copy, the changes are unknown. Those of another worker are compared nevertheless.
+    let record = damage();
+    fs::write(attempt.cli_settings(), "{").unwrap();
+    drop(world.record(2));
+    world.write("hooks/a.sh", "evil");
+    let unknown = format!("those of w-1-t (attempt 1), which are unknown since {} is damaged", record.display());
+    for _ in 0..2 {
+        assert_eq!(world.open(), ["hooks/a.sh (added)".to_owned(), unknown.clone()]);
+    }
+    // Accepted, as the error asks.
+    fs::remove_dir_all(world.state.cli_settings()).unwrap();
+    assert_eq!(world.open(), [""; 0]);
+}
+
+#[test]
 fn record_of_a_running_attempt_stays() {
     let world = World::new();
     let attempt = world.state.worker(&WorkerId::new(1, "t")).attempt(1);
