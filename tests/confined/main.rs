@@ -12,6 +12,7 @@ mod clones;
 mod copies;
 mod ends;
 mod git_operations;
+mod language_servers;
 #[path = "../support/mod.rs"]
 mod support;
 mod tools;

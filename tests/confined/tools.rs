@@ -13,14 +13,14 @@ use crate::world::{World, run};
 
 /// The expectation for a machine that runs `.ci/run`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum InCi {
+pub enum InCi {
     Installed,
     Optional,
 }
 
 /// Returns whether a tool works here, and prints that the test is skipped if it does not. In continuous integration a
 /// tool that is installed there must work.
-fn has(program: &str, arguments: &[&str], in_ci: InCi) -> bool {
+pub fn has(program: &str, arguments: &[&str], in_ci: InCi) -> bool {
     let works = Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success());
     let may_lack = in_ci == InCi::Optional || std::env::var_os("CI").is_none();
     assert!(works || may_lack, "not skipped in CI: {program} {arguments:?} fails");
@@ -30,7 +30,7 @@ fn has(program: &str, arguments: &[&str], in_ci: InCi) -> bool {
     works
 }
 
-fn write(world: &World, files: &[(&str, &str)]) {
+pub fn write(world: &World, files: &[(&str, &str)]) {
     for (name, text) in files {
         let path = world.sandbox.repo().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -41,7 +41,7 @@ fn write(world: &World, files: &[(&str, &str)]) {
 /// Runs a command in three confined shells: of a CLI with empty caches, of its verification, and of the CLI of a second
 /// worker.
 #[track_caller]
-fn check(world: &World, command: &str) {
+pub fn check(world: &World, command: &str) {
     commit_all(&world.sandbox.repo(), "project");
     // Toolchains stay where they are installed.
     let home = std::env::var("HOME").unwrap();
@@ -209,25 +209,6 @@ fn browser() -> Option<PathBuf> {
         eprintln!("SKIPPED: there is no Chromium");
     }
     found
-}
-
-#[test]
-fn language_server_answers() {
-    if !has("rust-analyzer", &["--version"], InCi::Optional) {
-        return;
-    }
-    let Some(world) = World::new("") else { return };
-    write(
-        &world,
-        &[
-            (".gitignore", "/target\nCargo.lock\n"),
-            ("Cargo.toml", "[package]\nname = \"app\"\nversion = \"1.0.0\"\nedition = \"2021\"\n"),
-            ("src/lib.rs", "pub fn answer() -> u32 {\n    42\n}\n"),
-        ],
-    );
-    let request = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"processId":null,"capabilities":{}}}"#;
-    let request = format!("printf 'Content-Length: {}\\r\\n\\r\\n%s' '{request}'", request.len());
-    check(&world, &format!("{request} | rust-analyzer 2>/dev/null | grep -q '\"capabilities\"'"));
 }
 
 /// A hook like that of pre-commit: it stashes what is not staged, runs a check with a cache, and restores it.
