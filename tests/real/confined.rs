@@ -29,30 +29,34 @@ const OF_THE_HOME: [&str; 4] =
 
 const CONFINED: &str = "confine = \"require\"\nconfine_unreadable = [\"~/.ssh\"]\n";
 
-/// Runs a test in a world of each CLI, unless the kernel cannot confine.
+/// The same for workers that have a clone.
+const CLONED: &str = "confine = \"require\"\nconfine_git = \"clone\"\n";
+
+/// Runs a test in a world of each CLI with these settings, unless the kernel cannot confine.
 macro_rules! confined {
-    ($test:ident: $($cli:ident)*) => {
+    ($test:ident: $settings:ident: $($cli:ident)*) => {
         mod $test {
             use crate::real_cli::Cli;
 
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             #[allow(non_snake_case)]
             async fn $cli() {
-                super::confined(Cli::$cli, super::$test).await;
+                super::confined(Cli::$cli, super::$settings, super::$test).await;
             })*
         }
     };
 }
 
-confined!(mission_leaves_settings_of_the_user: Claude Codex Gemini OpenCode);
+confined!(mission_leaves_settings_of_the_user: CONFINED: Claude Codex Gemini OpenCode);
+confined!(mission_in_a_clone_brings_its_commits: CLONED: Claude Codex Gemini OpenCode);
 
-async fn confined(cli: Cli, test: impl AsyncFnOnce(&World)) {
+async fn confined(cli: Cli, settings: &str, test: impl AsyncFnOnce(&World)) {
     if let Support::No { why } = support() {
         assert!(std::env::var_os("CI").is_none(), "the kernel cannot confine: {why}");
         eprintln!("SKIPPED: the kernel cannot confine: {why}");
         return;
     }
-    with_home(cli, CONFINED, prepare, test).await;
+    with_home(cli, settings, prepare, test).await;
 }
 
 /// Writes the settings. Claude Code keeps its state where it is without a variable.
@@ -96,6 +100,34 @@ async fn mission_leaves_settings_of_the_user(world: &World) {
     world.call("send_message_to_worker", json!({"worker_id": cancelled, "message": "go on"})).await;
     check(&world.settled(&cancelled).await, 2);
 
+    assert_eq!(settings(world), before);
+    integrates(world, &worker).await;
+}
+
+async fn mission_in_a_clone_brings_its_commits(world: &World) {
+    let before = settings(world);
+    let commit = |name: &str| format!("test -d .git && echo x > {name} && git add -A && git commit -qm {name}");
+    let script = Script::new().run(&format!("{} && git tag -a -m note v1", commit("a.txt"))).say("done");
+    let worker = world.start(&script, json!({"verify_command": "test -d .git && git cat-file tag v1"})).await;
+    check(&world.settled(&worker).await, 1);
+    let details = world.details(&worker, &[]).await;
+    assert_eq!(details["worker"]["confined"]["git"], "clone", "{details:#}");
+    // The same session works in the next clone.
+    world.call("send_message_to_worker", json!({"worker_id": worker, "message": "go on"})).await;
+    let resumed = world.settled(&worker).await;
+    check(&resumed, 2);
+    assert_eq!(resumed["final_message"], "heard: go on", "{resumed:#}");
+
+    let sleep = Script::new().run(&format!("{}; touch started; sleep 300", commit("c.txt"))).say("slept");
+    let cancelled = world.start(&sleep, json!({})).await;
+    world.until_made(&cancelled, "started").await;
+    let answer = world.call("cancel_worker", json!({"worker_id": cancelled, "reason": "enough"})).await;
+    assert_eq!((&answer["status"], &answer["survivors"]), (&json!("cancelled"), &json!(0)), "{answer:#}");
+    for (id, subject) in [(&worker, "a.txt"), (&cancelled, "c.txt")] {
+        assert!(world.worktree(id).join(".git").is_file());
+        let commits = world.git(&["log", "--format=%s", &format!("main..orchestrator/{id}")]);
+        assert!(commits.lines().any(|line| line == subject), "{commits}");
+    }
     assert_eq!(settings(world), before);
     integrates(world, &worker).await;
 }
