@@ -26,7 +26,7 @@ use crate::attempt::cli_settings::CliSettings;
 use crate::attempt::prompt;
 use crate::attempt::worker_dir::AttemptDir;
 use crate::backend::{Backend, Backends, TurnReport};
-use crate::git;
+use crate::git::{self, Repository, Trust};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Run, Usage, says_blocked};
 use crate::process::{self, Identity, PreexistingProcesses, ProcessScope, WorkerPlaces};
 
@@ -264,6 +264,11 @@ impl LiveAttempt {
         }
         let now = AttemptDir::at(std::env::current_dir().ok()?);
         now.is_still_claimed().then_some(now)
+    }
+
+    /// Returns the repository at its current path, if it was moved with the attempt's folder.
+    pub fn moved_repository(&self) -> Option<Repository> {
+        Repository::discover(self.moved_to()?.root(), &Trust::nothing()).ok().flatten()
     }
 }
 

@@ -110,8 +110,15 @@ impl LiveAttempt {
         if self.is_revoked() {
             return;
         }
-        let Some(repository) = self.own_clone.repository(&self.assignment) else { return };
+        let Some(mut repository) = self.own_clone.repository(&self.assignment) else { return };
         let worktree = self.assignment.directory.clone();
+        if !repository.common_dir.exists() {
+            let Some(moved) = self.moved_repository().filter(|_| worktree.is_dir()) else {
+                let error = "its repository was moved or removed while it ran: its commits of that turn are only in the .git folder of its worktree";
+                return self.own_clone.set_error(Some(error.to_owned()));
+            };
+            repository = moved;
+        }
         let brought = blocking(move || git::bring_back(&repository, &worktree)).await;
         self.own_clone.set_error(match brought {
             Ok(returned) => returned.note().map(str::to_owned),

@@ -16,7 +16,7 @@ use super::verify;
 use crate::attempt::facts;
 use crate::attempt::status::Phase;
 use crate::crash_point::{self, Point};
-use crate::git::{self, CommandError, Repository, Trust};
+use crate::git::{self, CommandError};
 use crate::mission::hint::with_hints;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Failure, FailureKind, LikelyCause, Outcome, Verification};
@@ -219,10 +219,7 @@ impl LiveAttempt {
             status: check.branch.status.take(),
         };
         let gone = self.git.as_ref().filter(|_| check.worktree_is_gone).map(|git| match self.moved_to() {
-            Some(now) => Repository::discover(now.root(), &Trust::nothing())
-                .ok()
-                .flatten()
-                .map_or_else(PathBuf::new, |it| it.common_dir),
+            Some(_) => self.moved_repository().map_or_else(PathBuf::new, |it| it.common_dir),
             None => git.common.clone(),
         });
         let main_checkout_changes = check.main_checkout_changes.take();

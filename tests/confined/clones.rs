@@ -89,6 +89,29 @@ fn running_worker_can_be_read() {
 }
 
 #[test]
+fn repository_moved_during_a_turn_gets_the_commits() {
+    let Some(world) = World::new(CLONE) else { return };
+    let mut boss = world.boss();
+    let script = format!("write a.txt x\ncommit a\ntouch ready\nwait-file {}", world.path("go-on").display());
+    let id = create(&mut boss, mission("t", &script));
+    let tree = world.sandbox.worktree(&id);
+    until_exists(&tree.join("ready"));
+    let moved = world.path("moved");
+    fs::rename(world.sandbox.repo(), &moved).unwrap();
+    fs::write(world.path("go-on"), "").unwrap();
+    let outcome = moved.join(".orchestrator/workers").join(&id).join("attempts/1/outcome.json");
+    until_exists(&outcome);
+    assert!(fs::read_to_string(outcome).unwrap().contains("its repository was moved while it ran"));
+    boss.leave();
+    assert!(tree.join(".git").is_file());
+    assert_eq!(git(&moved, &["show", &format!("orchestrator/{id}:a.txt")]), "x");
+    assert!(!world.sandbox.repo().exists());
+    git(&moved, &["worktree", "repair", tree.to_str().unwrap()]);
+    assert_eq!(git(&tree, &["status", "--porcelain"]), "?? ready");
+    git(&moved, &["fsck", "--no-dangling"]);
+}
+
+#[test]
 fn submodules_fall_back_to_the_shared_repository() {
     let Some(world) = World::new(CLONE) else { return };
     let repo = world.sandbox.repo();

@@ -420,7 +420,8 @@ fn bring_record(
 /// Puts HEAD on the worker's branch, or at the clone's commit. A branch that only the clone has is not checked out in
 /// the user's repository.
 fn set_head(place: &Place, refs: &Refs, record: &Record, on_branch: bool) -> Result<(), CommandError> {
-    let git = || Git::write(&place.repo.at(place.worktree));
+    // The link of the worktree leads nowhere if the repository was moved.
+    let git = || Git::write(&place.repo.at(place.worktree)).env("GIT_DIR", &place.own);
     match &refs.head {
         Some(commit) if !on_branch => {
             git().args(["update-ref", "--no-deref", "-m", REASON, "HEAD", commit]).run()?;
