@@ -29,7 +29,7 @@ points! {
     Admitted, BranchBegun, WorktreeRecorded, WorktreeMade, WorktreeRemembered, AttemptPrepared, SupervisorSpawned, SupervisorReady, EndSeen, EndNoted,
     TakenOver, LossCleanedUp, LossRecorded,
     // The server, where workers run as jobs of a cluster.
-    LaunchNoted, JobSubmitted, JobNoted, Fenced, ClaimRevoked,
+    JobPrepared, JobSubmitted, JobNoted, JobFenced, JobRevoked,
     // The pruning of builds.
     SetupForgotten, BuildsAside, BuildsDeleted,
     // The supervisor.
@@ -50,7 +50,10 @@ pub enum Moment {
 
 /// Kinds of files, by name, by folder or by ending.
 #[cfg(debug_assertions)]
-const FILES: [&str; 23] = [
+const FILES: [&str; 27] = [
+    "launch.json",
+    "environment.json",
+    "id.json",
     "cli-settings",
     "cli-settings.json",
     ".gitignore",

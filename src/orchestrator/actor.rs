@@ -31,7 +31,6 @@ use super::collisions::Collisions;
 use super::context::Context;
 use super::effect::{Append, Effect};
 use super::error::OrchestratorError;
-use super::follow::ClusterWait;
 use super::mailbox::{Ask, LateMessage, Reply};
 use super::records::Records;
 use super::scan::Scans;

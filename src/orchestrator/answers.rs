@@ -330,6 +330,14 @@ pub struct RetryRequest {
     pub fresh: bool,
 }
 
+/// Why a worker that was handed over to a cluster has not begun.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClusterWait {
+    pub why: String,
+    /// True if the reason does not pass by itself.
+    pub is_lasting: bool,
+}
+
 /// A launcher of the settings, with the jobs of this state directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LauncherView {

@@ -30,8 +30,6 @@ use crate::mission::outcome::{Containment, Outcome};
 use crate::mission::registry::Worker;
 use crate::process::{self, Identity, ProcessScope, ProcessTree, Signal, WorkerPlaces};
 
-pub use self::remote::ClusterWait;
-
 /// Interval at which files are polled if the socket cannot be used.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Time that the processes of a lost worker get to exit by themselves.

@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 use super::answers::*;
 use super::collisions::{Collisions, ScanCache};
 use super::error::OrchestratorError;
-use super::follow::ClusterWait;
 use crate::attempt::inbox::InboxEntry;
 use crate::attempt::state_dir::StateDir;
 use crate::attempt::status::LiveStatus;

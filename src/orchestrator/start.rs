@@ -181,7 +181,7 @@ fn prepare_job(context: &Context, order: &StartOrder, launcher: &str) -> Result<
     LiveStatus::prepare(&order.attempt_dir)?;
     job_environment::passed(context, &order.worker, settings)?.write(&order.attempt_dir)?;
     Launch { launcher: launcher.to_owned(), job: None }.write(&order.attempt_dir)?;
-    crash_point::at(Point::LaunchNoted);
+    crash_point::at(Point::JobPrepared);
     Ok(())
 }
 

@@ -12,7 +12,6 @@ use super::collisions::Collisions;
 use super::confinement::confinement_of;
 use super::context::Context;
 use super::error::OrchestratorError;
-use super::follow::ClusterWait;
 use super::integration_branch;
 use super::machine::Machine;
 use super::mailbox::Lookup;

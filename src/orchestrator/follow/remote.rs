@@ -26,6 +26,7 @@ use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Containment, Failure, FailureKind, tail};
 use crate::mission::registry::Worker;
 use crate::mission::worker::Job;
+use crate::orchestrator::answers::ClusterWait;
 use crate::orchestrator::clusters::{Answers, Cluster};
 use crate::orchestrator::context::Context;
 use crate::orchestrator::error::OrchestratorError;
@@ -37,13 +38,6 @@ use crate::process;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Bytes of the job's own output that a failure quotes.
 const QUOTED: usize = 700;
-
-/// The reason why a submitted worker has not begun, and what to do if waiting does not help.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ClusterWait {
-    pub why: String,
-    pub is_lasting: bool,
-}
 
 /// An attempt that runs as a job, and what this process has seen of it.
 struct Follower<'a> {
@@ -295,7 +289,7 @@ impl Follower<'_> {
         if !self.attempt.fence()? {
             return Ok(None);
         }
-        crash_point::at(Point::Fenced);
+        crash_point::at(Point::JobFenced);
         self.cancel_job();
         let inbox_entries = self.attempt.close_inbox_unread()?;
         let Some(message) = failure(self) else { return Ok(Some(Report::NeverBegan { inbox_entries })) };
@@ -313,7 +307,7 @@ impl Follower<'_> {
             return Ok(Some(Report::Ended(Box::new(outcome))));
         }
         self.attempt.revoke()?;
-        crash_point::at(Point::ClaimRevoked);
+        crash_point::at(Point::JobRevoked);
         let outcome = lost::lost_on_node(&self.attempt, &self.worker, self.loss(), self.containment().await).await;
         crash_point::at(Point::LossCleanedUp);
         let is_ours = self.attempt.settle(&outcome)?;
