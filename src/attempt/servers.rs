@@ -3,7 +3,8 @@
 //! On one host a server lives as long as it holds the lock on its file. Locks may not hold between hosts, so on a network
 //! file system each server also keeps a file with its host and a number that it advances. A server on another host is alive
 //! until that number has stood still for a while of this process's own watching, so nothing is concluded at first sight.
-//! While one lives, no server of another host may open the state directory for writing.
+//! While one lives, no server of another host may open the state directory for writing. The same holds for a supervisor that
+//! its server has started on its own host, since only servers there can follow it.
 //!
 //! The file is only ever overwritten with content of the same length: its name and its size do not change, so other hosts
 //! see each number at once, and a full disk does not stop it.
@@ -18,8 +19,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::state_dir::StateDir;
-use crate::files::{self, FileError, lease};
-use crate::mission::id::ServerId;
+use crate::files::lease::{self, Lease};
+use crate::files::{self, FileError};
+use crate::mission::id::{ServerId, WorkerId};
 use crate::process::{self, Host};
 
 /// Interval at which a server advances its number.
@@ -39,16 +41,35 @@ pub struct Servers {
     watched: Mutex<HashMap<ServerId, Watched>>,
 }
 
-/// A server on another host that owns the state directory.
+/// A process on another host, because of which that host owns the state directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
+    pub role: Role,
     pub host: String,
     /// It was seen to live. Otherwise it may be dead, and is still being watched.
     pub is_alive: bool,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Server,
+    Supervisor,
+}
+
+impl Role {
+    /// Returns the process in words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "a server",
+            Self::Supervisor => "a running worker",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Presence {
+    role: Role,
     host: Host,
     heartbeat: u64,
 }
@@ -107,10 +128,12 @@ impl Servers {
         let now = process::monotonic();
         let lives = self.elsewhere().into_iter().map(|(id, presence)| {
             let life = self.watch(id, &presence, now);
-            (presence.host.name, life)
+            (presence, life)
         });
-        let owners = lives.filter(|(_, life)| *life != Life::Dead);
-        owners.map(|(host, life)| Owner { host, is_alive: life == Life::Alive }).max_by_key(|owner| owner.is_alive)
+        let owner =
+            |(Presence { role, host, .. }, life)| Owner { role, host: host.name, is_alive: life == Life::Alive };
+        let owners = lives.filter(|(_, life)| *life != Life::Dead).map(owner);
+        owners.max_by_key(|owner| (owner.is_alive, owner.role == Role::Server))
     }
 
     /// Removes what dead servers have left, so that one that only stood still notices that it was given up. `own` has not
@@ -140,7 +163,22 @@ impl Servers {
         if !self.is_shared() {
             return Ok(None);
         }
-        Heartbeat::begin(self.dir.server_presence(server)).map(Some)
+        Heartbeat::begin(self.dir.server_presence(server), Role::Server).map(Some)
+    }
+
+    /// Announces the supervisor of an attempt to other hosts, with a lock for those that ask on this host. `None` where no
+    /// other host can see it.
+    pub fn announce_supervisor(
+        &self,
+        worker: &WorkerId,
+        attempt: u32,
+    ) -> Result<Option<(Heartbeat, Lease)>, FileError> {
+        if !self.is_shared() {
+            return Ok(None);
+        }
+        let id = ServerId::from(format!("{worker}.{attempt}"));
+        let lease = lease::wait_for(&self.dir.server_lock(&id))?;
+        Ok(Some((Heartbeat::begin(self.dir.server_presence(&id), Role::Supervisor)?, lease)))
     }
 
     fn watch(&self, id: ServerId, presence: &Presence, now: Duration) -> Life {
@@ -163,8 +201,10 @@ impl Servers {
         let found = entries.filter_map(|entry| {
             let id = entry.file_name().to_str()?.strip_suffix(".json")?.to_owned();
             // Damaged by a crash of its host, it stands still.
-            let unknown =
-                || Presence { host: Host { name: "another host".to_owned(), boot: String::new() }, heartbeat: 0 };
+            let unknown = || {
+                let host = Host { name: "another host".to_owned(), boot: String::new() };
+                Presence { role: Role::Server, host, heartbeat: 0 }
+            };
             let presence = match fs::read(entry.path()) {
                 Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|_| unknown()),
                 Err(error) if error.kind() == ErrorKind::NotFound => return None,
@@ -191,9 +231,9 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    fn begin(path: PathBuf) -> Result<Self, FileError> {
+    fn begin(path: PathBuf, role: Role) -> Result<Self, FileError> {
         let now = process::monotonic();
-        let presence = Presence { host: Host::own().clone(), heartbeat: 1 };
+        let presence = Presence { role, host: Host::own().clone(), heartbeat: 1 };
         let fail = |source| FileError::write(&path, source);
         let file = files::private().write(true).create_new(true).open(&path).map_err(fail)?;
         let heartbeat = Self { path: path.clone(), presence, checked: now, written: now };
@@ -242,6 +282,9 @@ impl Heartbeat {
 impl Drop for Heartbeat {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+        if self.presence.role == Role::Supervisor {
+            let _ = fs::remove_file(self.path.with_extension("lock"));
+        }
     }
 }
 
@@ -278,7 +321,7 @@ mod tests {
 
     fn announce_elsewhere(servers: &Servers, id: &ServerId, heartbeat: u64) {
         let host = Host { name: "login1".to_owned(), boot: "another".to_owned() };
-        let text = serde_json::to_vec(&Presence { host, heartbeat }).unwrap();
+        let text = serde_json::to_vec(&Presence { role: Role::Server, host, heartbeat }).unwrap();
         fs::write(servers.dir.server_presence(id), text).unwrap();
     }
 
@@ -309,7 +352,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (servers, id) = (servers(folder.path(), true), ServerId::from("s-1"));
         announce_elsewhere(&servers, &id, 1);
-        let owner = |is_alive| Some(Owner { host: "login1".to_owned(), is_alive });
+        let owner = |is_alive| Some(Owner { role: Role::Server, host: "login1".to_owned(), is_alive });
         assert!(servers.is_alive(&id), "its lock is free, which means nothing");
         assert_eq!(servers.owner_elsewhere(), owner(false));
         announce_elsewhere(&servers, &id, 2);

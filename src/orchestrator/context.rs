@@ -207,12 +207,12 @@ impl Context {
     /// Returns the refusal because of a server on another host, as of the last check.
     pub(super) fn foreign_owner(&self) -> Option<OrchestratorError> {
         let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let Owner { host, is_alive } = owner;
-        let path = self.state_root.clone();
+        let Owner { role, host, is_alive } = owner;
+        let (path, who) = (self.state_root.clone(), role.as_str());
         Some(if is_alive {
-            OrchestratorError::ForeignOwner { path, host }
+            OrchestratorError::ForeignOwner { path, who, host }
         } else {
-            OrchestratorError::WatchedOwner { path, host }
+            OrchestratorError::WatchedOwner { path, who, host }
         })
     }
 

@@ -137,14 +137,14 @@ pub enum OrchestratorError {
         path.display()
     )]
     TrackedState { path: PathBuf },
-    #[error("cannot use {}: a server on {host} owns this state directory", path.display())]
-    ForeignOwner { path: PathBuf, host: String },
+    #[error("cannot use {}: {who} on {host} owns this state directory", path.display())]
+    ForeignOwner { path: PathBuf, who: &'static str, host: String },
     #[error(
-        "cannot use {} yet: a server on {host} owns this state directory, or died: that is known in at most {} s",
+        "cannot use {} yet: {who} on {host} owns this state directory, or died: that is known in at most {} s",
         path.display(),
         STILL.as_secs()
     )]
-    WatchedOwner { path: PathBuf, host: String },
+    WatchedOwner { path: PathBuf, who: &'static str, host: String },
     #[error("cannot find {}: it was moved or removed; workers that ran there are stopped, and nothing is created at the old place", path.display())]
     Moved { path: PathBuf },
     #[error("cannot work in {}: its path is not UTF-8", path.display())]

@@ -22,6 +22,7 @@ mod main_checkout;
 mod missing;
 mod outside_edits;
 mod own_clone;
+mod presence;
 mod process_record;
 mod questions;
 mod refused_writes;

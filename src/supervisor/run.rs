@@ -16,6 +16,7 @@ use super::blocking::blocking;
 use super::finish::Finished;
 use super::isolation::SocketFolder;
 use super::job;
+use super::presence;
 use super::process_record;
 use super::socket::Socket;
 use super::startup::{SupervisorError, report_ready, run_process, separate_from_server, take_lease};
@@ -100,6 +101,10 @@ async fn supervise(root: &Path, mode: Mode) -> Result<(), SupervisorError> {
         Mode::Detached(on_alert) => be_followed_here(&attempt, on_alert),
         Mode::Job => (be_followed_by_files(&attempt), None),
     };
+    let presence = match mode {
+        Mode::Detached(_) => presence::keep(&attempt),
+        Mode::Job => None,
+    };
     let outcome = run_turns(&mut attempt).await;
     background.iter().for_each(JoinHandle::abort);
     let outcome = outcome.filter(|_| !attempt.is_revoked()).ok_or(SupervisorError::Revoked)?;
@@ -108,6 +113,10 @@ async fn supervise(root: &Path, mode: Mode) -> Result<(), SupervisorError> {
         attempt.status.set_settled();
     }
     crash_point::at(Point::Settled);
+    if let Some(presence) = presence {
+        presence.abort();
+        let _ = presence.await;
+    }
     // A closed connection tells the server of the end. What can take long comes after it.
     let temporary = attempt.sockets.take_temporary();
     drop((attempt, socket));

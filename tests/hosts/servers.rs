@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use orchestrator_boss::attempt::worker_dir::AttemptDir;
 use serde_json::{Value, json};
 
 use crate::hosts::{in_folder, on_login, on_node, start};
@@ -127,6 +128,50 @@ fn second_host_is_refused_and_takes_over_from_a_dead_one() {
     assert_eq!(workers(&mut second).unwrap().len(), 3);
     second.leave();
     until("its presence is removed", || world.presences() == 0);
+}
+
+#[test]
+fn running_worker_keeps_the_state_on_its_host() {
+    let Some(world) = World::start("lagging") else { return };
+    let mut first = world.boss_on_node();
+    let gate = world.cluster.shared().join("gate");
+    let worker = create(
+        &mut first,
+        mission("first", &format!("write a.txt x\ncommit work\nwait-file {}\nsay done", gate.display())),
+    );
+    let status = || first.succeed("get_worker_status", json!({"worker_id": worker}))["worker"]["status"].clone();
+    until("it runs", status_is(status, "running"));
+    first.leave();
+    let mut second = world.boss_on_login();
+    let owner = format!("a running worker on {} owns this state directory", world.node);
+    let refused = second.refused("list_worker_missions", json!({}));
+    assert!(refused.contains(&owner), "{refused}");
+    let content = world.cluster.folder().join("backing");
+    fs::write(content.join("gate"), "").unwrap();
+    until("its host gives way", || workers(&mut second).is_ok());
+    let answer = second.succeed("wait_for_worker", json!({"worker_id": worker, "timeout_seconds": 60}));
+    assert_eq!(answer["settled"][0]["status"], "completed", "{answer:#}");
+}
+
+#[test]
+fn worker_is_lost_with_its_host() {
+    let Some(world) = World::start("lagging") else { return };
+    let mut first = world.boss_on_node();
+    let worker = create(&mut first, mission("first", "write a.txt x\ncommit work\nhang"));
+    let status = || first.succeed("get_worker_status", json!({"worker_id": worker}))["worker"]["status"].clone();
+    until("it runs", status_is(status, "running"));
+    let mut second = world.boss_on_login();
+    assert!(workers(&mut second).is_err());
+    world.cluster.run("node-poweroff", &["1"]);
+    until("the second server takes over", || workers(&mut second).is_ok());
+    let answer = second.succeed("wait_for_worker", json!({"worker_id": worker, "timeout_seconds": 60}));
+    assert_eq!(answer["settled"][0]["status"], "lost", "{answer:#}");
+    let workers = world.cluster.folder().join("backing/repo/.orchestrator/workers");
+    assert!(AttemptDir::at(workers.join(&worker).join("attempts/1")).is_revoked());
+}
+
+fn status_is(mut status: impl FnMut() -> Value, expected: &str) -> impl FnMut() -> bool {
+    move || status() == expected
 }
 
 #[test]

@@ -62,6 +62,12 @@ async fn outcome_of_lost(
     cleanup: Cleanup,
 ) -> Outcome {
     let status = LiveStatus::read(attempt).ok().flatten();
+    // A supervisor on another host may only have been cut off.
+    if status.as_ref().is_some_and(|status| !status.is_of_this_host())
+        && let Err(error) = attempt.revoke()
+    {
+        tracing::warn!(%error, "cannot revoke the claim of a lost attempt");
+    }
     // Until here a cancellation counts. A later message opens the next attempt.
     if let Err(error) = attempt.close_inbox_unread() {
         tracing::warn!(%error, "cannot close the inbox of a lost attempt");
