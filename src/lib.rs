@@ -74,6 +74,7 @@
 //! | form | several questions of a CLI that are answered together; to a client: questions that it shows to the user |
 //! | lease | which server looks after an open worker |
 //! | claim | the file by which one supervisor owns one attempt |
+//! | presence | the file by which a server shows other hosts that it lives |
 //! | journal, segment, snapshot | the append-only log; one file of it; the state at its beginning |
 //! | salvage ref | where work is kept before it is removed by force |
 //! | confinement | the kernel's limits on what a worker can write and read: see `process/confine` |

@@ -295,7 +295,8 @@ mod tests {
     #[test]
     fn life_is_decided_by_own_watching() {
         // The numbers that were seen, each with the second; then the second of the question.
-        let rows: [(&[(u64, u64)], u64, Life); 8] = [
+        type Row<'a> = (&'a [(u64, u64)], u64, Life);
+        let rows: [Row<'_>; 8] = [
             (&[(7, 100)], 100, Life::Unknown),
             (&[(7, 100)], 129, Life::Unknown),
             (&[(7, 100)], 130, Life::Dead),
