@@ -11,13 +11,14 @@ use orchestrator_boss::backend::{AcpAgent, AgentFacts, Enforcement, Evidence, Us
 use orchestrator_boss::config::Settings;
 use serde_json::Value;
 
-const DOCUMENTS: [&str; 11] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     ".github/ARCHITECTURE.md",
     ".github/CONTRIBUTING.md",
     ".github/SECURITY.md",
     "src/docs/agents.md",
     "src/docs/clients.md",
+    "src/docs/cluster.md",
     "src/docs/commands.md",
     "src/docs/settings.md",
     "src/docs/tools.md",
