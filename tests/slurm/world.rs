@@ -42,6 +42,12 @@ pub struct Attempt {
     pub folder: PathBuf,
 }
 
+/// Returns the path of the supervisor. The file's own name has no space: with `proctrack/linuxproc`, Slurm 22.05 does not
+/// find such a process and cannot end it.
+fn program_in(cluster: &Cluster) -> PathBuf {
+    cluster.shared().join("it's here").join("supervisor")
+}
+
 pub fn runs(job: &ObservedJob) -> bool {
     job.state == EngineState::Runs
 }
@@ -62,7 +68,8 @@ impl World {
 
     /// Uses the cluster from an environment with these variables too.
     pub fn in_environment(cluster: Cluster, variables: &[(&str, &str)]) -> Self {
-        let program = cluster.shared().join("super visor");
+        let program = program_in(&cluster);
+        fs::create_dir(program.parent().expect("a folder")).expect("a new folder");
         fs::write(&program, SUPERVISOR).expect("a script");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
         let own =
@@ -115,7 +122,7 @@ impl World {
             worker: &attempt.worker,
             attempt: 1,
             folder: &attempt.folder,
-            program: &self.cluster.shared().join("super visor"),
+            program: &program_in(&self.cluster),
             launcher: "cluster",
             settings,
             minutes: 20,
