@@ -14,7 +14,7 @@
 //! cli            commands for people; prints to stdout; starts every process
 //! mcp            tools, resources and prompts for bosses; the only room that names the protocol library
 //! orchestrator   the server's state: components that decide, an actor that saves and answers, tasks that report to it
-//! launcher       how a supervisor is started and reached
+//! launcher       how a supervisor is started and reached: here, or as a job of a cluster
 //! supervisor     the other process: turns, messages, limits, verification, outcome
 //! store          the journal of the servers, the history, the state file for people and bosses
 //! attempt        the contract between server and supervisor: folders, assignment, inbox, claim, status, outcome record
@@ -36,7 +36,8 @@
 //! 4. `orchestrator/admission.rs` takes workers out of the queue, as far as `mission/admission.rs` (limits) and
 //!    `mission/graph.rs` (dependencies) allow.
 //! 5. `orchestrator/start.rs` creates the worktree (`git/worktree.rs`) and the folder of the attempt, and starts a
-//!    supervisor (`launcher/local.rs`). From here on `orchestrator/follow.rs` follows it.
+//!    supervisor (`launcher/local.rs`). From here on `orchestrator/follow.rs` follows it. If the mission runs on a
+//!    cluster, `orchestrator/follow/remote.rs` submits a job instead (`launcher/slurm/`), and follows that.
 //! 6. The supervisor (`supervisor/run.rs`) claims the attempt and sets up the worktree (`supervisor/setup.rs`). For
 //!    each turn (`supervisor/turn.rs`) it asks the backend for a launch plan, starts the CLI (`process/spawn.rs`), and
 //!    turns its output into events (`backend/codex.rs`, …).
@@ -61,7 +62,10 @@
 //! | ACP | the Agent Client Protocol: requests and answers as lines of JSON on stdin and stdout, in both directions |
 //! | boss | the agent that calls the tools |
 //! | server, supervisor | the two kinds of process |
-//! | launcher | how a supervisor is started |
+//! | launcher | how a supervisor is started: on the server's host, or as a job of a cluster that the settings name |
+//! | job, engine | what runs a supervisor on a cluster; the scheduler of the cluster |
+//! | heartbeat | the changes of a job's status file, by which other hosts see that its supervisor lives |
+//! | to fence, to revoke | to take the claim of an attempt before it begins; from a supervisor that cannot be reached |
 //! | worktree, base, branch, integration branch | as in git |
 //! | outcome | the record that settles an attempt: run, verification, changes |
 //! | settled | has an outcome; in texts for people: finished |
