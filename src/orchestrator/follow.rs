@@ -204,9 +204,20 @@ pub(super) async fn wake(context: Arc<Context>, attempt: AttemptDir) {
     }
 }
 
-/// Ends a supervisor that has not settled its attempt within the ceiling. Following the attempt then finds the rest.
-pub(super) async fn insist(attempt: AttemptDir, ceiling: Duration) {
+/// Ends a supervisor that has not settled its attempt within the ceiling, if it runs as a job by ending the job. Following
+/// the attempt then finds the rest.
+pub(super) async fn insist(
+    context: Arc<Context>,
+    (id, number): (WorkerId, u32),
+    attempt: AttemptDir,
+    ceiling: Duration,
+) {
     tokio::time::sleep(ceiling).await;
+    if let Ok(Some(launch)) = Launch::read(&attempt) {
+        let is_over = LiveStatus::read(&attempt).is_ok_and(|status| status.is_some_and(|status| status.settled));
+        let cluster = context.clusters.get(&launch.launcher).filter(|_| !is_over);
+        return cluster.into_iter().for_each(|cluster| cluster.cancel(&id, number));
+    }
     if attempt.outcome_path().exists() {
         return;
     }

@@ -228,7 +228,8 @@ impl Actor {
         attempt.make()?;
         let posted = attempt.post(&inbox_entry)?;
         if is_cancel {
-            self.runtime.spawn(follow::insist(attempt.clone(), CANCEL_CEILING));
+            let (context, of) = (Arc::clone(&self.state.context), (worker.id.clone(), worker.attempt));
+            self.runtime.spawn(follow::insist(context, of, attempt.clone(), CANCEL_CEILING));
         }
         match posted {
             PostResult::Closed => Ok(None),

@@ -61,6 +61,8 @@ struct Follower<'a> {
     /// Answers to earlier questions do not know the job.
     submitted: Instant,
     waits: ClusterWait,
+    /// The last error in reading the files, which is logged once.
+    error: Option<String>,
 }
 
 /// Stays with an attempt until it has settled. Dropping the future leaves the job alone. `is_new`: no job was submitted
@@ -90,6 +92,7 @@ pub(super) async fn follow(
         job: None,
         submitted: now,
         waits: ClusterWait::default(),
+        error: None,
     };
     follower.run().await;
 }
@@ -103,14 +106,21 @@ impl Follower<'_> {
                     PassedEnvironment::remove(&self.attempt);
                     return self.reporter.send(report);
                 }
-                Ok(None) => {}
+                Ok(None) => self.error = None,
                 // A network file system can fail for a while. The job goes on meanwhile.
-                Err(error) => tracing::warn!(worker = %self.worker.id, %error, "cannot read the files of a worker"),
+                Err(error) => self.log_once(with_hints(&error)),
             }
             match &self.cluster {
                 Some(cluster) => cluster.until_next_look(LOOK_EVERY).await,
                 None => tokio::time::sleep(LOOK_EVERY).await,
             }
+        }
+    }
+
+    fn log_once(&mut self, error: String) {
+        if self.error.as_ref() != Some(&error) {
+            tracing::warn!(worker = %self.worker.id, error, "cannot use the files of a worker");
+            self.error = Some(error);
         }
     }
 
@@ -305,6 +315,9 @@ impl Follower<'_> {
     async fn lose(&mut self) -> Result<Option<Report>, FileError> {
         if let Some(outcome) = self.attempt.outcome()? {
             return Ok(Some(Report::Ended(Box::new(outcome))));
+        }
+        if !self.attempt.assignment().exists() {
+            return Ok(Some(Report::Ended(Box::new(outcomes::folder_removed(&self.worker)))));
         }
         self.attempt.revoke()?;
         crash_point::at(Point::JobRevoked);
