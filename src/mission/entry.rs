@@ -15,8 +15,13 @@ pub use super::summary::{AttemptSummary, FailureSummary, reasons};
 pub use super::worker::{Job, NextAttempt, Start};
 use super::worker::{Race, Worker};
 
-/// Format version of everything in the state directory. A newer one is refused, an earlier one is set aside unread.
-pub const FORMAT: u32 = 3;
+/// Format version of everything in the state directory. A newer one is refused.
+///
+/// 4 added entries of jobs, background waits and wakes, which a reader of 3 takes for damage. A server that opens a
+/// journal of 3 begins a segment of 4, so that such a reader refuses it.
+pub const FORMAT: u32 = 4;
+/// The oldest format that is read. An earlier one is set aside unread.
+pub const OLDEST_FORMAT: u32 = 3;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {

@@ -14,7 +14,7 @@ use super::segment;
 use crate::attempt::launch;
 use crate::attempt::state_dir::StateDir;
 use crate::files::{self, FileError, lease};
-use crate::mission::entry::FORMAT;
+use crate::mission::entry::OLDEST_FORMAT;
 use crate::mission::id::WorkerId;
 use crate::mission::registry::Registry;
 
@@ -36,7 +36,7 @@ pub struct Remains {
 /// Returns an error if the state directory holds state of a former format.
 pub fn refuse(dir: &StateDir) -> Result<(), JournalError> {
     match format(dir) {
-        Some(found) if found < u64::from(FORMAT) => {
+        Some(found) if found < u64::from(OLDEST_FORMAT) => {
             Err(JournalError::Former { path: dir.root().to_owned(), found: found as u32 })
         }
         _ => Ok(()),
@@ -51,7 +51,7 @@ pub fn set_aside(dir: &StateDir, remains: impl FnOnce() -> Remains) -> Result<bo
     }
     // Servers of this version that start at the same time wait here.
     let _lock = lock::take(&dir.journal())?;
-    let Some(found) = format(dir).filter(|found| *found < u64::from(FORMAT)) else { return Ok(false) };
+    let Some(found) = format(dir).filter(|found| *found < u64::from(OLDEST_FORMAT)) else { return Ok(false) };
     let in_use = in_use(dir);
     if !in_use.is_empty() {
         return Err(JournalError::FormerInUse {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::JournalError;
 use crate::files::{self, FileError};
-use crate::mission::entry::FORMAT;
+use crate::mission::entry::{FORMAT, OLDEST_FORMAT};
 use crate::mission::id::{BossId, TaskId, WorkerId};
 use crate::mission::name::{Candidates, Name, Named};
 use crate::mission::race;
@@ -298,7 +298,7 @@ fn check_head(path: &Path, line: &[u8]) -> Result<(), JournalError> {
         Ok(HistoryHeader { format }) if format > FORMAT => {
             Err(JournalError::Newer { path: path.to_owned(), found: format })
         }
-        Ok(HistoryHeader { format }) if format < FORMAT => {
+        Ok(HistoryHeader { format }) if format < OLDEST_FORMAT => {
             Err(JournalError::Former { path: path.to_owned(), found: format })
         }
         Ok(_) => Ok(()),

@@ -27,7 +27,7 @@ use crate::attempt::state_dir::StateDir;
 use crate::crash_point::{self, Point};
 use crate::files::{self, FileError};
 use crate::mission::archive::{self, Retention};
-use crate::mission::entry::{Entry, Line};
+use crate::mission::entry::{Entry, FORMAT, Line};
 use crate::mission::id::{ServerId, TaskId};
 use crate::mission::name::Named;
 use crate::mission::registry::{Registry, Worker};
@@ -71,7 +71,7 @@ impl Journal {
         let dir = StateDir::around(folder);
         let history = History::open(dir.history())?;
         former_format::refuse(&dir)?;
-        let JournalSegment { number, file, offset, registry } = repair::open_newest(folder, &dir, &history)?;
+        let JournalSegment { number, format, file, offset, registry } = repair::open_newest(folder, &dir, &history)?;
         let mut journal = Self {
             folder: folder.to_owned(),
             dir,
@@ -86,6 +86,9 @@ impl Journal {
             retention: Retention::default(),
         };
         let opened = journal.read_new_lines().and_then(|()| journal.find_missing_lines());
+        if opened.is_ok() && format < FORMAT {
+            journal.raise_format();
+        }
         journal.unlock()?;
         opened.map(|()| journal)
     }
@@ -299,6 +302,13 @@ impl Journal {
             self.file.set_len(self.offset).map_err(|source| FileError::write(&path, source))?;
         }
         Ok(())
+    }
+
+    /// Begins a segment of the present format, so that a server of an older version refuses what it would misread.
+    fn raise_format(&mut self) {
+        if let Err(error) = self.rotate() {
+            tracing::warn!(%error, "cannot begin a journal of this format yet; a server of an older version may misread it");
+        }
     }
 
     fn rotate(&mut self) -> Result<(), JournalError> {

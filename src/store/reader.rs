@@ -124,7 +124,7 @@ impl Reader {
 
     fn begin(&mut self, journal: &Path, number: u64) -> Result<(), JournalError> {
         match segment::open_read_only(journal, number) {
-            Ok(JournalSegment { number, file, offset, registry }) => {
+            Ok(JournalSegment { number, file, offset, registry, .. }) => {
                 self.open = Some(OpenSegment { number, file, offset, is_damaged: false });
                 self.registry = registry;
             }

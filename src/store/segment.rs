@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::JournalError;
 use crate::files::{self, FileError};
-use crate::mission::entry::{FORMAT, Line};
+use crate::mission::entry::{FORMAT, Line, OLDEST_FORMAT};
 use crate::mission::registry::Registry;
 
 /// The first line of a segment.
@@ -28,6 +28,7 @@ struct FormatOnly {
 /// A segment that was just opened.
 pub struct JournalSegment {
     pub number: u64,
+    pub format: u32,
     pub file: File,
     /// The length of the first line, where the others begin.
     pub offset: u64,
@@ -94,12 +95,12 @@ fn open_with(options: &mut OpenOptions, folder: &Path, number: u64) -> Result<Jo
     if format > FORMAT {
         return Err(JournalError::Newer { path, found: format });
     }
-    if format < FORMAT {
+    if format < OLDEST_FORMAT {
         return Err(JournalError::Former { path, found: format });
     }
     let Header { mut registry, .. } = serde_json::from_slice(&first).map_err(damaged)?;
     registry.reindex();
-    Ok(JournalSegment { number, file, offset: first.len() as u64, registry })
+    Ok(JournalSegment { number, format, file, offset: first.len() as u64, registry })
 }
 
 /// Reads the whole lines from an offset on. A line that another process is appending is read the next time.

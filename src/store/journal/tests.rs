@@ -73,6 +73,28 @@ fn torn_last_line_is_overwritten() {
 }
 
 #[test]
+fn journal_of_an_older_format_continues_in_this_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = open(folder.path(), "a");
+    create(&mut journal, "one");
+    drop(journal);
+    let path = |number| segment::path(&journal_in(folder.path()), number);
+    let text = fs::read_to_string(path(1)).unwrap();
+    let now = format!("{{\"format\":{FORMAT},");
+    assert!(text.starts_with(&now), "{text}");
+    fs::write(path(1), text.replacen(&now, "{\"format\":3,", 1)).unwrap();
+
+    let mut journal = open(folder.path(), "b");
+    assert_eq!(create(&mut journal, "two"), 2);
+    // A server of the older version finds a format that it refuses.
+    assert!(fs::read_to_string(path(2)).unwrap().starts_with(&now));
+    assert_eq!(open(folder.path(), "c").registry(), journal.registry());
+    fs::write(path(2), text.replacen(&now, "{\"format\":2,", 1)).unwrap();
+    let refused = Journal::open(&journal_in(folder.path()), ServerId::from("d")).map(drop);
+    assert!(matches!(refused, Err(JournalError::Former { found: 2, .. })), "{refused:?}");
+}
+
+#[test]
 fn all_servers_follow_a_new_segment() {
     let folder = tempfile::tempdir().unwrap();
     let mut first = open(folder.path(), "a");
