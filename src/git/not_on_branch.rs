@@ -67,7 +67,7 @@ pub fn not_on_branch(examined: &Examined, status: &Status) -> Vec<NotOnBranch> {
         Err(error) => return vec![unknown(examined.worktree, &with_hints(&error))],
     };
     let mut parts = scan.files();
-    for others in [scan.marked(), scan.repositories(), scan.links(), scan.commits(), scan.stashes()] {
+    for others in [scan.marked(), scan.repositories(), scan.links(), scan.commits(), scan.stashes(), scan.tags()] {
         parts.extend(others.unwrap_or_else(|error| vec![unknown(examined.worktree, &with_hints(&error))]));
     }
     bounded(parts)

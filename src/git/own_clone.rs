@@ -20,7 +20,7 @@ mod fetch;
 mod make;
 mod refusal;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -300,7 +300,35 @@ pub(super) fn stashes(repo: &Repository, worktree: &Path) -> Result<Vec<(String,
     Ok(parts.map(|(id, subject)| (id.to_owned(), subject.to_owned())).collect())
 }
 
-/// Deletes the refs for the clones of a removed worktree. Work that exists nowhere else gets a salvage ref.
+/// Returns the tags that the worker's clones had and that the user has not taken, each with its object.
+pub(super) fn tags(repo: &Repository, worktree: &Path) -> Result<Vec<(String, String)>, CommandError> {
+    worker_of(repo, worktree).map_or_else(|| Ok(Vec::new()), |name| tags_of(repo, &name))
+}
+
+fn tags_of(repo: &Repository, name: &str) -> Result<Vec<(String, String)>, CommandError> {
+    let held = format!("{HELD}{name}/tags/");
+    let format = "--format=%(objectname) %(refname)";
+    let listed = repo.read().args(["for-each-ref", format, &held, "refs/tags/"]).text()?;
+    let (ours, taken): (Vec<_>, Vec<_>) =
+        listed.lines().filter_map(|line| line.split_once(' ')).partition(|(_, name)| name.starts_with(&held));
+    let is_taken = |id: &str| taken.iter().any(|(other, _)| *other == id);
+    let open = ours.into_iter().filter(|(id, _)| !is_taken(id));
+    Ok(open.map(|(id, name)| (name[held.len()..].to_owned(), id.to_owned())).collect())
+}
+
+/// Returns the texts of these tags, from which git can make them again, and their commits.
+fn texts(repo: &Repository, tags: &[(String, String)]) -> (String, Vec<String>) {
+    let text = |(name, id): &(String, String)| {
+        // One without a text of its own is only a name.
+        let text = repo.read().args(["cat-file", "tag", id]).text();
+        text.unwrap_or_else(|_| format!("object {id}\ntype commit\ntag {name}"))
+    };
+    let commit = |(_, id): &(String, String)| repo.read().args(["rev-parse", &format!("{id}^{{commit}}")]).text().ok();
+    (tags.iter().map(|tag| format!("\n\n{}", text(tag))).collect(), tags.iter().filter_map(commit).collect())
+}
+
+/// Deletes the refs for the clones of a removed worktree. Work that exists nowhere else gets a salvage ref. A tag is kept
+/// as a text in its message.
 pub(super) fn retire(repo: &Repository, name: &str) -> Result<Option<super::SalvageRef>, super::SalvageError> {
     let prefixes = [HELD, STASHED].map(|prefix| format!("{prefix}{name}/"));
     let listed = repo.read().args(["for-each-ref", "--format=%(refname)"]).args(&prefixes).text()?;
@@ -312,8 +340,12 @@ pub(super) fn retire(repo: &Repository, name: &str) -> Result<Option<super::Salv
     let except = prefixes.iter().map(|prefix| format!("--exclude={prefix}*"));
     let only_there = repo.read().args(["rev-list", "--topo-order", "--parents", "--stdin", "--not"]).args(except);
     let only_there = only_there.args([NOT_BORROWED, "--glob=refs/"]).input(held).text()?;
-    let commits = super::reflog_only::without_children(&only_there);
-    let salvaged = super::salvage::keep_all(repo, name, &commits, "what was only in the clone of a worker")?;
+    let mut commits = super::reflog_only::without_children(&only_there);
+    let (texts, tagged) = texts(repo, &tags_of(repo, name)?);
+    let new = tagged.into_iter().filter(|commit| !commits.contains(commit)).collect::<BTreeSet<_>>();
+    commits.extend(new);
+    let why = format!("what was only in the clone of a worker{texts}");
+    let salvaged = super::salvage::keep_all(repo, name, &commits, &why)?;
     change_refs(repo, &listed.lines().map(|name| format!("delete {name}\n")).collect::<String>())?;
     Ok(salvaged)
 }

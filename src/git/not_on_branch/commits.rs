@@ -129,6 +129,16 @@ impl WorkScan<'_> {
         Ok(Some(part(what, place, how)))
     }
 
+    /// Lists the tags of the worker's clone that the user has not taken.
+    pub(super) fn tags(&self) -> Result<Vec<NotOnBranch>, IndexError> {
+        let tags = own_clone::tags(self.examined.repo, self.examined.worktree)?;
+        let tag = |(name, id): (String, String)| {
+            let how = format!("`git update-ref refs/tags/{name} {id}` in {}", shown(self.examined.repo.root()));
+            part(format!("the tag {name} of its clone"), format!("object {id}"), how)
+        };
+        Ok(tags.into_iter().map(tag).collect())
+    }
+
     /// Lists the worker's stashes. All worktrees share one list of stashes; a stash's message names the branch that it
     /// was made on.
     pub(super) fn stashes(&self) -> Result<Vec<NotOnBranch>, IndexError> {

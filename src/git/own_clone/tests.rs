@@ -111,6 +111,34 @@ fn everything_that_a_worker_made_comes_back() {
 }
 
 #[test]
+fn tags_of_a_clone_survive_pruning_and_removal() {
+    let cloned = Cloned::new();
+    let fixture = &cloned.fixture;
+    cloned.commit("a.txt");
+    for tag in ["v1", "v2"] {
+        cloned.git(&["tag", "-a", "-m", "note of a tag", tag]);
+    }
+    let ids: Vec<String> = ["v1", "v2"].map(|tag| cloned.git(&["rev-parse", tag])).into();
+    cloned.leave();
+    fixture.git(&["merge", "-q", "work"]);
+    // In the next clone, the tags are borrowed.
+    cloned.enter();
+    fixture.git(&["gc", "-q", "--prune=now"]);
+    assert_eq!(cloned.git(&["rev-parse", "v1", "v2"]).lines().collect::<Vec<_>>(), ids);
+    cloned.leave();
+    let open = || tags(&fixture.repo, &cloned.made.path).unwrap();
+    assert_eq!(open(), [("v1".to_owned(), ids[0].clone()), ("v2".to_owned(), ids[1].clone())]);
+    // The user takes one.
+    fixture.git(&["update-ref", "refs/tags/v1", &ids[0]]);
+    assert_eq!(open(), [("v2".to_owned(), ids[1].clone())]);
+    let request = Remove { path: cloned.made.path.clone(), salvage_name: "w-1".into(), ..Remove::default() };
+    let removed = remove(&fixture.repo, &request).unwrap();
+    let kept = fixture.git(&["log", "-1", "--format=%B", &removed.salvage_ref.unwrap().name]);
+    assert!(kept.contains("tag v2") && kept.contains("note of a tag") && !kept.contains("tag v1"), "{kept}");
+    assert!(!cloned.refs().contains(HELD));
+}
+
+#[test]
 fn commits_of_worktrees_in_a_clone_come_back() {
     let cloned = Cloned::new();
     let inner = cloned.made.path.join("inner");
