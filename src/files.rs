@@ -219,6 +219,15 @@ fn read_existing(path: &Path) -> Result<Vec<u8>, FileError> {
     }
 }
 
+/// Makes a file and its name durable. A file that was removed meanwhile needs nothing.
+pub fn sync(path: &Path) -> Result<(), FileError> {
+    match File::open(path).and_then(|file| file.sync_all()) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(FileError::write(path, source)),
+    }
+}
+
 /// Syncs the folder of `path`, so that a rename or a new name survives a power failure.
 pub fn sync_parent(path: &Path) -> Result<(), FileError> {
     let parent = path.parent().unwrap_or(Path::new("."));

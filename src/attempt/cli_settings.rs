@@ -56,7 +56,8 @@ impl CliSettings {
         let settings = Self { worker_id: worker_id.clone(), attempt, folders, before, changed: None };
         // Nothing can change in no folders.
         if !settings.folders.is_empty() {
-            settings.write(state)?;
+            settings.write(state, false)?;
+            settings.sync_later(state);
             if let Err(error) = files::replace_json(&settings.copy(state), &settings, false) {
                 tracing::warn!(%error, "cannot copy the record of the settings of the CLI");
             }
@@ -75,7 +76,7 @@ impl CliSettings {
             self.remove(state);
             Ok(())
         } else {
-            Self { changed: Some(stops.clone()), ..self.clone() }.write(state)
+            Self { changed: Some(stops.clone()), ..self.clone() }.write(state, true)
         };
         if let Err(error) = kept {
             // Then the record of the beginning stays, which compares all settings.
@@ -104,9 +105,20 @@ impl CliSettings {
         state.cli_settings().join(format!("{}.{}.json", self.worker_id, self.attempt))
     }
 
-    fn write(&self, state: &StateDir) -> Result<(), FileError> {
+    fn write(&self, state: &StateDir, durable: bool) -> Result<(), FileError> {
         files::make_private_dir_within(state.root(), &state.cli_settings())?;
-        files::replace_json(&self.path(state), self, true)
+        files::replace_json(&self.path(state), self, durable)
+    }
+
+    /// Makes a record durable while the CLI starts, which takes longer than the disk. A thread that wrote it again could do
+    /// so after the record was removed.
+    fn sync_later(&self, state: &StateDir) {
+        let path = self.path(state);
+        std::thread::spawn(move || {
+            if let Err(error) = files::sync(&path) {
+                tracing::warn!(%error, "cannot make the record of the settings of the CLI durable");
+            }
+        });
     }
 
     /// Reads a record. A damaged one is replaced by its copy, and it is an error if that is no help.
@@ -121,7 +133,7 @@ impl CliSettings {
         });
         let Some(copy) = copy else { return Err(damaged) };
         tracing::warn!(error = %damaged, "the record of the settings of a CLI is replaced by its copy");
-        copy.write(state)?;
+        copy.write(state, true)?;
         Ok(Some(copy))
     }
 
