@@ -74,7 +74,7 @@ struct Presence {
     heartbeat: u64,
 }
 
-/// What this process has seen of a server on another host.
+/// The observations of a server on another host by this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Watched {
     heartbeat: u64,

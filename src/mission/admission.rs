@@ -27,8 +27,8 @@ pub const TAKES: Floors = Floors { memory_mib: 256, disk_mib: 64, processes: 32,
 pub struct Limits {
     pub total: usize,
     pub per_backend: HashMap<BackendName, usize>,
-    /// Of workers that wait or run as jobs, by launcher. `total` and `floors` are about this machine and do not apply to
-    /// them.
+    /// Limits of workers that wait or run as jobs, by launcher. `total` and `floors` are about this machine and do not
+    /// apply to them.
     pub per_launcher: HashMap<String, usize>,
     pub floors: Floors,
     pub budget: Budget,

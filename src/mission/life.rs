@@ -200,7 +200,7 @@ impl Heartbeat {
     }
 }
 
-/// What is known of an attempt on another host.
+/// The evidence about an attempt on another host.
 #[derive(Debug, Clone, Copy)]
 pub struct Evidence<'a> {
     pub has_outcome: bool,

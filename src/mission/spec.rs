@@ -123,7 +123,7 @@ impl Place {
     }
 }
 
-/// Where an attempt runs, as a boss names it.
+/// The host of an attempt, as a boss names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunOn {
     /// On the host of the server.

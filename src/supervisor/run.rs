@@ -53,7 +53,7 @@ pub fn run_job(root: &Path) -> ExitCode {
     run_process(supervise(root, Mode::Job))
 }
 
-/// How the process of a supervisor was started.
+/// The way in which the process of a supervisor was started.
 #[derive(Clone, Copy)]
 enum Mode {
     /// By a server on this host, which it outlives. The function notifies the user.
