@@ -159,7 +159,15 @@ impl Follower<'_> {
             self.report_wait(why, true);
             return Ok(None);
         };
-        match submission(self.context, &cluster, &self.attempt, &self.worker, self.may_exist).await {
+        let submitted = tokio::select! {
+            submitted = submission(self.context, &cluster, &self.attempt, &self.worker, self.may_exist) => submitted,
+            // Hundreds of workers may wait for their turn while the scheduler does not answer.
+            () = until_cancelled(&cluster, &self.attempt) => {
+                self.may_exist = true;
+                return Ok(None);
+            }
+        };
+        match submitted {
             Ok(Submission::Accepted(job) | Submission::Found(job)) => {
                 crash_point::at(Point::JobSubmitted);
                 self.note_job(job)?;
@@ -370,6 +378,13 @@ impl Follower<'_> {
         let by_status = self.status.as_ref().and_then(|status| Some(status.host.as_ref()?.name.clone()));
         let by_cluster = || self.job.as_ref().and_then(|job| job.node.clone());
         by_status.or_else(by_cluster).unwrap_or_else(|| "a node".to_owned())
+    }
+}
+
+/// Waits until an attempt that has not begun is cancelled.
+async fn until_cancelled(cluster: &Cluster, attempt: &AttemptDir) {
+    while attempt.cancelled().is_none() {
+        cluster.until_next_look(LOOK_EVERY).await;
     }
 }
 
