@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::secrets::Secrets;
+use super::status::LiveStatus;
 use super::worker_dir::AttemptDir;
 use crate::files::{self, FileError, lease};
 use crate::mission::life::JobId;
@@ -36,12 +37,13 @@ impl Launch {
 }
 
 /// Returns whether the supervisor of an attempt may live, as far as a process can tell that does not watch it. One on
-/// this host holds a lock. One that runs as a job counts as alive until a server has recorded its end.
+/// this host holds a lock. One on another host, or that runs as a job, counts as alive until a server has recorded its
+/// end.
 pub fn may_live(attempt: &AttemptDir) -> bool {
-    match Launch::read(attempt) {
-        Ok(None) => lease::is_held(&attempt.lock()),
-        Ok(Some(_)) | Err(_) => !matches!(attempt.outcome(), Ok(Some(_))),
-    }
+    let is_job = !matches!(Launch::read(attempt), Ok(None));
+    let status = LiveStatus::read(attempt).ok().flatten();
+    let is_elsewhere = status.and_then(|status| status.host).is_some_and(|host| host.is_another());
+    if is_job || is_elsewhere { !matches!(attempt.outcome(), Ok(Some(_))) } else { lease::is_held(&attempt.lock()) }
 }
 
 fn path(attempt: &AttemptDir) -> PathBuf {
@@ -74,15 +76,6 @@ impl PassedEnvironment {
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::error!(%error, path = %path.display(), "cannot remove the variables passed to a job");
-        }
-    }
-
-    /// Returns whether the supervisor of an attempt may live, as far as a process can tell that does not watch it. One on
-    /// this host holds a lock. One that runs as a job counts as alive until a server has recorded its end.
-    pub fn may_live(attempt: &AttemptDir) -> bool {
-        match Launch::read(attempt) {
-            Ok(None) => lease::is_held(&attempt.lock()),
-            Ok(Some(_)) | Err(_) => !matches!(attempt.outcome(), Ok(Some(_))),
         }
     }
 

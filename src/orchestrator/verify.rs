@@ -17,6 +17,7 @@ use super::jobs::Order;
 use super::mailbox::Ask;
 use super::{ports, start};
 use crate::attempt::assignment::{self, SetupTask};
+use crate::attempt::launch;
 use crate::attempt::secrets::Secrets;
 use crate::attempt::sockets;
 use crate::attempt::state_dir::StateDir;
@@ -29,7 +30,7 @@ use crate::files::lease;
 use crate::git::Trust;
 use crate::launcher::local;
 use crate::mission::hint::with_hints;
-use crate::mission::id::WorkerId;
+use crate::mission::id::{ServerId, WorkerId};
 use crate::mission::outcome::{Missing, Verification};
 use crate::mission::spec::Permissions;
 use crate::process::{self, ProcessScope, ProcessTree, WorkerPlaces};
@@ -143,10 +144,16 @@ fn prepare(
 pub(super) async fn remove_abandoned(context: Arc<Context>, state: StateDir) {
     for dir in VerificationDir::all(&state) {
         let Some(server) = dir.server() else { continue };
-        if server != context.server && !context.servers.is_alive(&server) {
+        if server != context.server && !context.servers.is_alive(&server) && !is_of_live_worker(&state, &server) {
             remove(&context.trust, &dir).await;
         }
     }
+}
+
+/// Returns whether a worker runs this verification itself, perhaps on another host, where its lock does not show here.
+fn is_of_live_worker(state: &StateDir, name: &ServerId) -> bool {
+    let Some(folder) = WorkerId::from_folder(name.as_str()).map(|id| state.worker(&id)) else { return false };
+    folder.attempts().last().is_some_and(|newest| launch::may_live(&folder.attempt(*newest)))
 }
 
 /// Removes one verification run. The lock keeps its supervisor from starting now, and other servers from doing the

@@ -28,6 +28,11 @@ impl Host {
     pub fn is_own(&self) -> bool {
         self.boot == Self::own().boot
     }
+
+    /// Returns whether this is certainly another host, and not this one before it booted again.
+    pub fn is_another(&self) -> bool {
+        !self.is_own() && self.name != Self::own().name
+    }
 }
 
 #[cfg(test)]
@@ -41,5 +46,7 @@ mod tests {
         assert!(!own.name.is_empty());
         assert!(!Host { boot: "before".to_owned(), ..own.clone() }.is_own());
         assert!(Host { name: "renamed".to_owned(), ..own.clone() }.is_own());
+        assert!(!Host { boot: "before".to_owned(), ..own.clone() }.is_another(), "it has booted again");
+        assert!(Host { name: "n1".to_owned(), boot: "another".to_owned() }.is_another());
     }
 }
