@@ -62,7 +62,9 @@ impl LiveAttempt {
         // A clone comes into the worktree meanwhile, and its settings are the worker's.
         let repository = self.assignment.repository.as_ref().filter(|_| has_clone);
         let checkout = repository.map_or_else(|| self.assignment.checkout(), Repository::checkout);
-        std::thread::spawn(move || signing::start_agent(&checkout));
+        if signing::has_keys() {
+            std::thread::spawn(move || signing::start_agent(&checkout));
+        }
         Ok(rules)
     }
 
