@@ -71,6 +71,11 @@ impl LiveStatus {
         Ok(status.flatten().map(|status| status.seen_at(process::monotonic())))
     }
 
+    /// Returns the name of the host of an attempt's supervisor. `None` if none has begun, or its file cannot be read.
+    pub fn host_name(attempt: &AttemptDir) -> Option<String> {
+        Some(Self::read(attempt).ok()??.host?.name)
+    }
+
     /// Replaces the status of an attempt. Only its supervisor does.
     pub fn write(&self, attempt: &AttemptDir) -> Result<(), FileError> {
         files::replace_json(&attempt.status(), self, false)

@@ -27,6 +27,7 @@ use super::setup::program;
 use super::shell::word;
 use super::workspace::Workspace;
 use crate::backend::Backends;
+use crate::config::Settings;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::registry::Worker;
 use crate::store::reader::Reader;
@@ -252,11 +253,17 @@ fn command(places: &Places) -> Command {
         command.mut_subcommand(name, |sub| sub.mut_arg(argument, |arg| arg.add(candidates)))
     };
     let command = WORKERS.into_iter().fold(help::command(), of_workers);
-    let places = places.clone();
-    let candidates = ArgValueCandidates::new(move || backends(&places).unwrap_or_default());
+    let of_settings = |names: fn(&Settings) -> Vec<CompletionCandidate>| {
+        let places = places.clone();
+        let settings = move || Some(Workspace::find(&places).ok()?.settings);
+        ArgValueCandidates::new(move || settings().as_ref().map(names).unwrap_or_default())
+    };
     let decisions = ArgValueCandidates::new(|| ["allow", "deny"].map(CompletionCandidate::new).into());
     command
-        .mut_subcommand("retry", |sub| sub.mut_arg("backend", |arg| arg.add(candidates)))
+        .mut_subcommand("retry", |sub| {
+            sub.mut_arg("backend", |arg| arg.add(of_settings(backends)))
+                .mut_arg("run_on", |arg| arg.add(of_settings(launchers)))
+        })
         .mut_subcommand("answer", |sub| sub.mut_arg("decision", |arg| arg.add(decisions)))
 }
 
@@ -275,9 +282,14 @@ fn workers(places: &Places, filter: WorkerFilter) -> Option<Vec<CompletionCandid
     Some(known.iter().take(MOST_WORKERS).enumerate().map(candidate).collect())
 }
 
-fn backends(places: &Places) -> Option<Vec<CompletionCandidate>> {
-    let settings = Workspace::find(places).ok()?.settings;
-    Some(Backends::with_custom(settings.custom).names().map(CompletionCandidate::new).collect())
+fn backends(settings: &Settings) -> Vec<CompletionCandidate> {
+    Backends::with_custom(settings.custom.clone()).names().map(CompletionCandidate::new).collect()
+}
+
+/// Returns the places where workers can run, with `local` first.
+fn launchers(settings: &Settings) -> Vec<CompletionCandidate> {
+    let ordered = settings.launcher_names().enumerate();
+    ordered.map(|(at, name)| CompletionCandidate::new(name).display_order(Some(at))).collect()
 }
 
 #[cfg(test)]
@@ -308,6 +320,7 @@ mod tests {
         assert_eq!(candidates_for(&[boss, "integrate", "--strategy=sq"]), ["--strategy=squash"]);
         assert_eq!(candidates_for(&[boss, "setup", "--sco"]), ["--scope"]);
         assert_eq!(candidates_for(&[boss, "answer", "w-3", ""]), ["allow", "deny"]);
+        assert_eq!(candidates_for(&[boss, "--config", "/dev/null", "retry", "w-3", "--run-on", ""]), ["local"]);
         assert!(candidates_for(&[boss, "doctor", ""]).contains(&"--json".to_owned()));
         // Free text: names of files would be wrong.
         assert_eq!(candidates_for(&[boss, "retry", "--feedback", ""]), [""; 0]);

@@ -1,4 +1,4 @@
-//! `logs`: prints a worker's events by attempt, or the raw output of its CLI. Only reads.
+//! `logs`: prints a worker's events by attempt, or the raw output of its CLI or its job. Only reads.
 
 mod grep;
 mod matches;
@@ -8,6 +8,7 @@ mod raw;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use super::output;
 use super::places::Places;
 use super::sanitize;
 use super::workspace::Workspace;
-use crate::attempt::launch;
+use crate::attempt::launch::{self, Launch};
 use crate::attempt::worker_dir::AttemptDir;
 use crate::mission::delivery;
 use crate::mission::id::WorkerId;
@@ -37,6 +38,7 @@ Examples:
   orchestrator-boss logs w-3 --follow
   orchestrator-boss logs w-3 --attempt all --lines 50
   orchestrator-boss logs w-3 --raw=stderr > codex.log
+  orchestrator-boss logs w-3 --engine
   orchestrator-boss logs w-3 --json
   orchestrator-boss logs --grep \"panicked|error\"
 
@@ -55,7 +57,7 @@ pub(super) struct LogsArgs {
     #[arg(required_unless_present = "grep")]
     worker: Option<String>,
     /// Print only lines that match this regular expression
-    #[arg(long, value_name = "RE", conflicts_with_all = ["follow", "raw", "attempt", "lines"])]
+    #[arg(long, value_name = "RE", conflicts_with_all = ["follow", "raw", "engine", "attempt", "lines"])]
     grep: Option<Regex>,
     /// Follow new output until the worker finishes
     #[arg(long, short)]
@@ -63,6 +65,9 @@ pub(super) struct LogsArgs {
     /// Print the raw output of its CLI, or of its setup
     #[arg(long, value_name = "STREAM", num_args = 0..=1, require_equals = true, default_missing_value = "stdout")]
     raw: Option<Stream>,
+    /// Print what its job on the cluster printed
+    #[arg(long, conflicts_with_all = ["raw", "lines", "json"])]
+    engine: bool,
     /// Number of the attempt to print, or `all` [default: the newest]
     #[arg(long, value_name = "N|all")]
     attempt: Option<AttemptChoice>,
@@ -166,12 +171,7 @@ impl LogReader<'_> {
                 "the logs of attempt {number} were removed, since they were older than the setting log_days"
             ));
         }
-        if let Some(stream) = self.args.raw {
-            let path = match stream {
-                Stream::Stdout => attempt.stdout(),
-                Stream::Stderr => attempt.stderr(),
-                Stream::Setup => attempt.setup_log(),
-            };
+        if let Some(path) = self.raw_path(&attempt, number)? {
             return self.show_raw(raw::RawOutput::new(path), &attempt).await;
         }
         if self.args.follow {
@@ -185,6 +185,35 @@ impl LogReader<'_> {
             self.print_new(&printer, &attempt, read).await?;
         }
         printer.end()
+    }
+
+    /// Returns the file to print as it is. `None` if the events are asked for.
+    fn raw_path(&self, attempt: &AttemptDir, number: u32) -> Result<Option<PathBuf>, CliError> {
+        if self.args.engine {
+            return self.engine_log(attempt, number).map(Some);
+        }
+        Ok(self.args.raw.map(|stream| match stream {
+            Stream::Stdout => attempt.stdout(),
+            Stream::Stderr => attempt.stderr(),
+            Stream::Setup => attempt.setup_log(),
+        }))
+    }
+
+    fn engine_log(&self, attempt: &AttemptDir, number: u32) -> Result<PathBuf, CliError> {
+        let launch = Launch::read(attempt).map_err(|error| CliError::Failed(hint::of(&error)))?;
+        let Some(launch) = launch else {
+            let text = format!("attempt {number} of {} does not run on a cluster: it has no job", self.worker);
+            return Err(CliError::Failed(text));
+        };
+        let path = attempt.engine_log();
+        if !path.exists() {
+            let job = launch.job.map_or_else(
+                || "its job is not submitted".to_owned(),
+                |job| format!("job {job} on {}", launch.launcher),
+            );
+            output::note(&format!("nothing is printed yet ({job})"));
+        }
+        Ok(path)
     }
 
     /// Waits for the assignment, which is written a moment after the folder of the attempt.

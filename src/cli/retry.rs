@@ -12,6 +12,7 @@ use super::places::Places;
 use super::sanitize;
 use super::text_argument;
 use crate::mission::id::BackendName;
+use crate::mission::spec::RunOn;
 use crate::orchestrator::RetryRequest;
 
 #[derive(Debug, Args)]
@@ -20,6 +21,7 @@ Examples:
   orchestrator-boss retry w-3
   orchestrator-boss retry w-3 --feedback \"the tests in tests/api still fail\"
   orchestrator-boss retry w-3 --backend claudecode --fresh
+  orchestrator-boss retry w-3 --run-on cluster
   orchestrator-boss retry w-3 --prompt - < task.md
 
 The attempt keeps running after the command exits. A running server of its boss
@@ -48,6 +50,9 @@ pub(super) struct RetryArgs {
     /// Add feedback on the last attempt; - reads it from stdin
     #[arg(long, value_name = "TEXT")]
     feedback: Option<String>,
+    /// Run it on this launcher of your settings, or on local [default: as before]
+    #[arg(long, value_name = "NAME")]
+    run_on: Option<String>,
     /// Start a new session even if the old one can be resumed
     #[arg(long)]
     fresh: bool,
@@ -116,7 +121,7 @@ fn request(args: &RetryArgs) -> Result<RetryRequest, CliError> {
         effort: args.effort.clone(),
         prompt: text(&args.prompt, "--prompt").transpose()?,
         feedback: text(&args.feedback, "--feedback").transpose()?,
-        run_on: None,
+        run_on: args.run_on.clone().map(RunOn::named),
         fresh: args.fresh,
     })
 }

@@ -119,8 +119,10 @@ fn find_worker(observer: &Observer, overview: &Overview, name: &str) -> Result<D
     let found = observer.find(name)?;
     // If the worker is not in the history, the overview has more facts about it.
     let view = overview.workers().find(|view| view.worker.id == found.worker.id).cloned().unwrap_or(found);
+    let folder = observer.folder(&view.worker.id);
+    let view = view.with_last_node(&folder);
     let is_led = overview.is_led(&view.worker);
-    let messages = orchestrator::messages_to(&view.worker, &observer.folder(&view.worker.id));
+    let messages = orchestrator::messages_to(&view.worker, &folder);
     let row = WorkerRow::of(&view, is_led, overview.as_of);
     Ok(DashboardWorker { row, view, is_led, messages, builds: String::new() })
 }

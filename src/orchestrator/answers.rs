@@ -15,7 +15,7 @@ use super::budget::so_far;
 use super::error::OrchestratorError;
 use super::message_views::MessageView;
 use crate::attempt::status::{LiveStatus, OpenQuestion};
-
+use crate::attempt::worker_dir::WorkerDir;
 use crate::backend::{AgentEvent, Enforcement};
 use crate::config::LauncherKind;
 pub use crate::git::{DiffPage, PushResult, Pushed, Strategy};
@@ -61,13 +61,17 @@ pub struct WorkerView {
     /// The budget, if one was set, and how it is enforced.
     pub budget: Option<String>,
     pub race: Option<RaceView>,
+    /// The node that its attempt runs on, if a cluster runs it. Also the last one, in an answer about one worker.
+    pub node: Option<String>,
 }
 
 impl WorkerView {
     /// Describes a worker by its record and its last status alone.
     pub fn of(worker: Arc<Worker>, live: Option<LiveStatus>) -> Self {
         let worker = asking(worker, live.as_ref());
+        let host = live.as_ref().and_then(|live| live.host.as_ref()).filter(|_| worker.job.is_some());
         Self {
+            node: host.map(|host| host.name.clone()),
             worker,
             meant_for: None,
             merge_is_unknown: false,
@@ -84,6 +88,20 @@ impl WorkerView {
             budget: None,
             race: None,
         }
+    }
+
+    /// Adds the node that its last attempt ran on, which is in the worker's folder.
+    pub fn with_last_node(mut self, folder: &WorkerDir) -> Self {
+        if self.node.is_none() && self.worker.job.is_some() {
+            self.node = LiveStatus::host_name(&folder.attempt(self.worker.attempt));
+        }
+        self
+    }
+
+    /// Returns the launcher that its attempt waits for or runs on. `None` for the host of its server.
+    pub fn launcher(&self) -> Option<&str> {
+        let worker = &self.worker;
+        worker.job.as_ref().map(|job| job.launcher.as_str()).or(worker.next.run_on.as_deref())
     }
 
     /// Returns the questions that wait for an answer, the oldest first.

@@ -400,8 +400,8 @@ pub(super) fn details(context: &Context, view: WorkerView, include: &Include) ->
         attempts: include
             .attempts
             .then(|| (1..=worker.attempt).filter_map(|n| folder.attempt(n).outcome().ok().flatten()).collect()),
+        view: view.with_last_node(&folder),
         folder: folder.root().to_owned(),
-        view,
     })
 }
 

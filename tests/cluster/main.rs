@@ -135,6 +135,42 @@ fn waiting_worker_is_cancelled_without_a_controller() {
     boss.leave();
 }
 
+/// The commands show where a worker runs and what its job printed, and move it between the cluster and this host.
+#[test]
+fn commands_show_and_move_a_worker() {
+    let Some(world) = World::with_settings(
+        &[("NODES", "1")],
+        "[launchers.cluster]\nkind = \"slurm\"\nprologue = [\"echo before the supervisor\"]\n",
+    ) else {
+        return;
+    };
+    let mut boss = world.boss();
+    let id = world.create(&mut boss, "Go there", "say there");
+    let done = world.until(&mut boss, &id, "completed");
+    let node = text(&done["node"]);
+    assert!(node.starts_with('c') && done["job"].is_u64() && done["launcher"] == "cluster", "{done:#}");
+    let shown = world.print(&["status", &id]);
+    assert!(shown.contains(&format!("cluster, job {} on {node}", done["job"])), "{shown}");
+    assert_eq!(world.print(&["logs", &id, "--engine"]), "before the supervisor\n");
+
+    let retried = world.print(&["retry", &id, "--run-on", "local", "--prompt", "FAKE:\nsay here"]);
+    assert!(retried.contains("attempt 2"), "{retried}");
+    let local = world.until(&mut boss, &id, "completed");
+    assert_eq!((&local["final_message"], &local["attempt"]), (&json!("here"), &json!(2)), "{local:#}");
+    assert!(local.get("node").is_none() && local.get("job").is_none() && local.get("launcher").is_none(), "{local:#}");
+    let without = world.command(&["logs", &id, "--engine"]).output().expect("the program runs");
+    let said = String::from_utf8_lossy(&without.stderr).into_owned();
+    assert!(!without.status.success() && said.contains("does not run on a cluster"), "{said}");
+    assert_eq!(world.print(&["logs", &id, "--engine", "--attempt", "1"]), "before the supervisor\n");
+
+    let refused = world.command(&["retry", &id, "--run-on", "nowhere"]).output().expect("the program runs");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("local, cluster"), "{said}");
+    world.print(&["retry", &id, "--run-on", "cluster", "--prompt", "FAKE:\nsay back"]);
+    assert_eq!(world.until(&mut boss, &id, "completed")["final_message"], "back");
+    boss.leave();
+}
+
 /// The server is killed while workers run and wait. The next one follows the running ones and the waiting jobs.
 #[test]
 fn next_server_takes_over_jobs() {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
@@ -46,15 +46,28 @@ impl World {
 
     /// Starts a server on the login host.
     pub fn boss(&self) -> Boss {
+        self.sandbox.boss_of(self.command(&[]))
+    }
+
+    /// Runs a command of this program on the login host, which must succeed. Returns what it printed.
+    #[track_caller]
+    pub fn print(&self, arguments: &[&str]) -> String {
+        let Output { status, stdout, stderr } = self.command(arguments).output().expect("the program runs");
+        assert!(status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
+        String::from_utf8_lossy(&stdout).into_owned()
+    }
+
+    /// Returns a command of this program on the login host.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let home = self.on_hosts(self.sandbox.root());
         let repo = self.on_hosts(self.sandbox.repo());
         let prefix = self.cluster.on_login();
         let mut command = self.sandbox.bare_command(&prefix[0]);
         command.args(&prefix[1..]).args(["sh", "-c", "cd \"$0\" && exec \"$@\""]).arg(&repo).arg(PROGRAM);
-        command.arg("--config").arg(home.join("config.toml"));
+        command.arg("--config").arg(home.join("config.toml")).args(arguments);
         command.env("HOME", &home).env("SLURM_CONF", self.cluster.configuration());
         command.env("GIT_CONFIG_GLOBAL", "/dev/null").current_dir("/");
-        self.sandbox.boss_of(command)
+        command
     }
 
     /// Creates a worker that runs on the cluster.

@@ -16,7 +16,7 @@ use crate::mission::entry::{AttemptSummary, Start};
 use crate::mission::message::Author;
 use crate::mission::outcome::{LikelyCause, tail};
 use crate::mission::registry::Worker;
-use crate::orchestrator::{DeliveryState, MessageView};
+use crate::orchestrator::{DeliveryState, MessageView, WorkerView};
 
 /// Maximum size in bytes of a prompt, a message or a log that is shown.
 const TEXT: usize = 2_000;
@@ -61,6 +61,7 @@ fn add_identity(shown: &DashboardWorker, home: Option<&Path>, facts: &mut Facts)
         facts.add("ended", &format!("{} ago", row.ended));
     }
     facts.add("cost", &spent_in_all(&view.spent()));
+    facts.add("cluster", &place_on_cluster(view));
     facts.whole("branch", &row.branch);
     let gone = if worker.worktree_removed { " (removed)" } else { "" };
     facts.whole("directory", &format!("{}{gone}", shorten(worker.mission.place.path(), home)));
@@ -157,6 +158,14 @@ fn add_result(shown: &DashboardWorker, facts: &mut Facts) {
         Start::Mission | Start::Resume { .. } => &mission.prompt,
     };
     facts.add("prompt", &prompt[..prompt.floor_char_boundary(TEXT)]);
+}
+
+/// Describes where a worker of a cluster runs, such as `cpu, job 4711 on n3`.
+fn place_on_cluster(view: &WorkerView) -> String {
+    let job = view.worker.job.as_ref().map(|job| format!(", job {}", job.id));
+    let node = view.node.as_ref().map(|node| format!(" on {node}"));
+    let parts = [view.launcher().map(str::to_owned), job, node];
+    parts.into_iter().flatten().collect()
 }
 
 fn settled(worker: &Worker) -> Option<&AttemptSummary> {

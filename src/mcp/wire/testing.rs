@@ -10,12 +10,14 @@ use crate::mission::create::Draft;
 use crate::mission::delivery::Notification;
 use crate::mission::entry::{AttemptSummary, FailureSummary};
 use crate::mission::id::{BackendName, BossId, TaskId, WorkerId};
+use crate::mission::life::JobId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Exit, FailureKind, NotOnBranch, Usage, Verification};
 use crate::mission::question::{Choice, ChoiceKind, Question};
 use crate::mission::registry::{Integrated, Registry, Worker};
 use crate::mission::spec::{Mission, Place};
 use crate::mission::testing;
+use crate::mission::worker::Job;
 use crate::orchestrator::{Collision, QuestionView, RaceView, RacerView, With, WorkerView};
 
 pub(in crate::mcp) fn now() -> Timestamp {
@@ -94,6 +96,9 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     let integrated = Integrated { into: long(800), commit: "c".repeat(64), source: None, partial: false };
     Arc::make_mut(&mut view.worker).integrated = Some(integrated);
     view.redelivered = true;
+    let job = Job { launcher: long(400), id: JobId(u64::MAX), retry_lost: true };
+    Arc::make_mut(&mut view.worker).job = Some(job);
+    view.node = Some(long(400));
     let racer = |number| RacerView {
         worker_id: WorkerId::new(number, &"long title ".repeat(20)),
         backend: BackendName::from(long(200)),

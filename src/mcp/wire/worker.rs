@@ -51,6 +51,12 @@ struct Description {
     model: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     branch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    launcher: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    node: Option<String>,
     /// Over all attempts, with verification.
     #[serde(skip_serializing_if = "Option::is_none")]
     elapsed_seconds: Option<u64>,
@@ -115,6 +121,10 @@ pub(in crate::mcp) struct WorkerReport {
     #[serde(flatten)]
     description: Description,
     attempt: u32,
+    /// The number of its job on a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    job: Option<u64>,
     /// The profile that completed its mission.
     #[serde(skip_serializing_if = "Option::is_none")]
     profile: Option<String>,
@@ -189,6 +199,8 @@ impl WorkerSummary {
             backend: size::line(backend.as_str(), 40),
             model: model.as_deref().map(|model| size::line(model, 60)),
             branch: worker.branch().map(|branch| size::line(branch, 160)),
+            launcher: view.launcher().map(|name| size::line(name, 60)),
+            node: view.node.as_deref().map(|name| size::line(name, 60)),
             elapsed_seconds: view.ran_seconds(),
             idle_seconds: view.idle_seconds,
             stalled: live.is_some_and(|live| live.stalled.is_some()),
@@ -234,6 +246,7 @@ impl WorkerReport {
             directory: worker.mission.place.subfolder().map(|inner| size::line(&inner.to_string_lossy(), 160)),
             base: WorkerBase::of(worker),
             attempt: worker.attempt,
+            job: worker.job.as_ref().map(|job| job.id.0),
             profile: None,
             session_id: session.map(|id| size::line(id, 60)),
             enforced: view.enforced.map(enforced),
