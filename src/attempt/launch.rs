@@ -5,7 +5,7 @@
 //! late. So this file exists before the job is submitted, and readers decide by it how to follow the attempt.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,17 +61,18 @@ pub struct PassedEnvironment {
 }
 
 impl PassedEnvironment {
-    pub fn write(&self, attempt: &AttemptDir) -> Result<(), FileError> {
-        files::replace_json(&Self::path(attempt), self, false)
+    /// Writes it into the folder of an attempt or of a verification run.
+    pub fn write(&self, folder: &Path) -> Result<(), FileError> {
+        files::replace_json(&Self::path(folder), self, false)
     }
 
-    pub fn read(attempt: &AttemptDir) -> Result<Option<Self>, FileError> {
-        files::read_json(&Self::path(attempt))
+    pub fn read(folder: &Path) -> Result<Option<Self>, FileError> {
+        files::read_json(&Self::path(folder))
     }
 
     /// Removes the file. It is missing if there was nothing to pass, or if it was removed before.
-    pub fn remove(attempt: &AttemptDir) {
-        let path = Self::path(attempt);
+    pub fn remove(folder: &Path) {
+        let path = Self::path(folder);
         if let Err(error) = std::fs::remove_file(&path)
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -79,7 +80,7 @@ impl PassedEnvironment {
         }
     }
 
-    fn path(attempt: &AttemptDir) -> PathBuf {
-        attempt.root().join("environment.json")
+    fn path(folder: &Path) -> PathBuf {
+        folder.join("environment.json")
     }
 }

@@ -1,6 +1,7 @@
 //! `integrations/<server>.<id>/`: one folder per verification of an integration, with its worktree. It exists while the
 //! verification runs. Its name contains the server, so that the folders of a dead server can be removed.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -52,6 +53,17 @@ impl VerificationDir {
 
     pub fn assignment(&self) -> PathBuf {
         self.root.join("verification.json")
+    }
+
+    /// Returns the script of the job that runs it on a node of a cluster.
+    pub fn job_script(&self) -> PathBuf {
+        self.root.join("job.sh")
+    }
+
+    /// Opens the log of its supervisor for appending.
+    pub fn open_supervisor_log(&self) -> Result<File, FileError> {
+        let path = self.supervisor_log();
+        files::private().create(true).append(true).open(&path).map_err(|source| FileError::write(&path, source))
     }
 
     /// Locked by its supervisor for as long as that lives.

@@ -132,7 +132,12 @@ enum Command {
     },
     /// Verify an integration in a scratch worktree; started by the server
     #[command(hide = true)]
-    Verify { folder: PathBuf },
+    Verify {
+        /// Run as a job of a cluster
+        #[arg(long)]
+        job: bool,
+        folder: PathBuf,
+    },
     /// Print the table of the tools (`src/docs/tools.md`), or their definitions
     #[command(hide = true)]
     Tools {
@@ -202,7 +207,7 @@ pub fn run() -> ExitCode {
         Command::Guard => guard::run(&arguments.places),
         Command::Supervise { job: false, folder } => supervise(&folder),
         Command::Supervise { job: true, folder } => supervisor::run_job(&folder),
-        Command::Verify { folder } => supervisor::run_verification(&folder),
+        Command::Verify { job, folder } => supervisor::run_verification(&folder, job),
         Command::Tools { json } => print_tools(json),
     }
 }

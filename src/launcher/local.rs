@@ -17,6 +17,7 @@ use crate::attempt::status::{READY, ToSupervisor};
 use crate::attempt::verification_dir::VerificationDir;
 use crate::attempt::worker_dir::AttemptDir;
 use crate::crash_point::{self, Point};
+use crate::launcher::RunningVerification;
 use crate::mission::hint::{Hint, Hinted};
 use crate::process::{Detached, DetachedLaunch, Identity, Program, SpawnError, TAG_VARIABLE, start_detached};
 
@@ -61,14 +62,6 @@ pub async fn start(program: &Program, attempt: &AttemptDir, secrets: &Secrets) -
     let started = start_detached(&launch)?;
     crash_point::at(Point::SupervisorSpawned);
     until_ready(started, launch.log).await.map(|started| started.identity)
-}
-
-/// A supervisor that verifies an integration and ends with this process.
-#[derive(Debug)]
-pub struct RunningVerification {
-    /// The supervisor's stdin. When it is dropped, or this process ends, the supervisor exits and removes everything.
-    pub stdin: Option<ChildStdin>,
-    pub exited: JoinHandle<std::io::Result<ExitStatus>>,
 }
 
 /// Starts the supervisor of one verification run of an integration. Returns when it has begun.

@@ -1,7 +1,20 @@
-//! Starting a supervisor and connecting to it, at present only on this host. The interface is files first, so that
-//! another launcher (a cluster's scheduler) could start the same supervisor elsewhere.
+//! Starting a supervisor and connecting to it: on this host, or as a job of a cluster. The interface is files first, so
+//! that both start the same supervisor.
 
 pub mod local;
 #[cfg(test)]
 mod messages;
 pub mod slurm;
+
+use std::process::ExitStatus;
+
+use tokio::process::ChildStdin;
+use tokio::task::JoinHandle;
+
+/// A supervisor that verifies an integration and ends with this process.
+#[derive(Debug)]
+pub struct RunningVerification {
+    /// The supervisor's stdin. When it is dropped, or this process ends, the supervisor exits and removes everything.
+    pub stdin: Option<ChildStdin>,
+    pub exited: JoinHandle<std::io::Result<ExitStatus>>,
+}

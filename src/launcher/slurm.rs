@@ -14,6 +14,7 @@ mod reasons;
 mod submit;
 #[cfg(test)]
 mod testing;
+mod verification;
 
 pub use cancel::{cancel_by_name, cancel_jobs};
 pub use command::{Answer, Engine, LIMIT, NoAnswer};
@@ -22,3 +23,4 @@ pub use observe::{ObservedJob, job_of, observe};
 pub use partition::{TimeLimit, partition_limit, tracks_by_cgroup};
 pub use reasons::{describe, lasting};
 pub use submit::{JobRequest, MissionLimits, Submission, SubmitError, job_with_name, submit, time_limit};
+pub use verification::{VerificationJob, VerificationJobError, start_verification};

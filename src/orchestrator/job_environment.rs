@@ -37,15 +37,22 @@ pub(super) fn passed(
 ) -> Result<PassedEnvironment, OrchestratorError> {
     let backend = context.backends.get(worker.next.backend.as_str())?;
     let folders = backend.state_folders().into_iter().filter_map(|folder| folder.variable);
-    let mut names: BTreeSet<String> = PASSED.into_iter().chain(folders).map(str::to_owned).collect();
-    names.extend(launcher.pass_env.iter().cloned());
-    if launcher.pass_keys {
-        names.extend(worker.needs.iter().cloned());
-    }
+    let keys = worker.needs.iter().filter(|_| launcher.pass_keys);
+    let secrets = if launcher.pass_keys { secrets(&context.settings) } else { Secrets::default() };
+    Ok(of_server(folders.map(str::to_owned).chain(keys.cloned()), launcher, secrets))
+}
+
+/// Returns what a verification of an integration gets: no keys.
+pub(super) fn passed_to_verification(launcher: &LauncherSettings) -> PassedEnvironment {
+    of_server(std::iter::empty(), launcher, Secrets::default())
+}
+
+fn of_server(more: impl Iterator<Item = String>, launcher: &LauncherSettings, secrets: Secrets) -> PassedEnvironment {
+    let names = PASSED.map(str::to_owned).into_iter().chain(launcher.pass_env.iter().cloned()).chain(more);
+    let names: BTreeSet<String> = names.collect();
     let variables: BTreeMap<String, String> =
         names.into_iter().filter_map(|name| Some((name.clone(), env::var(&name).ok()?))).collect();
-    let secrets = if launcher.pass_keys { secrets(&context.settings) } else { Secrets::default() };
-    Ok(PassedEnvironment { variables, path: env::var("PATH").unwrap_or_default(), secrets })
+    PassedEnvironment { variables, path: env::var("PATH").unwrap_or_default(), secrets }
 }
 
 /// Returns the secrets of backends. The user is notified by servers.

@@ -179,7 +179,7 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
 fn prepare_job(context: &Context, order: &StartOrder, launcher: &str) -> Result<(), OrchestratorError> {
     let Some(settings) = context.settings.launcher(launcher)? else { return Ok(()) };
     LiveStatus::prepare(&order.attempt_dir)?;
-    job_environment::passed(context, &order.worker, settings)?.write(&order.attempt_dir)?;
+    job_environment::passed(context, &order.worker, settings)?.write(order.attempt_dir.root())?;
     Launch { launcher: launcher.to_owned(), job: None }.write(&order.attempt_dir)?;
     crash_point::at(Point::JobPrepared);
     Ok(())

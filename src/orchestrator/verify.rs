@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -15,7 +16,7 @@ use super::context::Context;
 use super::error::OrchestratorError;
 use super::jobs::Order;
 use super::mailbox::Ask;
-use super::{ports, start};
+use super::{job_environment, ports, start};
 use crate::attempt::assignment::{self, SetupTask};
 use crate::attempt::launch;
 use crate::attempt::secrets::Secrets;
@@ -28,17 +29,20 @@ use crate::crash_point::{self, Point};
 use crate::files;
 use crate::files::lease;
 use crate::git::Trust;
-use crate::launcher::local;
+use crate::launcher::slurm::{self, VerificationJob};
+use crate::launcher::{RunningVerification, local};
 use crate::mission::hint::with_hints;
 use crate::mission::id::{ServerId, WorkerId};
-use crate::mission::outcome::{Missing, Verification};
+use crate::mission::outcome::{Missing, Verification, tail};
 use crate::mission::spec::Permissions;
 use crate::process::{self, ProcessScope, ProcessTree, WorkerPlaces};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
 /// Time that its processes get to exit by themselves if its supervisor has died.
-const GRACE: std::time::Duration = std::time::Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(3);
+/// Bytes of the log of a job that a result quotes.
+const QUOTED: usize = 700;
 
 /// The result of a verification run. `log` is its full output, if it did not pass and printed anything.
 pub(super) struct Verified {
@@ -57,26 +61,65 @@ pub(super) async fn verify(actor: &ActorHandle, order: &Order, commit: &str, com
     let (inner, place, order) = (Arc::clone(&context), dir.clone(), order.clone());
     let (what, command, (state_dir, owner)) = (commit.to_owned(), command.to_owned(), ports.parts());
     let variables = move || assignment::worker_variables(&owner, ports::block_of(&state_dir, &owner));
-    blocking(move || prepare(&inner, &place, order, what, command, variables())).await?;
+    let limit = blocking(move || prepare(&inner, &place, order, what, command, variables())).await?;
     crash_point::at(Point::VerificationPrepared);
-    let result = match local::start_verification(&context.program, &dir).await {
+    let result = match start_run(&context, &dir, limit).await {
         Ok(mut run) => {
             // Only its exit matters: by then, its result is in its folder.
             let _ = (&mut run.exited).await;
             drop(run.stdin.take());
             files::read_json(&dir.result()).map_err(|error| with_hints(&error))
         }
-        Err(error) => Err(with_hints(&error)),
+        Err(why) => Err(why),
     };
     let result = match result {
         Ok(Some(VerificationResult { verification, lacks })) => (verification, lacks),
-        Ok(None) => (Verification::CouldNotRun { why: "its supervisor died".to_owned() }, Vec::new()),
+        Ok(None) => (Verification::CouldNotRun { why: without_result(&context, &dir) }, Vec::new()),
         Err(why) => (Verification::CouldNotRun { why }, Vec::new()),
     };
     let (result, lacks) = result;
     let log = if matches!(result, Verification::Passed { .. }) { None } else { keep_log(&dir, &state, commit) };
     remove(&context.trust, &dir).await;
     Ok(Verified { result, lacks, log })
+}
+
+/// Starts the supervisor of a run where the settings say. Returns when it has begun, or the reason why it does not.
+async fn start_run(
+    context: &Context,
+    dir: &VerificationDir,
+    limit: Duration,
+) -> std::result::Result<RunningVerification, String> {
+    let Some(cluster) = context.clusters.get(&context.settings.verify_on) else {
+        return local::start_verification(&context.program, dir).await.map_err(|error| with_hints(&error));
+    };
+    let settings = &cluster.settings;
+    let names = cluster.names().await.map_err(|error| with_hints(&error))?;
+    let job = VerificationJob {
+        name: names.of_verification(),
+        dir,
+        program: settings.program.as_deref().unwrap_or_else(|| context.program.path()),
+        launcher: &cluster.name,
+        settings,
+        limit,
+    };
+    let prepared = || {
+        job_environment::passed_to_verification(settings).write(dir.root())?;
+        files::replace(&dir.job_script(), &job.script(), false)?;
+        dir.open_supervisor_log()
+    };
+    let log = prepared().map_err(|error| with_hints(&error))?;
+    let started = slurm::start_verification(&cluster.engine, &job, log).await;
+    started.map_err(|error| format!("on {}, which verify_on names: {}", cluster.name, with_hints(&error)))
+}
+
+/// Returns the reason why a run left no result. Only the log of a job says more: Slurm writes there too.
+fn without_result(context: &Context, dir: &VerificationDir) -> String {
+    let log = std::fs::read_to_string(dir.supervisor_log()).unwrap_or_default();
+    let said = tail(log.trim_end(), QUOTED);
+    match context.clusters.get(&context.settings.verify_on) {
+        Some(cluster) if !said.is_empty() => format!("its supervisor died on {}:\n{said}", cluster.name),
+        _ => "its supervisor died".to_owned(),
+    }
 }
 
 fn keep_log(dir: &VerificationDir, state: &StateDir, commit: &str) -> Option<PathBuf> {
@@ -109,6 +152,7 @@ impl Drop for VerificationPorts {
     }
 }
 
+/// Writes the assignment of a run. Returns the time that its commands may take.
 fn prepare(
     context: &Context,
     dir: &VerificationDir,
@@ -116,10 +160,11 @@ fn prepare(
     commit: String,
     command: String,
     variables: BTreeMap<String, String>,
-) -> Result<()> {
+) -> Result<Duration> {
     let Order { repository, directory, setup_command, .. } = order;
     let SetupSettings { command: general, timeout_minutes, seed, .. } =
         start::setup_settings(context, Some(&repository));
+    let minutes = f64::from(context.settings.verify_timeout_minutes) + timeout_minutes;
     let setup = setup_command.or(general).map(|command| SetupTask { command, timeout_minutes });
     let tag = process::tag_at_depth(format!("integration.{}", Uuid::new_v4().simple()), context.depth + 1);
     let run = VerificationAssignment {
@@ -136,7 +181,8 @@ fn prepare(
         settings: Secrets::without(&context.settings),
         variables,
     };
-    Ok(dir.create(&run)?)
+    dir.create(&run)?;
+    Ok(Duration::try_from_secs_f64(60.0 * minutes).unwrap_or(Duration::MAX))
 }
 
 /// Removes the verification runs of dead servers. A supervisor that is still ending by itself is left alone and checked

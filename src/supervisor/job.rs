@@ -5,7 +5,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -33,11 +33,11 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// own environment safely.
 ///
 /// Returns if that has happened before. The file is removed later, by the one process that claims the attempt.
-pub(super) fn take_over_environment(dir: &AttemptDir) -> Result<(), SupervisorError> {
+pub(super) fn take_over_environment(folder: &Path) -> Result<(), SupervisorError> {
     if env::var_os(secrets::VARIABLE).is_some() {
         return Ok(());
     }
-    let passed = PassedEnvironment::read(dir)?.unwrap_or_default();
+    let passed = PassedEnvironment::read(folder)?.unwrap_or_default();
     let program = env::current_exe().map_err(SupervisorError::Restart)?;
     let mut again = Command::new(program);
     again.args(env::args_os().skip(1)).envs(&passed.variables).envs(passed.secrets.variable());
@@ -142,8 +142,8 @@ impl LiveAttempt {
 }
 
 /// Removes the passed variables. To be called once the attempt is claimed.
-pub(super) fn forget_environment(dir: &AttemptDir) {
-    PassedEnvironment::remove(dir);
+pub(super) fn forget_environment(folder: &Path) {
+    PassedEnvironment::remove(folder);
 }
 
 #[cfg(test)]

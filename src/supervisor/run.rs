@@ -74,7 +74,7 @@ async fn supervise(root: &Path, mode: Mode) -> Result<(), SupervisorError> {
         }
         Mode::Job => {
             // Locks may not hold between two hosts. The claim alone decides.
-            job::take_over_environment(&dir)?;
+            job::take_over_environment(dir.root())?;
             process::become_subreaper()?;
             job::place_sockets(&mut assignment)?;
             None
@@ -90,7 +90,7 @@ async fn supervise(root: &Path, mode: Mode) -> Result<(), SupervisorError> {
     }
     attempt.sockets = SocketFolder::make(sockets::folder_beside(&attempt.assignment.socket));
     crash_point::at(Point::Claimed);
-    job::forget_environment(&attempt.dir);
+    job::forget_environment(attempt.dir.root());
     attempt.status.publish();
     for kind in [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()] {
         if let Err(error) = attempt.inbox.stop_on_signal(kind) {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::blocking::blocking;
@@ -19,8 +20,9 @@ use super::shell::{self, ShellCommand};
 use super::startup::{SupervisorError, report_ready, run_process, separate_from_server, take_lease};
 use super::verify::{passed_if_unchanged, verify};
 use super::write_rules::rules_of_verification;
-use super::{missing, process_record};
+use super::{job, missing, process_record};
 use crate::attempt::assignment::folder_within;
+use crate::attempt::sockets;
 use crate::attempt::verification::{VerificationAssignment, VerificationResult};
 use crate::attempt::verification_dir::VerificationDir;
 use crate::crash_point::{self, Point};
@@ -31,19 +33,28 @@ use crate::mission::outcome::{Missing, Verification};
 use crate::process::confine::WriteRules;
 use crate::process::{self, Identity, ProcessScope, WorkerPlaces};
 
-/// Runs the process of a verification run.
-pub fn run(root: &Path) -> ExitCode {
-    run_process(supervise(VerificationDir::at(root.to_owned())))
+/// Runs the process of a verification run, which may be the task of a cluster's job.
+pub fn run(root: &Path, is_job: bool) -> ExitCode {
+    run_process(supervise(VerificationDir::at(root.to_owned()), is_job))
 }
 
-async fn supervise(dir: VerificationDir) -> Result<(), SupervisorError> {
-    separate_from_server()?;
+async fn supervise(dir: VerificationDir, is_job: bool) -> Result<(), SupervisorError> {
     let assignment: Option<VerificationAssignment> = files::read_json(&dir.assignment())?;
-    let run = assignment.ok_or_else(|| SupervisorError::NoAssignment(dir.root().display().to_string()))?;
-    let _lease = take_lease(&dir.lock()).await?;
+    let mut run = assignment.ok_or_else(|| SupervisorError::NoAssignment(dir.root().display().to_string()))?;
+    // Locks may not hold between two hosts, and pids of a node mean nothing to a server.
+    let _lease = if is_job {
+        job::take_over_environment(dir.root())?;
+        job::forget_environment(dir.root());
+        process::become_subreaper()?;
+        run.sockets = sockets::user_folder().ok().map(|folder| sockets::new_folder_in(&folder));
+        None
+    } else {
+        separate_from_server()?;
+        Some(take_lease(&dir.lock()).await?)
+    };
     let supervisor = Identity::own()?;
     let cancelled = cancelled();
-    let process_record = process_record::keep(dir.processes());
+    let process_record = (!is_job).then(|| process_record::keep(dir.processes()));
     report_ready();
     crash_point::at(Point::VerificationBegun);
     let result = verify_commit(&run, &dir, supervisor, &cancelled).await;
@@ -52,7 +63,7 @@ async fn supervise(dir: VerificationDir) -> Result<(), SupervisorError> {
         None => None,
     };
     crash_point::at(Point::VerificationVerified);
-    process_record.abort();
+    process_record.inspect(JoinHandle::abort);
     let (made, place) = (run.clone(), dir.clone());
     let removed = blocking(move || made.remove_tree(&place)).await;
     crash_point::at(Point::VerificationTreeRemoved);

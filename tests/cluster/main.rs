@@ -13,7 +13,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use support::sandbox::status;
+use support::json_lines::Boss;
+use support::sandbox::{create, mission, status};
 use support::wait::until;
 use world::{World, on_cluster};
 
@@ -168,6 +169,67 @@ fn commands_show_and_move_a_worker() {
     assert!(said.contains("local, cluster"), "{said}");
     world.print(&["retry", &id, "--run-on", "cluster", "--prompt", "FAKE:\nsay back"]);
     assert_eq!(world.until(&mut boss, &id, "completed")["final_message"], "back");
+    boss.leave();
+}
+
+/// Integrations are verified on a node, with its output, and without any process of it left there or here.
+#[test]
+fn integration_is_verified_on_a_node() {
+    let settings = "verify_on = \"cluster\"\n[launchers.cluster]\nkind = \"slurm\"\n\
+                    prologue = [\"echo module loaded\", \"cat\", \"export FROM_PROLOGUE=yes\"]\n";
+    let Some(world) = World::with_settings(&[("NODES", "1"), ("CPUS", "1")], settings) else { return };
+    let mut boss = world.boss();
+    let make = |boss: &mut Boss, name: &str| {
+        let id = create(boss, mission(name, &format!("write {name}.txt x\ncommit Add {name}")));
+        world.until(boss, &id, "completed");
+        id
+    };
+    let host = world.sandbox.shared("host");
+    let one = make(&mut boss, "one");
+    let command = format!("test -e one.txt && test $FROM_PROLOGUE = yes && hostname > {}", host.display());
+    let merged = boss.succeed("integrate_worker", json!({"worker_id": one, "verify_command": command}));
+    assert_eq!(merged["status"], "merged", "{merged:#}");
+    assert_eq!(merged["verification"]["result"], "passed", "{merged:#}");
+    assert!(fs::read_to_string(&host).expect("the host").starts_with('c'), "it ran on a node");
+
+    let two = make(&mut boss, "two");
+    let command = "(setsid sleep 600 &); echo it is broken; exit 3";
+    let failed = boss.succeed("integrate_worker", json!({"worker_id": two, "verify_command": command}));
+    let verification = &failed["verification"];
+    assert_eq!((&verification["result"], &verification["exit_code"]), (&json!("failed"), &json!(3)), "{failed:#}");
+    assert!(text(&verification["output_tail"]).contains("it is broken"), "{failed:#}");
+    until("no job is left", || world.jobs() == 0);
+    assert_eq!(world.processes("integration"), 0);
+    assert!(!world.sandbox.state_dir().join("integrations").exists(), "its folder is removed");
+
+    // While the only node is busy, the verification waits. It ends with its server.
+    let busy = world.create(&mut boss, "Be busy", "hang");
+    world.until(&mut boss, &busy, "running");
+    let three = make(&mut boss, "three");
+    boss.start_call("integrate_worker", json!({"worker_id": three, "verify_command": "true"}));
+    until("its job waits", || world.jobs() == 2);
+    boss.leave();
+    let mut boss = world.boss();
+    boss.succeed("cancel_worker", json!({"worker_id": busy}));
+    until("its job is gone", || world.jobs() == 0);
+    let merged = boss.succeed("integrate_worker", json!({"worker_id": three, "verify_command": "true"}));
+    assert_eq!(merged["status"], "merged", "{merged:#}");
+    boss.leave();
+}
+
+/// A verification that the cluster refuses could not run, with the text of the cluster.
+#[test]
+fn refused_verification_could_not_run() {
+    let settings = "verify_on = \"cluster\"\n[launchers.cluster]\nkind = \"slurm\"\npartition = \"nowhere\"\n";
+    let Some(world) = World::with_settings(&[("NODES", "1")], settings) else { return };
+    let mut boss = world.boss();
+    let id = create(&mut boss, mission("One", "write one.txt x\ncommit Add it"));
+    world.until(&mut boss, &id, "completed");
+    let refused = boss.succeed("integrate_worker", json!({"worker_id": id, "verify_command": "true"}));
+    let verification = &refused["verification"];
+    assert_eq!(verification["result"], "could_not_run", "{refused:#}");
+    let why = verification.to_string();
+    assert!(why.contains("invalid partition") && why.contains("[launchers.cluster]"), "{refused:#}");
     boss.leave();
 }
 

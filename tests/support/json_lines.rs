@@ -59,10 +59,15 @@ impl Boss {
 
     /// Sends a call and kills the server at once, which may or may not have answered.
     pub fn call_and_kill(&mut self, tool: &str, arguments: Value) {
+        self.start_call(tool, arguments);
+        self.kill_server();
+    }
+
+    /// Sends a call, and does not wait for its answer.
+    pub fn start_call(&mut self, tool: &str, arguments: Value) {
         self.next_id += 1;
         let params = json!({"name": tool, "arguments": arguments});
         self.send(&json!({"jsonrpc": "2.0", "id": self.next_id, "method": "tools/call", "params": params}));
-        self.kill_server();
     }
 
     fn request(&mut self, method: &str, params: Value) -> Option<Value> {

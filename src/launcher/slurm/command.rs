@@ -4,6 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::pin::pin;
@@ -206,6 +207,24 @@ impl Engine {
         self.answer(program, ended)
     }
 
+    /// Starts a command that goes on: its input and output are pipes, and its errors go to a file. The script is what its
+    /// input must begin with.
+    pub(super) fn attach(&self, program: &str, arguments: &[OsString], errors: File) -> Result<Attached, NoAnswer> {
+        let (command, script) = match self.prefix.split_first() {
+            None => (self.command(OsStr::new(program), arguments), Vec::new()),
+            Some((first, rest)) => {
+                let words: Vec<OsString> = rest.iter().map(OsString::from).chain(["sh".into()]).collect();
+                // A shell reads no more of its input than the line that it runs, so the command gets the rest.
+                let script = [&b"exec"[..], &far_command(program, arguments)].concat();
+                (self.command(OsStr::new(first), &words), script)
+            }
+        };
+        let mut command = command.ok_or_else(|| NoAnswer::NotFound { program: self.first_word(program) })?;
+        let child = command.stderr(errors).spawn();
+        let not_started = |why: io::Error| NoAnswer::NotStarted { program: program.to_owned(), why: why.to_string() };
+        Ok(Attached { child: child.map_err(not_started)?, script })
+    }
+
     /// Returns the prepared command. `None` if the program does not exist.
     fn command(&self, program: &OsStr, arguments: &[OsString]) -> Option<Command> {
         let path = self.environment.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
@@ -254,7 +273,14 @@ impl Engine {
 fn far_script(program: &str, arguments: &[OsString], input: &[u8]) -> Vec<u8> {
     let mut script = b"printf %s ".to_vec();
     script.extend(quote::for_sh(input));
-    script.extend(b" | env -i");
+    script.extend(b" |");
+    script.extend(far_command(program, arguments));
+    script
+}
+
+/// Returns the command for the shell behind a prefix, with a blank before it and the end of the line.
+fn far_command(program: &str, arguments: &[OsString]) -> Vec<u8> {
+    let mut script = b" env -i".to_vec();
     for name in PASSED {
         script.extend(format!(" ${{{name}+\"{name}=${name}\"}}").into_bytes());
     }
@@ -264,6 +290,14 @@ fn far_script(program: &str, arguments: &[OsString], input: &[u8]) -> Vec<u8> {
     }
     script.push(b'\n');
     script
+}
+
+/// A command that goes on.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub child: Child,
+    /// The beginning of its input.
+    pub script: Vec<u8>,
 }
 
 /// A command that ended within its limit.
@@ -376,7 +410,7 @@ async fn drain(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) -> Re
 }
 
 /// Returns the error output in one line, without the name of the command in each. If there is none, the output.
-fn shown(errors: &[u8], output: &[u8]) -> String {
+pub(super) fn shown(errors: &[u8], output: &[u8]) -> String {
     let is_blank = errors.iter().all(u8::is_ascii_whitespace);
     let text = String::from_utf8_lossy(if is_blank { output } else { errors });
     let lines = text.lines().map(|line| {

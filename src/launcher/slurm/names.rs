@@ -24,6 +24,11 @@ impl JobNames {
         format!("{}{worker}-{attempt}", self.prefix)
     }
 
+    /// Returns the name of a job that verifies an integration.
+    pub fn of_verification(&self) -> String {
+        format!("{}verify-{}", self.prefix, Uuid::new_v4().simple())
+    }
+
     /// Returns the worker and the attempt of a job. `None` for a job that is not ours.
     pub fn parse(&self, name: &str) -> Option<(WorkerId, u32)> {
         let (worker, attempt) = name.strip_prefix(&self.prefix)?.rsplit_once('-')?;
@@ -44,6 +49,7 @@ mod tests {
         assert_eq!(name, "ob-0123456789ab-w-3-fix-parser-12");
         assert_eq!(names.parse(&name), Some((worker, 12)));
         for other in [
+            names.of_verification().as_str(),
             "",
             "sbatch",
             "ob-0123456789ab-",

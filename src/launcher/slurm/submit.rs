@@ -20,7 +20,7 @@ use crate::mission::id::WorkerId;
 use crate::mission::life::JobId;
 
 /// Minutes beyond the limits of a mission, so that Slurm's limit is reached only when ours did not work.
-const SPARE_MINUTES: u64 = 15;
+pub(super) const SPARE_MINUTES: u64 = 15;
 /// Minutes for questions that are never denied.
 const MINUTES_FOR_QUESTIONS: u64 = 24 * 60;
 /// Slurm sends TERM to the supervisor this many seconds before its limit.
@@ -161,7 +161,6 @@ pub async fn job_with_name(
 
 impl JobRequest<'_> {
     fn arguments(&self) -> Vec<OsString> {
-        let LauncherSettings { partition, account, qos, constraint, gres, cpus, memory, .. } = self.settings;
         let mut arguments: Vec<OsString> = [
             "--parsable".to_owned(),
             format!("--job-name={}", self.names.name(self.worker, self.attempt)),
@@ -181,19 +180,7 @@ impl JobRequest<'_> {
         };
         arguments.push(joined("--output=", &file_pattern(&self.folder.join(ENGINE_LOG))));
         arguments.push(joined("--chdir=", self.folder.as_os_str()));
-        let cpus = cpus.map(|cpus| cpus.to_string());
-        let size = [
-            ("partition", partition),
-            ("account", account),
-            ("qos", qos),
-            ("constraint", constraint),
-            ("gres", gres),
-            ("cpus-per-task", &cpus),
-            ("mem", memory),
-        ];
-        let set = size.into_iter().filter_map(|(option, value)| Some(format!("--{option}={}", value.as_ref()?)));
-        arguments.extend(set.map(OsString::from));
-        arguments.extend(self.settings.args.iter().map(OsString::from));
+        arguments.extend(size_options(self.settings));
         arguments
     }
 
@@ -223,6 +210,22 @@ impl JobRequest<'_> {
     }
 }
 
+/// Returns the options for the place and the size of a job, then those of the user.
+pub(super) fn size_options(settings: &LauncherSettings) -> impl Iterator<Item = OsString> {
+    let LauncherSettings { partition, account, qos, constraint, gres, cpus, memory, .. } = settings;
+    let size = [
+        ("partition", partition),
+        ("account", account),
+        ("qos", qos),
+        ("constraint", constraint),
+        ("gres", gres),
+        ("cpus-per-task", &cpus.map(|cpus| cpus.to_string())),
+        ("mem", memory),
+    ];
+    let set = size.map(|(option, value)| Some(format!("--{option}={}", value.as_ref()?)));
+    set.into_iter().flatten().map(OsString::from).chain(settings.args.iter().map(OsString::from))
+}
+
 /// Returns the pattern of which Slurm makes this path. With a backslash in it, each takes away the meaning of the next
 /// character, and `%` has none. Otherwise `%` begins a name to replace.
 fn file_pattern(path: &Path) -> OsString {
@@ -247,7 +250,13 @@ fn refused(text: String, launcher: &str) -> Submission {
     if contains(&lower, &TRANSIENT) || (lower.contains(POLICY) && !lower.contains("; ")) {
         return Submission::Later(text);
     }
-    Submission::Refused(if contains(&lower, &NO_CONFIGURATION) {
+    Submission::Refused(refusal(text, launcher))
+}
+
+/// Returns the error for a text of Slurm, with the settings that it is about.
+pub(super) fn refusal(text: String, launcher: &str) -> SubmitError {
+    let lower = text.to_ascii_lowercase();
+    if contains(&lower, &NO_CONFIGURATION) {
         SubmitError::NoConfiguration { text }
     } else if lower.contains(TIME_LIMIT) {
         SubmitError::TooLong { text }
@@ -258,7 +267,7 @@ fn refused(text: String, launcher: &str) -> Submission {
             launcher: launcher.to_owned(),
             text,
         }
-    })
+    }
 }
 
 fn contains(text: &str, phrases: &[&str]) -> bool {

@@ -103,7 +103,7 @@ impl Follower<'_> {
         loop {
             match self.look().await {
                 Ok(Some(report)) => {
-                    PassedEnvironment::remove(&self.attempt);
+                    PassedEnvironment::remove(self.attempt.root());
                     return self.reporter.send(report);
                 }
                 Ok(None) => self.error = None,
