@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::answers::Base;
 use super::context::Context;
 use super::error::OrchestratorError;
-use super::{blocking, integration_branch, probe, setup_suggestion, worktree_places};
+use super::{blocking, integration_branch, job_time, probe, setup_suggestion, worktree_places};
 use crate::git::{self, Repository};
 use crate::mission::create::{Draft, DraftPlace};
 use crate::mission::id::{BackendName, TaskId, WorkerId};
@@ -66,7 +66,17 @@ pub(super) async fn check_all(
         Some(why) => Err(OrchestratorError::from(Arc::clone(why)).of_draft(&draft)),
         None => Ok(draft),
     };
-    (checked.into_iter().map(|draft| check(draft?)).collect(), base)
+    let mut all = Vec::with_capacity(checked.len());
+    for draft in checked {
+        all.push(match draft.and_then(check) {
+            Ok(draft) if !is_known(&draft) => {
+                let fits = job_time::refuse_too_long(&context, &draft).await;
+                fits.map_err(|error| error.of_draft(&draft)).map(|()| draft)
+            }
+            other => other,
+        });
+    }
+    (all, base)
 }
 
 /// Returns whether all of these work in directories outside the repository of this server, which do not start at its

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{Timestamp, Zoned};
-use tokio::sync::{Notify, OnceCell, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OnceCell, watch};
 use tokio::time::Instant;
 
 use super::answers::LauncherView;
@@ -17,7 +17,7 @@ use super::blocking::blocking;
 use super::error::OrchestratorError;
 use crate::attempt::state_dir::StateDir;
 use crate::config::{LauncherSettings, Settings};
-use crate::launcher::slurm::{self, Engine, JobNames, ObservedJob};
+use crate::launcher::slurm::{self, Engine, JobNames, ObservedJob, TimeLimit};
 use crate::mission::id::WorkerId;
 use crate::mission::life::EngineState;
 
@@ -25,6 +25,8 @@ use crate::mission::life::EngineState;
 const FAILURES: u32 = 3;
 const AFTER_FAILURES: Duration = Duration::from_secs(30);
 const AFTER_MORE_FAILURES: Duration = Duration::from_secs(60);
+/// Time for which the time limit of a partition is not asked for again.
+const LIMIT_HOLDS: Duration = Duration::from_secs(10 * 60);
 /// Number of files of workers that a server opens in a second, at most.
 const LOOKS_PER_SECOND: usize = 200;
 /// Number of workers whose files are read at the shortest interval.
@@ -54,6 +56,8 @@ pub(super) struct Cluster {
     /// Notified when the scheduler shall be asked or told at once.
     ask: Notify,
     tracks_by_cgroup: OnceCell<bool>,
+    /// The time limit of its partition, and until when it is not asked for again.
+    time_limit: AsyncMutex<Option<(Instant, TimeLimit)>>,
 }
 
 /// The last answer of the scheduler about all jobs.
@@ -99,6 +103,7 @@ impl Clusters {
                 look: Notify::new(),
                 ask: Notify::new(),
                 tracks_by_cgroup: OnceCell::new(),
+                time_limit: AsyncMutex::default(),
             };
             (name.clone(), Arc::new(cluster))
         });
@@ -167,6 +172,22 @@ impl Cluster {
             return self.answers.borrow().problem.as_ref().map(|problem| problem.why.clone());
         }
         slurm::partition_limit(&self.engine, self.settings.partition.as_deref()).await.err()
+    }
+
+    /// Returns the time limit of its jobs. `Unknown` if the scheduler does not answer.
+    pub async fn time_limit(&self) -> TimeLimit {
+        // Held over the question, so that a batch of missions asks once.
+        let mut known = self.time_limit.lock().await;
+        if let Some((until, limit)) = *known
+            && Instant::now() < until
+        {
+            return limit;
+        }
+        let asked = slurm::partition_limit(&self.engine, self.settings.partition.as_deref()).await;
+        let holds = if asked.is_ok() { LIMIT_HOLDS } else { AFTER_MORE_FAILURES };
+        let limit = asked.unwrap_or(TimeLimit::Unknown);
+        *known = Some((Instant::now() + holds, limit));
+        limit
     }
 
     pub fn lost_after(&self) -> Duration {

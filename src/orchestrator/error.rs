@@ -54,6 +54,12 @@ pub enum OrchestratorError {
     NoProgram { backend: String, why: String, fix: String },
     #[error("cannot run {backend} on {launcher}: its key is in {keys}, which is not passed to the cluster")]
     KeyNotPassed { backend: String, launcher: String, keys: String, login: String },
+    #[error(
+        "cannot run on {launcher}: its jobs may run {allowed} minutes{}, and this mission needs {needed} (timeout_minutes \
+         {timeout}, and {} for its checks, questions and end)",
+        of_partition(partition), needed - timeout
+    )]
+    TooLongForPartition { launcher: String, partition: Option<String>, timeout: u64, needed: u64, allowed: u64 },
     #[error(transparent)]
     Launcher(#[from] UnknownLauncher),
     #[error("cannot start {backend}: it is not logged in")]
@@ -216,6 +222,7 @@ impl OrchestratorError {
         match self {
             Self::Shared(inner) => inner.refused_fields(),
             Self::FullPermissions => vec!["permissions"],
+            Self::TooLongForPartition { .. } => vec!["timeout_minutes", "run_on"],
             Self::Backend(refusal) => refusal.fields().to_vec(),
             Self::NoProgram { .. } | Self::LoggedOut { .. } => vec!["backend"],
             _ => Vec::new(),
@@ -350,6 +357,12 @@ impl OrchestratorError {
                 let log_in = format!("ask the user to run `{login}`, since the nodes share the home folder");
                 vec![Hint::to(log_in), Hint::to(format!("ask the user to set pass_keys in [launchers.{launcher}]"))]
             }
+            Self::TooLongForPartition { launcher, timeout, needed, allowed, .. } => {
+                let longest = allowed.saturating_sub(needed - timeout);
+                let partition = Hint::to(format!("ask the user to name a longer partition in [launchers.{launcher}]"));
+                let shorter = Hint::to(format!("set timeout_minutes to {longest} or less"));
+                Some(shorter).filter(|_| longest > 0).into_iter().chain([partition]).collect()
+            }
             Self::LoggedOut { login, .. } => {
                 let login = Hint::to(format!("ask the user to run `{login}`"));
                 vec![login, Hint::to("choose another backend"), Hint::CheckBackends]
@@ -380,4 +393,8 @@ impl OrchestratorError {
             _ => Vec::new(),
         }
     }
+}
+
+fn of_partition(partition: &Option<String>) -> String {
+    partition.as_ref().map_or_else(String::new, |name| format!(" (partition {name})"))
 }

@@ -29,6 +29,7 @@ mod handle;
 mod integrate;
 mod integration_branch;
 mod job_environment;
+mod job_time;
 mod jobs;
 mod logins;
 mod machine;

@@ -14,7 +14,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use support::json_lines::Boss;
-use support::sandbox::{create, mission, status};
+use support::sandbox::{create, mission, status, with};
 use support::wait::until;
 use world::{World, on_cluster};
 
@@ -230,6 +230,21 @@ fn refused_verification_could_not_run() {
     assert_eq!(verification["result"], "could_not_run", "{refused:#}");
     let why = verification.to_string();
     assert!(why.contains("invalid partition") && why.contains("[launchers.cluster]"), "{refused:#}");
+    boss.leave();
+}
+
+/// A mission that needs more time than its partition allows is refused when it is created.
+#[test]
+fn mission_over_the_limit_of_its_partition_is_refused() {
+    let settings = "[launchers.cluster]\nkind = \"slurm\"\npartition = \"short\"\n\
+                    [launchers.free]\nkind = \"slurm\"\n";
+    let Some(world) = World::with_settings(&[("NODES", "1")], settings) else { return };
+    let mut boss = world.boss();
+    let refused = boss.refused("create_worker_mission", on_cluster("Too long", "say never"));
+    assert!(refused.contains("its jobs may run 10 minutes (partition short)"), "{refused}");
+    assert!(refused.contains("needs 145 (timeout_minutes 120") && refused.contains("[launchers.cluster]"), "{refused}");
+    let id = create(&mut boss, with(mission("Elsewhere", "say there"), "run_on", json!("free")));
+    world.until(&mut boss, &id, "completed");
     boss.leave();
 }
 

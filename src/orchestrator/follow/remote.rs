@@ -16,10 +16,9 @@ use crate::attempt::inbox::InboxEntry;
 use crate::attempt::launch::{Launch, PassedEnvironment};
 use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::AttemptDir;
-use crate::config::Settings;
 use crate::crash_point::{self, Point};
 use crate::files::FileError;
-use crate::launcher::slurm::{self, JobRequest, MissionLimits, ObservedJob, Submission};
+use crate::launcher::slurm::{self, JobRequest, ObservedJob, Submission};
 use crate::mission::hint::{Advice, Hint, with_hints};
 use crate::mission::life::{Claim, EndState, EngineState, EngineWatch, Evidence, Heartbeat, JobId, Life, life};
 use crate::mission::lifecycle::Ending;
@@ -30,6 +29,7 @@ use crate::orchestrator::answers::ClusterWait;
 use crate::orchestrator::clusters::{Answers, Cluster};
 use crate::orchestrator::context::Context;
 use crate::orchestrator::error::OrchestratorError;
+use crate::orchestrator::job_time;
 use crate::orchestrator::mailbox::Report;
 use crate::orchestrator::outcomes;
 use crate::process;
@@ -398,6 +398,13 @@ async fn submission(
 ) -> Result<Submission, OrchestratorError> {
     let names = cluster.names().await?;
     let setup = assignment(attempt).and_then(|assignment| assignment.setup);
+    let mission = &worker.mission;
+    let limits = job_time::limits(
+        &context.settings,
+        mission.timeout_minutes,
+        mission.verify_command.is_some(),
+        setup.map(|setup| setup.timeout_minutes),
+    );
     let request = JobRequest {
         names,
         worker: &worker.id,
@@ -406,19 +413,9 @@ async fn submission(
         program: cluster.settings.program.as_deref().unwrap_or_else(|| context.program.path()),
         launcher: &cluster.name,
         settings: &cluster.settings,
-        minutes: slurm::time_limit(&limits(&context.settings, worker, setup.map(|setup| setup.timeout_minutes))),
+        minutes: slurm::time_limit(&limits),
     };
     Ok(slurm::submit(&cluster.engine, &request, may_exist).await)
-}
-
-fn limits(settings: &Settings, worker: &Worker, setup_minutes: Option<f64>) -> MissionLimits {
-    let verifies = worker.mission.verify_command.is_some();
-    MissionLimits {
-        timeout_minutes: worker.mission.timeout_minutes.into(),
-        verify_minutes: verifies.then_some(settings.verify_timeout_minutes.into()),
-        setup_minutes,
-        question_limit: settings.question_limit(),
-    }
 }
 
 /// Reports that the supervisor runs, with the place that was recorded when the attempt was prepared.
