@@ -87,6 +87,8 @@ fn unknown_name_suggests_the_intended_one() {
         ("[[custom]]\nname = 'a'\nprogram = 'a'\nresume_arg = []", "did you mean resume_args?"),
         ("[boss]\nmax_tokens = 1\nwait_seconds = 3", "put wait_seconds above the first [section]"),
         ("max_cost_usd = 3", "put max_cost_usd below [boss]"),
+        ("partition = 'cpu'", "put partition below [launchers.NAME]"),
+        ("[launcher.a]\nkind = 'slurm'", "did you mean launchers?"),
         ("[backend.codex]", "did you mean backends?"),
         ("[backends.codx]\nprogram = 'x'", "did you mean [backends.codex]?"),
         ("[backends.claude]\nprogram = 'x'", "did you mean [backends.claudecode]?"),

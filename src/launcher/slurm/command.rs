@@ -5,6 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
+use std::future::pending;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::pin::pin;
@@ -12,6 +13,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{MaybeDone, maybe_done};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
@@ -27,7 +29,7 @@ const MAX_OUTPUT: usize = 4 << 20;
 /// Maximum size of the error output that is read, and the part of it that is shown.
 const MAX_ERRORS: usize = 64 << 10;
 const ERRORS_SHOWN: usize = 2_000;
-/// Time for the rest of the output after the exit, if a process outside of the group holds the pipe open.
+/// Time for the rest of the error output after the exit, if a process outside of the group holds the pipe open.
 const REST: Duration = Duration::from_millis(100);
 /// Time for a killed command to disappear. One that hangs in a file system disappears later.
 const REAP: Duration = Duration::from_secs(1);
@@ -288,7 +290,8 @@ fn far_command(program: &str, arguments: &[OsString]) -> Vec<u8> {
         script.push(b' ');
         script.extend(quote::for_sh(word.as_bytes()));
     }
-    script.push(b'\n');
+    // This exit status is left to `ssh`.
+    script.extend(format!("; exit=$?; [ $exit -ne {SSH_FAILED} ] || exit=1; exit $exit\n").into_bytes());
     script
 }
 
@@ -333,36 +336,44 @@ async fn run(command: Option<Command>, input: &[u8]) -> Result<Ended, Failure> {
     // Dropped before `child`, so that the leader is still there.
     let group = KilledGroup(leader);
     let (mut output, mut errors) = (Vec::new(), Vec::new());
-    let in_time = {
-        let mut moving = pin!(async {
-            let moved = tokio::try_join!(write(stdin, input), read(stdout, &mut output), drain(stderr, &mut errors));
-            moved.map(drop)
-        });
-        let mut moved = None;
-        let in_time = timeout(LIMIT, async {
+    let (is_over, answered) = {
+        let answer = async { tokio::try_join!(write(stdin, input), read(stdout, &mut output)).map(drop) };
+        let (mut answer, mut complaints) = (pin!(maybe_done(answer)), pin!(maybe_done(drain(stderr, &mut errors))));
+        let ending = async {
             tokio::select! {
-                all = &mut moving => moved = Some(all),
+                () = &mut answer => {}
                 () = exit_of(leader) => {}
             }
-            if moved.as_ref().is_some_and(Result::is_ok) {
+            if !matches!(*answer, MaybeDone::Done(Err(TooLong))) {
                 exit_of(leader).await;
             }
-        });
-        let in_time = in_time.await.is_ok();
-        // Also after a normal end: the command may have left a process.
-        drop(group);
-        if moved.is_none() && in_time {
-            moved = timeout(REST, &mut moving).await.ok();
-        }
-        if let Some(Err(TooLong)) = moved {
-            reap(&mut child).await;
-            return Err(Failure::TooLong);
-        }
-        in_time
+            // Also after a normal end: the command may have left a process.
+            drop(group);
+            // To the end: the beginning of an answer is none. A list of jobs must not lack any.
+            (&mut answer).await;
+        };
+        let is_over = timeout(LIMIT, beside(ending, &mut complaints)).await.is_ok();
+        // A process outside of the group, such as a shared connection of `ssh`, may hold it open.
+        let _ = timeout(REST, &mut complaints).await;
+        (is_over, answer.as_mut().take_output())
     };
-    match reap(&mut child).await {
-        Some(status) if in_time => Ok(Ended { status, output, errors }),
+    let status = reap(&mut child).await;
+    match (answered, status) {
+        (Some(Err(TooLong)), _) => Err(Failure::TooLong),
+        (_, Some(status)) if is_over => Ok(Ended { status, output, errors }),
         _ => Err(Failure::TimedOut { errors }),
+    }
+}
+
+/// Runs a future to its end. Meanwhile, the other one runs too.
+async fn beside(future: impl Future<Output = ()>, other: impl Future<Output = ()>) {
+    let other = async {
+        other.await;
+        pending::<()>().await;
+    };
+    tokio::select! {
+        () = future => {}
+        () = other => {}
     }
 }
 

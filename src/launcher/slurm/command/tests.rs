@@ -102,6 +102,17 @@ async fn error_is_a_refusal_with_its_text() {
 }
 
 #[tokio::test]
+async fn refusal_behind_a_prefix_is_not_one_of_ssh() {
+    let fakes =
+        Fakes::new().add("sbatch", "echo \"unrecognized option '--x'\" >&2; exit 255").add("ssh", "exec \"$@\"");
+    let text = "unrecognized option '--x'".to_owned();
+    let direct = fakes.engine(&[], &[]).ask("sbatch", &[]).await;
+    assert_eq!(direct, Answer::Refused { exit: 255, text: text.clone() });
+    let through = fakes.engine(&["ssh"], &[]).ask("sbatch", &[]).await;
+    assert_eq!(through, Answer::Refused { exit: 1, text });
+}
+
+#[tokio::test]
 async fn lost_contact_is_no_answer() {
     let text = "Batch job submission failed: Unable to contact slurm controller (connect failure)";
     let fakes = Fakes::new()
@@ -158,6 +169,31 @@ async fn background_child_delays_no_answer_and_is_ended() {
     assert_eq!(output(fakes.engine(&[], &[]).ask("squeue", &[]).await), "done\n");
     assert!(began.elapsed() < LIMIT, "it waited for the child");
     until_gone(&fakes.read("child")).await;
+}
+
+/// A process of its own session is not ended: it may be the shared connection of `ssh`.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn only_a_complete_answer_counts() {
+    let script = "rm -f $here/child; setsid sh -c 'echo $$ > $0/child; exec sleep 600' $here & echo beginning; \
+                  until [ -s $here/child ]; do sleep 0.01; done";
+    let fakes = Fakes::new().add("squeue", script).add("sbatch", &format!("({script}) > $here/out; echo done"));
+    let engine = fakes.engine(&[], &[]);
+    let none = cause(engine.ask("squeue", &[]).await);
+    assert_eq!(none.to_string(), "squeue: no answer in 4 s");
+    end(&fakes.read("child")).await;
+    // It holds only the error output open.
+    let began = Instant::now();
+    assert_eq!(output(engine.ask("sbatch", &[]).await), "done\n");
+    assert!(began.elapsed() < LIMIT, "it waited for the child");
+    end(&fakes.read("child")).await;
+}
+
+#[cfg(target_os = "linux")]
+async fn end(pid: &str) {
+    let process = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(process, Signal::KILL).unwrap();
+    until_gone(pid).await;
 }
 
 #[tokio::test]
