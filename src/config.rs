@@ -166,7 +166,7 @@ pub struct Settings {
     pub notify_terminal: bool,
     /// Launcher of missions without `run_on`: `local`, which is this machine, or the name of a launcher.
     pub default_launcher: String,
-    /// Launcher that verifies integrations.
+    /// Launcher that runs the verifications of integrations: `local`, or the name of a launcher.
     pub verify_on: String,
     /// Settings of one repository, by its path or by the URL of one of its remotes.
     pub repositories: BTreeMap<String, RepositorySettings>,

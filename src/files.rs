@@ -5,7 +5,7 @@ pub mod disk;
 pub mod lease;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -190,6 +190,18 @@ pub fn create_json_once(path: &Path, value: &impl Serialize) -> Result<(), FileE
         Err(FileError::Exists { .. }) if read_existing(path).is_ok_and(|there| there == content) => Ok(()),
         created => created,
     }
+}
+
+/// Returns the end of a text file, of at most this many bytes. Empty if there is none; bytes that are not UTF-8 are
+/// replaced.
+pub fn read_end(path: &Path, most: usize) -> String {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|mut file| {
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(most as u64)))?;
+        file.take(most as u64).read_to_end(&mut bytes)
+    });
+    if read.is_ok() { String::from_utf8_lossy(&bytes).into_owned() } else { String::new() }
 }
 
 /// Reads a JSON file. `None` if it does not exist.

@@ -5,6 +5,7 @@
 //! late. So this file exists before the job is submitted, and readers decide by it how to follow the attempt.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,7 @@ impl Launch {
     }
 }
 
-/// Returns whether the supervisor of an attempt may live, as far as a process can tell that does not watch it. One on
+/// Returns whether the supervisor of an attempt may live, as far as a process that does not watch it can tell. One on
 /// this host holds a lock. One on another host, or that runs as a job, counts as alive until a server has recorded its
 /// end.
 pub fn may_live(attempt: &AttemptDir) -> bool {
@@ -62,8 +63,13 @@ pub struct PassedEnvironment {
 
 impl PassedEnvironment {
     /// Writes it into the folder of an attempt or of a verification run.
+    /// No other name ever has the content, so that a server that is killed here leaves no copy of it.
     pub fn write(&self, folder: &Path) -> Result<(), FileError> {
-        files::replace_json(&Self::path(folder), self, false)
+        let path = Self::path(folder);
+        let fail = |source| FileError::write(&path, source);
+        let bytes = serde_json::to_vec(self).map_err(|error| fail(error.into()))?;
+        let mut file = files::private().create(true).truncate(true).write(true).open(&path).map_err(fail)?;
+        file.write_all(&bytes).map_err(fail)
     }
 
     pub fn read(folder: &Path) -> Result<Option<Self>, FileError> {

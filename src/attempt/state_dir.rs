@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::worker_dir::{AttemptDir, WorkerDir, above_attempt};
@@ -12,6 +13,13 @@ use crate::mission::id::{ServerId, WorkerId};
 /// The root of everything that orchestrator-boss keeps for one repository (or one folder outside any).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateDir {
+    root: PathBuf,
+}
+
+/// The id of a state directory, and where it was given.
+#[derive(Serialize, Deserialize)]
+struct StateDirId {
+    id: Uuid,
     root: PathBuf,
 }
 
@@ -159,12 +167,18 @@ impl StateDir {
     /// Returns the id of this state directory, and makes it once. It tells the jobs of several state directories apart.
     pub fn id(&self) -> Result<Uuid, FileError> {
         let path = self.root.join("id.json");
-        match files::create_json_once(&path, &Uuid::new_v4()) {
-            Ok(()) | Err(FileError::Exists { .. }) => {}
+        let new = StateDirId { id: Uuid::new_v4(), root: self.root.clone() };
+        let known: StateDirId = match files::create_json_once(&path, &new) {
+            Ok(()) => return Ok(new.id),
+            Err(FileError::Exists { .. }) => files::read_existing_json(&path)?,
             Err(error) => return Err(error),
+        };
+        if known.root == self.root {
+            return Ok(known.id);
         }
-        let missing = || FileError::read(&path, io::ErrorKind::NotFound.into());
-        files::read_json(&path)?.ok_or_else(missing)
+        // A copy or a moved directory. With the id of the original, it would cancel the jobs of the original.
+        files::replace_json(&path, &new, true)?;
+        Ok(new.id)
     }
 
     /// Returns the lock of the supervisor that notifies the user of attempts that end without a server.

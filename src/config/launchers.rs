@@ -103,15 +103,15 @@ pub struct LauncherSettings {
     #[serde(default)]
     pub pass_env: Vec<String>,
     /// Whether the keys that a backend needs are passed to the job too, in the same file. Otherwise a mission whose
-    /// backend needs a key from the environment is refused.
+    /// backend needs a key from the environment is refused, unless a login file exists or `pass_env` names the key.
     #[serde(default)]
     pub pass_keys: bool,
-    /// Maximum number of jobs of one state directory, waiting and running. Further workers wait in the queue of the
+    /// Maximum number of jobs of this launcher in one state directory, waiting and running. Further workers wait in the queue of the
     /// server.
     #[serde(default = "max_jobs")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_jobs: u64,
-    /// Time between two checks of the jobs that wait, all together.
+    /// Time between two queries of the scheduler. Each asks for all jobs of this state directory.
     #[serde(default = "poll_seconds")]
     #[schemars(range(min = 5, max = 86_400))]
     pub poll_seconds: u64,

@@ -156,7 +156,7 @@ impl fmt::Display for WaitReason {
             WaitReason::Probe { backend, by } => write!(f, "{by}, which probes whether {backend} accepts work again"),
             WaitReason::Cluster { why, .. } => f.write_str(why),
             WaitReason::LauncherLimit { launcher, running, limit } => {
-                write!(f, "a free place: {running} of {limit} jobs of {launcher} wait or run (its max_jobs)")
+                write!(f, "a free slot: {running} of {limit} jobs of {launcher} wait or run (its max_jobs)")
             }
             WaitReason::Budget(what) => write!(f, "the user to raise the budget: {what}"),
             WaitReason::Unseen(folder) => write!(f, "the file system at {} to report its free space", folder.display()),
@@ -375,14 +375,15 @@ impl<'a> Load<'a> {
         }
         let limit = match &worker.next.run_on {
             None if self.live >= self.limits.total => {
-                return Some(WaitReason::Limit { running: self.live, limit: self.limits.total });
+                Some(WaitReason::Limit { running: self.live, limit: self.limits.total })
             }
-            None => self.limits.of(backend),
-            Some(launcher) => match self.launcher_limit(launcher) {
-                Some(reason) => return Some(reason),
-                None => self.limits.per_backend.get(backend).copied().unwrap_or(usize::MAX),
-            },
+            None => None,
+            Some(launcher) => self.launcher_limit(launcher),
         };
+        if limit.is_some() {
+            return limit;
+        }
+        let limit = self.limits.per_backend.get(backend).copied().unwrap_or(usize::MAX);
         let running = self.per_backend.get(backend).copied().unwrap_or(0);
         (running >= limit).then(|| WaitReason::BackendLimit { backend: backend.clone(), running, limit })
     }

@@ -1,6 +1,6 @@
 //! The rule of liveness for an attempt on another host. Three sources are asked, in this order: the outcome record, the
-//! heartbeat of the supervisor, the engine (the cluster's scheduler). Only the outcome ends an attempt that has begun as
-//! long as it may still run. An engine that does not answer proves nothing.
+//! heartbeat of the supervisor, the engine (the cluster's scheduler). While an attempt that has begun may
+//! still run, only its outcome record ends it. An engine that does not answer proves nothing.
 //!
 //! Pure: all times are durations by the clock of the server that watches. Clocks of two hosts are never compared.
 

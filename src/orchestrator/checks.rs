@@ -11,6 +11,7 @@ use super::answers::Base;
 use super::context::Context;
 use super::error::OrchestratorError;
 use super::{blocking, integration_branch, job_time, probe, setup_suggestion, worktree_places};
+use crate::backend::Backend;
 use crate::git::{self, Repository};
 use crate::mission::create::{Draft, DraftPlace};
 use crate::mission::id::{BackendName, TaskId, WorkerId};
@@ -104,6 +105,12 @@ struct Checks<'a> {
     programs: HashMap<BackendName, Shared<()>>,
 }
 
+/// Returns the variables in the environment of this process that hold keys of a backend.
+fn keys_of(backend: &dyn Backend) -> Vec<String> {
+    let is_set = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
+    backend.probe().key_variables.into_iter().filter(is_set).collect()
+}
+
 impl Checks<'_> {
     fn check(&mut self, mut draft: Draft) -> Checked {
         draft.needs = self.needs(&draft).map_err(|error| error.of_draft(&draft))?;
@@ -139,14 +146,16 @@ impl Checks<'_> {
         let place = Place::Directory { path: PathBuf::new() };
         let mission = draft.mission(TaskId::from(WorkerId::new(0, "").to_string()), Vec::new(), Vec::new(), place);
         self.context.check_mission(&mission)?;
-        let present = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
-        let keys: Vec<String> = backend.probe().key_variables.into_iter().filter(present).collect();
+        let keys = keys_of(backend.as_ref());
         match &draft.run_on {
             None => self.program(&draft.backend)?,
             Some(name) => self.context.check_launcher(name, &draft.backend, &keys)?,
         }
-        for fallback in &draft.fallback_backends {
-            self.context.backends.get(fallback.as_str())?;
+        for name in &draft.fallback_backends {
+            let fallback = self.context.backends.get(name.as_str())?;
+            if let Some(launcher) = &draft.run_on {
+                self.context.check_launcher(launcher, name, &keys_of(fallback.as_ref()))?;
+            }
         }
         Ok(keys)
     }

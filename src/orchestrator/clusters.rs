@@ -3,7 +3,7 @@
 //!
 //! It reports what the scheduler answers and decides nothing: [`super::follow`] does, for each worker.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -53,7 +53,7 @@ pub(super) struct Cluster {
     activity: Mutex<Activity>,
     /// Notified when followers shall look at once.
     look: Notify,
-    /// Notified when the scheduler shall be asked or told at once.
+    /// Notified when the scheduler must be polled, or a job cancelled, at once.
     ask: Notify,
     tracks_by_cgroup: OnceCell<bool>,
     /// The time limit of its partition, and until when it is not asked for again.
@@ -63,9 +63,9 @@ pub(super) struct Cluster {
 /// The last answer of the scheduler about all jobs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Answers {
-    /// Counts the questions, so that each is considered once.
+    /// The number of polls so far, so that each answer is considered once.
     pub number: u64,
-    /// When the question was asked. It knows nothing about a job that was submitted later.
+    /// When the poll began. The answer does not cover jobs that were submitted later.
     pub asked: Option<Instant>,
     pub jobs: Arc<Vec<ObservedJob>>,
     pub problem: Option<Problem>,
@@ -83,7 +83,8 @@ struct Activity {
     followers: usize,
     /// True while the task runs.
     polls: bool,
-    to_cancel: BTreeSet<Attempt>,
+    /// Each with the time at which a cancellation was last sent.
+    to_cancel: BTreeMap<Attempt, Option<Instant>>,
 }
 
 impl Clusters {
@@ -157,8 +158,12 @@ impl Cluster {
     /// Cancels the job of an attempt, again and again until the scheduler does not have it any more. One cancellation is
     /// no proof: a scheduler that stops soon after it may forget it.
     pub fn cancel(self: &Arc<Self>, worker: &WorkerId, attempt: u32) {
-        self.activity().to_cancel.insert((worker.clone(), attempt));
-        self.ask.notify_one();
+        let key = (worker.clone(), attempt);
+        let is_new = !self.activity().to_cancel.contains_key(&key);
+        if is_new {
+            self.activity().to_cancel.insert(key, None);
+            self.ask.notify_one();
+        }
         self.poll_in_background();
     }
 
@@ -239,7 +244,7 @@ impl Cluster {
             match self.observe().await {
                 Ok(jobs) => {
                     failures = 0;
-                    self.forget_cancelled(&jobs);
+                    self.forget_cancelled(asked, &jobs);
                     self.note(asked, jobs);
                 }
                 Err(why) => {
@@ -274,30 +279,47 @@ impl Cluster {
     }
 
     async fn cancel_all(&self) {
-        let attempts = self.activity().to_cancel.clone();
-        let Ok(names) = self.names().await else { return };
-        let jobs = Arc::clone(&self.answers.borrow().jobs);
-        let (known, unknown): (Vec<_>, Vec<_>) = attempts
-            .iter()
-            .map(|(worker, attempt)| (slurm::job_of(&jobs, worker, *attempt).map(|job| job.job), (worker, *attempt)))
-            .partition(|(job, _)| job.is_some());
-        let ids: Vec<_> = known.into_iter().filter_map(|(job, _)| job).collect();
-        let mut answers = vec![slurm::cancel_jobs(&self.engine, &ids).await];
-        for (_, (worker, attempt)) in unknown {
-            answers.push(slurm::cancel_by_name(&self.engine, &names.name(worker, attempt)).await);
-        }
-        for error in answers.into_iter().filter_map(Result::err) {
+        let attempts: Vec<Attempt> = self.activity().to_cancel.keys().cloned().collect();
+        if let Err(error) = self.send_cancellations(attempts).await {
             tracing::warn!(cluster = %self.name, error, "cannot cancel a job; trying again");
         }
     }
 
-    /// Forgets the cancellations of jobs that are over.
-    fn forget_cancelled(&self, jobs: &[ObservedJob]) {
-        let is_left = |(worker, attempt): &Attempt| {
+    /// Cancels the jobs that the last answer named with one command, and the others by their names. Stops at the first
+    /// failure, since each command without an answer takes seconds.
+    async fn send_cancellations(&self, attempts: Vec<Attempt>) -> Result<(), String> {
+        let names = self.names().await.map_err(|error| error.to_string())?;
+        let jobs = Arc::clone(&self.answers.borrow().jobs);
+        let job = |(worker, attempt): &Attempt| slurm::job_of(&jobs, worker, *attempt).map(|job| job.job);
+        let (known, unknown): (Vec<Attempt>, Vec<Attempt>) = attempts.into_iter().partition(|it| job(it).is_some());
+        let ids: Vec<_> = known.iter().filter_map(job).collect();
+        slurm::cancel_jobs(&self.engine, &ids).await?;
+        self.note_sent(known);
+        for (worker, attempt) in unknown {
+            slurm::cancel_by_name(&self.engine, &names.name(&worker, attempt)).await?;
+            self.note_sent(vec![(worker, attempt)]);
+        }
+        Ok(())
+    }
+
+    fn note_sent(&self, attempts: Vec<Attempt>) {
+        let now = Instant::now();
+        let mut activity = self.activity();
+        for attempt in attempts {
+            if let Some(sent) = activity.to_cancel.get_mut(&attempt) {
+                *sent = Some(now);
+            }
+        }
+    }
+
+    /// Forgets the cancellations that were sent before this question, if the answer shows that their jobs are over.
+    fn forget_cancelled(&self, asked: Instant, jobs: &[ObservedJob]) {
+        let is_there = |(worker, attempt): &Attempt| {
             slurm::job_of(jobs, worker, *attempt)
                 .is_some_and(|job| matches!(job.state, EngineState::Waits { .. } | EngineState::Runs))
         };
-        self.activity().to_cancel.retain(is_left);
+        let is_sent = |sent: Option<Instant>| sent.is_some_and(|sent| sent < asked);
+        self.activity().to_cancel.retain(|attempt, sent| !is_sent(*sent) || is_there(attempt));
     }
 
     fn note(&self, asked: Instant, jobs: Vec<ObservedJob>) {
@@ -320,6 +342,6 @@ impl Problem {
     /// Describes it for users, with the time since when it lasts.
     pub fn words(&self) -> String {
         let since = Zoned::new(self.since, jiff::tz::TimeZone::system());
-        format!("the cluster does not answer ({}, since {})", self.why, since.strftime("%H:%M"))
+        format!("the cluster, which does not answer ({}, since {})", self.why, since.strftime("%H:%M"))
     }
 }

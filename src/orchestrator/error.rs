@@ -55,8 +55,8 @@ pub enum OrchestratorError {
     #[error("cannot run {backend} on {launcher}: its key is in {keys}, which is not passed to the cluster")]
     KeyNotPassed { backend: String, launcher: String, keys: String, login: String },
     #[error(
-        "cannot run on {launcher}: its jobs may run {allowed} minutes{}, and this mission needs {needed} (timeout_minutes \
-         {timeout}, and {} for its checks, questions and end)",
+        "cannot run on {launcher}: its jobs are limited to {allowed} minutes{}, but this mission needs {needed} \
+         (timeout_minutes {timeout}, and {} for setup, checks, questions and reserve)",
         of_partition(partition), needed - timeout
     )]
     TooLongForPartition { launcher: String, partition: Option<String>, timeout: u64, needed: u64, allowed: u64 },
@@ -359,7 +359,7 @@ impl OrchestratorError {
             }
             Self::TooLongForPartition { launcher, timeout, needed, allowed, .. } => {
                 let longest = allowed.saturating_sub(needed - timeout);
-                let partition = Hint::to(format!("ask the user to name a longer partition in [launchers.{launcher}]"));
+                let partition = Hint::to(format!("ask the user to name a partition with a longer time limit in [launchers.{launcher}]"));
                 let shorter = Hint::to(format!("set timeout_minutes to {longest} or less"));
                 Some(shorter).filter(|_| longest > 0).into_iter().chain([partition]).collect()
             }

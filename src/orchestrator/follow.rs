@@ -16,7 +16,7 @@ use super::context::Context;
 use super::mailbox::{Ask, Report};
 use crate::attempt::assignment::Assignment;
 use crate::attempt::inbox::InboxEntry;
-use crate::attempt::launch::Launch;
+use crate::attempt::launch::{Launch, PassedEnvironment};
 use crate::attempt::sockets;
 use crate::attempt::status::{FromSupervisor, LiveStatus};
 use crate::attempt::worker_dir::{AttemptDir, WorkerDir};
@@ -79,7 +79,11 @@ async fn follow_here(attempt: AttemptDir, worker: Arc<Worker>, reporter: Reporte
         }
         if !lease::is_held(&attempt.lock()) {
             match holder_of(&attempt) {
-                Ok(Holder::None(inbox_entries)) => return reporter.send(Report::NeverBegan { inbox_entries }),
+                Ok(Holder::None(inbox_entries)) => {
+                    // A server was killed while it prepared a job.
+                    PassedEnvironment::remove(attempt.root());
+                    return reporter.send(Report::NeverBegan { inbox_entries });
+                }
                 Ok(Holder::Dead) => return report_loss(&attempt, &worker, &reporter).await,
                 Ok(Holder::Lives) => continue,
                 Err(error) => return reporter.send(Report::OutOfSight { why: with_hints(&error) }),

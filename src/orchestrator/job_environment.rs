@@ -37,9 +37,10 @@ pub(super) fn passed(
 ) -> Result<PassedEnvironment, OrchestratorError> {
     let backend = context.backends.get(worker.next.backend.as_str())?;
     let folders = backend.state_folders().into_iter().filter_map(|folder| folder.variable);
-    let keys = worker.needs.iter().filter(|_| launcher.pass_keys);
+    // Not those of the mission: a fallback needs other ones.
+    let keys = backend.probe().key_variables.into_iter().filter(|_| launcher.pass_keys);
     let secrets = if launcher.pass_keys { secrets(&context.settings) } else { Secrets::default() };
-    Ok(of_server(folders.map(str::to_owned).chain(keys.cloned()), launcher, secrets))
+    Ok(of_server(folders.map(str::to_owned).chain(keys), launcher, secrets))
 }
 
 /// Returns what a verification of an integration gets: no keys.
@@ -61,7 +62,7 @@ fn secrets(settings: &Settings) -> Secrets {
 }
 
 impl Context {
-    /// Returns the settings of the launcher of a mission, if it can run this backend with these keys.
+    /// Checks that the launcher of a mission exists, and that its jobs get the keys that this backend needs.
     pub(super) fn check_launcher(
         &self,
         launcher: &str,

@@ -16,7 +16,7 @@ use super::mailbox::{Ask, Report};
 use super::{configuration, follow, job_environment, outcomes, ports, probe, registrations};
 use crate::attempt::assignment::{Assignment, SetupTask, folder_within};
 use crate::attempt::inbox::InboxEntry;
-use crate::attempt::launch::Launch;
+use crate::attempt::launch::{Launch, PassedEnvironment};
 use crate::attempt::secrets::Secrets;
 use crate::attempt::sockets;
 use crate::attempt::status::LiveStatus;
@@ -435,6 +435,7 @@ fn base_of(
 
 /// Settles an attempt that was not started and never will be.
 fn give_up(context: &Context, reporter: &follow::Reporter, order: &StartOrder, why: &str) {
+    PassedEnvironment::remove(order.attempt_dir.root());
     let mut outcome = could_not_start(context, &order.worker, why);
     let unread = order.attempt_dir.close_inbox_unread().unwrap_or_default();
     outcome.run.undelivered.extend(unread.into_iter().filter_map(InboxEntry::into_text));

@@ -23,6 +23,7 @@ use super::status_publisher::StatusPublisher;
 use super::write_rules::AttemptRules;
 use crate::attempt::assignment::Assignment;
 use crate::attempt::cli_settings::CliSettings;
+use crate::attempt::inbox::{InboxEntry, Instruction};
 use crate::attempt::prompt;
 use crate::attempt::worker_dir::AttemptDir;
 use crate::backend::{Backend, Backends, TurnReport};
@@ -134,7 +135,10 @@ impl LiveAttempt {
 
     /// Returns the end of an attempt that was stopped before its first turn. Its CLI would otherwise run for a moment.
     pub fn refuse_if_stopped(&mut self) -> Result<(), TurnEnd> {
-        if self.dir.cancelled().is_some() {
+        let is_stop = |entry: &InboxEntry| {
+            matches!(entry.instruction, Instruction::Cancel { .. } | Instruction::OverBudget { .. })
+        };
+        if self.dir.inbox_entries(0).unwrap_or_default().iter().any(is_stop) {
             self.inbox.enqueue_new();
         }
         let Some(stop) = self.stop_requested() else { return Ok(()) };

@@ -269,7 +269,12 @@ impl LiveAttempt {
         }
         run.elapsed_seconds = Some(self.status.elapsed_seconds());
         run.cancelled = self.inbox.cancelled().filter(|_| status == Ending::Cancelled).cloned();
-        if check.worktree_is_gone && matches!(status, Ending::Completed | Ending::Failed | Ending::Interrupted) {
+        // A node without the shared folder has removed nothing.
+        let is_missing_here = never_ran && self.is_job();
+        if check.worktree_is_gone
+            && !is_missing_here
+            && matches!(status, Ending::Completed | Ending::Failed | Ending::Interrupted)
+        {
             status = Ending::Failed;
             run.failure = Some(self.worktree_removed());
         }

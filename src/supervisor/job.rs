@@ -77,11 +77,11 @@ pub(super) fn keep_alive(dir: AttemptDir, status: watch::Receiver<LiveStatus>) -
 /// The reason why a worker cannot run on a node.
 #[derive(Debug, Error)]
 pub(super) enum NodeError {
-    #[error("cannot run on {node}: {program} is not there")]
+    #[error("cannot run on {node}: {program} was not found there")]
     NoProgram { node: String, program: String },
     #[error("cannot run on {node}: git does not work in {}: {why}", directory.display())]
     Git { node: String, directory: PathBuf, why: String },
-    #[error("cannot run on {node}: there is no folder {}", directory.display())]
+    #[error("cannot run on {node}: the folder {} does not exist there", directory.display())]
     NoDirectory { node: String, directory: PathBuf },
 }
 
@@ -90,7 +90,7 @@ impl Hinted for NodeError {
         match self {
             Self::NoProgram { .. } => vec![
                 Hint::to("install it on the nodes"),
-                Hint::to("add its folder to the PATH by `prologue` of the launcher in the settings"),
+                Hint::to("add its folder to the PATH with `prologue` of the launcher in the settings"),
             ],
             Self::Git { .. } | Self::NoDirectory { .. } => {
                 vec![Hint::to("keep the repository and its worktrees on a file system that the nodes share")]

@@ -106,10 +106,12 @@ async fn supervise(root: &Path, mode: Mode) -> Result<(), SupervisorError> {
         Mode::Job => None,
     };
     let outcome = run_turns(&mut attempt).await;
-    background.iter().for_each(JoinHandle::abort);
     let outcome = outcome.filter(|_| !attempt.is_revoked()).ok_or(SupervisorError::Revoked)?;
     let dir = settle(&attempt, outcome).await?;
+    // Until here a full disk may have made it wait for long, and it shall not count as lost meanwhile.
+    background.iter().for_each(JoinHandle::abort);
     if matches!(mode, Mode::Job) {
+        dir.free_reserve();
         attempt.status.set_settled();
     }
     crash_point::at(Point::Settled);

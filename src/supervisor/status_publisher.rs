@@ -92,7 +92,7 @@ impl StatusPublisher {
         self.set_phase(Phase::Running, "thinking");
     }
 
-    /// Tells servers on other hosts that the outcome record exists. Nothing is written later.
+    /// Reports to servers on other hosts that the outcome record exists. Nothing is written later.
     pub fn set_settled(&mut self) {
         self.status.settled = true;
         self.publish();

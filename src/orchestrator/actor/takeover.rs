@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Actor, Effect};
 use crate::attempt::inbox::Instruction;
+use crate::attempt::launch::PassedEnvironment;
 use crate::attempt::servers::Servers;
 use crate::crash_point::{self, Point};
 use crate::mission::delivery;
@@ -104,7 +105,9 @@ impl Actor {
         let live = workers.iter().filter_map(|id| self.registry().get(id)).filter(|worker| worker.status.is_live());
         let found = live.filter_map(|worker| {
             // A record that cannot be read is reported by following the attempt.
-            let outcome = dir.worker(&worker.id).attempt(worker.attempt).outcome().ok().flatten()?;
+            let attempt = dir.worker(&worker.id).attempt(worker.attempt);
+            let outcome = attempt.outcome().ok().flatten()?;
+            PassedEnvironment::remove(attempt.root());
             let brief = Box::new(AttemptSummary::of(&outcome, worker.next.model.clone()));
             Some((worker.attempt, Entry::Settled { worker: worker.id.clone(), brief }))
         });

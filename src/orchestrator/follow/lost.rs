@@ -42,7 +42,8 @@ pub(super) async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Out
     outcome_of_lost(attempt, worker, assignment, failure, cleanup).await
 }
 
-/// Returns the outcome of an attempt on a node that failed or was cut off. The cluster ends the processes there.
+/// Returns the outcome of an attempt on a node that failed or was cut off. Its processes there may still run: `containment`
+/// says how certain their end is.
 pub(super) async fn lost_on_node(
     attempt: &AttemptDir,
     worker: &Worker,

@@ -17,12 +17,12 @@ use crate::attempt::launch::{Launch, PassedEnvironment};
 use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::AttemptDir;
 use crate::crash_point::{self, Point};
-use crate::files::FileError;
+use crate::files::{self, FileError};
 use crate::launcher::slurm::{self, JobRequest, ObservedJob, Submission};
 use crate::mission::hint::{Advice, Hint, with_hints};
 use crate::mission::life::{Claim, EndState, EngineState, EngineWatch, Evidence, Heartbeat, JobId, Life, life};
 use crate::mission::lifecycle::Ending;
-use crate::mission::outcome::{Containment, Failure, FailureKind, tail};
+use crate::mission::outcome::{Containment, Failure, FailureKind};
 use crate::mission::registry::Worker;
 use crate::mission::worker::Job;
 use crate::orchestrator::answers::ClusterWait;
@@ -38,6 +38,12 @@ use crate::process;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Bytes of the job's own output that a failure quotes.
 const QUOTED: usize = 700;
+/// Time without a look after which the heartbeat is watched anew.
+const LONGEST_GAP: Duration = Duration::from_secs(30);
+/// Time without a heartbeat after which a worker whose launcher was removed from the settings is reported.
+const LOST_AFTER: Duration = Duration::from_secs(120);
+/// Number of jobs in a row that the cluster may forget before they began.
+const MOST_FORGOTTEN: u32 = 3;
 
 /// An attempt that runs as a job, and what this process has seen of it.
 struct Follower<'a> {
@@ -52,13 +58,17 @@ struct Follower<'a> {
     may_exist: bool,
     /// The last status. `None` as long as no supervisor is known to have claimed the attempt.
     status: Option<LiveStatus>,
+    /// True if a supervisor has claimed the attempt. It may have died before it wrote a status.
+    begun: bool,
     /// When the status last changed while this process watched, or when it began to watch.
     changed: Instant,
+    /// The last look that succeeded. Time without one is not watching.
+    looked: Instant,
     engine: EngineWatch,
     /// The last answer of the scheduler that was considered, and what it said about the job.
     considered: u64,
     job: Option<ObservedJob>,
-    /// Answers to earlier questions do not know the job.
+    /// When it was submitted. Answers to earlier polls do not cover it.
     submitted: Instant,
     waits: ClusterWait,
     /// The last error in reading the files, which is logged once.
@@ -86,7 +96,9 @@ pub(super) async fn follow(
         reporter,
         may_exist: !is_new,
         status: None,
+        begun: false,
         changed: now,
+        looked: now,
         engine: EngineWatch::new(EngineState::Unknown, process::monotonic()),
         considered: 0,
         job: None,
@@ -100,21 +112,48 @@ pub(super) async fn follow(
 impl Follower<'_> {
     async fn run(mut self) {
         let _counted = self.cluster.as_ref().map(Cluster::count_follower);
+        self.repeat_submission();
         loop {
+            self.leave_out_gap();
             match self.look().await {
-                Ok(Some(report)) => {
-                    PassedEnvironment::remove(self.attempt.root());
-                    return self.reporter.send(report);
-                }
-                Ok(None) => self.error = None,
+                Ok(Some(report)) => return self.end(report),
+                Ok(None) => {}
                 // A network file system can fail for a while. The job goes on meanwhile.
-                Err(error) => self.log_once(with_hints(&error)),
+                Err(error) => {
+                    self.changed = Instant::now();
+                    self.log_once(with_hints(&error));
+                }
             }
             match &self.cluster {
                 Some(cluster) => cluster.until_next_look(LOOK_EVERY).await,
                 None => tokio::time::sleep(LOOK_EVERY).await,
             }
         }
+    }
+
+    /// Reports the job again if the server that submitted it could not save that.
+    fn repeat_submission(&self) {
+        let Some(id) = self.launch.job else { return };
+        if self.worker.job.as_ref().is_none_or(|job| job.id != id) {
+            self.reporter.send(Report::Submitted { job: self.job_of(id) });
+        }
+    }
+
+    /// Begins to watch anew after a time in which this process saw nothing, such as one in which it was stopped.
+    fn leave_out_gap(&mut self) {
+        if self.looked.elapsed() > LONGEST_GAP {
+            self.changed = Instant::now();
+        }
+        self.looked = Instant::now();
+    }
+
+    fn end(&self, report: Report) {
+        PassedEnvironment::remove(self.attempt.root());
+        // A second job of the same name, from a submission whose answer was lost, or that the cluster has queued anew.
+        if matches!(self.engine.state(), EngineState::Waits { .. }) {
+            self.cancel_job();
+        }
+        self.reporter.send(report);
     }
 
     fn log_once(&mut self, error: String) {
@@ -129,10 +168,10 @@ impl Follower<'_> {
         if self.has_settled()? {
             return Ok(self.attempt.outcome()?.map(|outcome| Report::Ended(Box::new(outcome))));
         }
-        if self.status.is_none() && self.attempt.cancelled().is_some() {
+        if !self.begun && self.attempt.cancelled().is_some() {
             return self.fence(|_| None);
         }
-        if self.status.is_none() && self.launch.job.is_none() {
+        if !self.begun && self.launch.job.is_none() {
             return self.submit().await;
         }
         self.consider_answer();
@@ -141,7 +180,18 @@ impl Follower<'_> {
 
     /// Reads the status. Returns whether the supervisor has written its record.
     fn has_settled(&mut self) -> Result<bool, FileError> {
-        let Some(status) = LiveStatus::read(&self.attempt)? else { return Ok(false) };
+        let status = match LiveStatus::read(&self.attempt) {
+            Ok(Some(status)) => status,
+            Ok(None) => return Ok(false),
+            // A node that failed may have left half a file. It says that there was a supervisor, and nothing else.
+            Err(error @ FileError::Damaged { .. }) => {
+                self.begun = true;
+                self.log_once(with_hints(&error));
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        (self.begun, self.error) = (true, None);
         if self.status.as_ref().is_none_or(|known| known.written != status.written) {
             if self.status.is_none() {
                 self.reporter.send(recorded_place(&self.attempt));
@@ -159,13 +209,16 @@ impl Follower<'_> {
             self.report_wait(why, true);
             return Ok(None);
         };
+        if cluster.answers().problem.is_some() {
+            // Hundreds of workers would ask it, one after another.
+            self.report_problem();
+            return self.pause(&cluster).await;
+        }
+        let may_exist = std::mem::replace(&mut self.may_exist, true);
         let submitted = tokio::select! {
-            submitted = submission(self.context, &cluster, &self.attempt, &self.worker, self.may_exist) => submitted,
+            submitted = submission(self.context, &cluster, &self.attempt, &self.worker, may_exist) => submitted,
             // Hundreds of workers may wait for their turn while the scheduler does not answer.
-            () = until_cancelled(&cluster, &self.attempt) => {
-                self.may_exist = true;
-                return Ok(None);
-            }
+            () = until_cancelled(&cluster, &self.attempt) => return Ok(None),
         };
         match submitted {
             Ok(Submission::Accepted(job) | Submission::Found(job)) => {
@@ -173,20 +226,34 @@ impl Follower<'_> {
                 self.note_job(job)?;
             }
             Ok(Submission::Later(why)) => {
-                self.may_exist = true;
                 self.report_wait(format!("the cluster: {why}"), false);
-                cluster.until_next_poll().await;
+                return self.pause(&cluster).await;
             }
             Ok(Submission::Refused(error)) => {
                 let message = with_hints(&error);
                 return self.fence(|_| Some(message));
             }
+            // A file of the state directory could not be read or written.
             Err(error) => {
-                let message = with_hints(&error);
-                return self.fence(|_| Some(message));
+                self.report_wait(with_hints(&error), false);
+                return self.pause(&cluster).await;
             }
         }
         Ok(None)
+    }
+
+    /// Waits until a submission can be tried again.
+    async fn pause(&self, cluster: &Cluster) -> Result<Option<Report>, FileError> {
+        tokio::select! {
+            () = cluster.until_next_poll() => {}
+            () = until_cancelled(cluster, &self.attempt) => {}
+        }
+        Ok(None)
+    }
+
+    fn job_of(&self, id: JobId) -> Job {
+        let retry_lost = self.cluster.as_ref().is_some_and(|cluster| cluster.settings.retry_lost);
+        Job { launcher: self.launch.launcher.clone(), id, retry_lost }
     }
 
     fn note_job(&mut self, id: JobId) -> Result<(), FileError> {
@@ -194,9 +261,7 @@ impl Follower<'_> {
         self.launch.write(&self.attempt)?;
         crash_point::at(Point::JobNoted);
         self.submitted = Instant::now();
-        let retry_lost = self.cluster.as_ref().is_some_and(|cluster| cluster.settings.retry_lost);
-        let job = Job { launcher: self.launch.launcher.clone(), id, retry_lost };
-        self.reporter.send(Report::Submitted { job });
+        self.reporter.send(Report::Submitted { job: self.job_of(id) });
         self.report_wait(format!("the cluster: not scheduled yet (job {id})"), false);
         Ok(())
     }
@@ -227,8 +292,8 @@ impl Follower<'_> {
 
     /// Does what the evidence demands.
     async fn act(&mut self) -> Result<Option<Report>, FileError> {
-        let claim = if self.status.is_some() { Claim::Supervisor } else { Claim::None };
-        let lost_after = self.cluster.as_ref().map_or(Duration::MAX, |cluster| cluster.lost_after());
+        let claim = if self.begun { Claim::Supervisor } else { Claim::None };
+        let lost_after = self.cluster.as_ref().map_or(LOST_AFTER, |cluster| cluster.lost_after());
         let heartbeat = Heartbeat::after(self.changed.elapsed(), lost_after);
         match life(&Evidence { has_outcome: false, claim, engine: &self.engine, heartbeat }) {
             Life::Waits => self.report_reason(),
@@ -240,7 +305,7 @@ impl Follower<'_> {
             }
             Life::NotKnown => self.report_problem(),
             Life::Fence => return self.fence(|follower| follower.end_before_begin()),
-            Life::Silent => self.report_silence(),
+            Life::Silent => return self.consider_silence().await,
             Life::CancelQueued => self.cancel_job(),
             Life::Lost => return self.lose().await,
             Life::Settled | Life::AskAgain | Life::Alive | Life::AliveAndQueued | Life::CutOff => {}
@@ -276,7 +341,19 @@ impl Follower<'_> {
         }
     }
 
-    /// Reports that the supervisor has not written for long although the cluster has its job. It may be suspended.
+    /// Looks for the record of a supervisor that has not written for long although the cluster has its job. It may be
+    /// suspended, or could not write that it has settled. Without its launcher, no cluster ends it, so a cancellation does.
+    async fn consider_silence(&mut self) -> Result<Option<Report>, FileError> {
+        if let Some(outcome) = self.attempt.outcome()? {
+            return Ok(Some(Report::Ended(Box::new(outcome))));
+        }
+        if self.cluster.is_none() && self.attempt.cancelled().is_some() {
+            return self.lose().await;
+        }
+        self.report_silence();
+        Ok(None)
+    }
+
     fn report_silence(&mut self) {
         let (node, minutes) = (self.node(), self.changed.elapsed().as_secs() / 60);
         let state = match self.engine.state() {
@@ -291,23 +368,35 @@ impl Follower<'_> {
         }
     }
 
-    /// Returns why an attempt ended that no supervisor has claimed. `None` if the cluster forgot its job, so that it can
-    /// be tried again.
+    /// Returns why an attempt ended before a supervisor claimed it. `None` if the cluster forgot its job, so that it can be
+    /// tried again.
     fn end_before_begin(&self) -> Option<String> {
-        let EngineState::Ended(state) = self.engine.state() else { return None };
-        let log = std::fs::read_to_string(self.attempt.engine_log()).unwrap_or_default();
-        let log = tail(log.trim_end(), QUOTED);
-        let said = if log.is_empty() { String::new() } else { format!(":\n{log}") };
-        Some(format!("cannot start the supervisor on {}: its job ended as {state}{said}", self.node()))
+        let log = files::read_end(&self.attempt.engine_log(), QUOTED);
+        let how = match self.engine.state() {
+            EngineState::Ended(state) => format!("its job ended as {state}"),
+            _ if !log.trim().is_empty() => "its job ended, and the cluster does not know it any more".to_owned(),
+            _ if self.is_forgotten_again() => format!("the cluster has forgotten {MOST_FORGOTTEN} of its jobs"),
+            _ => return None,
+        };
+        let said = if log.trim().is_empty() { String::new() } else { format!(":\n{}", log.trim()) };
+        Some(format!("cannot start the supervisor on {}: {how}{said}", self.node()))
+    }
+
+    /// Returns whether several attempts in a row have not begun.
+    fn is_forgotten_again(&self) -> bool {
+        let settled = self.worker.last().map_or(0, |last| last.attempt);
+        self.worker.attempt.saturating_sub(settled) >= MOST_FORGOTTEN
     }
 
     /// Makes sure that no supervisor begins the attempt, and ends it: with a failure, or back into the queue. Returns
     /// `None` if a supervisor has it.
     fn fence(&mut self, failure: impl FnOnce(&Self) -> Option<String>) -> Result<Option<Report>, FileError> {
         if !self.attempt.fence()? {
+            self.begun = true;
             return Ok(None);
         }
         crash_point::at(Point::JobFenced);
+        PassedEnvironment::remove(self.attempt.root());
         self.cancel_job();
         let inbox_entries = self.attempt.close_inbox_unread()?;
         let Some(message) = failure(self) else { return Ok(Some(Report::NeverBegan { inbox_entries })) };
@@ -346,6 +435,7 @@ impl Follower<'_> {
 
     fn words_of_loss(&self) -> String {
         let state = match self.engine.state() {
+            EngineState::Ended(EndState::Preempted) => format!("its job on {} was preempted", self.node()),
             EngineState::Ended(state) if state.is_of_the_host() => format!("node {} failed ({state})", self.node()),
             EngineState::Ended(state) => format!("its job on {} ended ({state})", self.node()),
             _ => format!("the cluster does not know its job on {} any more", self.node()),
