@@ -77,7 +77,12 @@ pub struct ScratchHome {
 impl ScratchHome {
     /// Creates a home whose CLIs use the scripted model at this URL, which has no path.
     pub fn new(model_url: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self::within(&env::temp_dir(), model_url)
+    }
+
+    /// Creates a home in this folder.
+    pub fn within(folder: &Path, model_url: &str) -> Self {
+        let dir = tempfile::tempdir_in(folder).expect("a temporary directory");
         let mut home = Self { dir, env: BTreeMap::new() };
         home.seal();
         home.point_claude_at(model_url);
