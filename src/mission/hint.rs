@@ -61,7 +61,7 @@ impl Hint {
             Self::RemoveWorktree(path) => format!("remove the worktree {path}"),
             Self::Force(what) => format!("use `force`, which keeps {what} in a salvage ref"),
             Self::KeepBranch => "leave out `delete_branch`".to_owned(),
-            Self::OnHost(host) => format!("do it on {host}"),
+            Self::OnHost(host) => format!("run this on {host}"),
             Self::Run(command) => format!("run `{command}`"),
             Self::Set(setting) => format!("set `{setting}` in the settings file"),
             Self::Do(words) => words.clone(),

@@ -137,8 +137,6 @@ impl EngineState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineWatch {
     state: EngineState,
-    /// The state before the engine stopped answering.
-    last_known: Option<EngineState>,
     since: Duration,
     latest: Duration,
 }
@@ -146,29 +144,20 @@ pub struct EngineWatch {
 impl EngineWatch {
     /// Begins with the first answer. `now` is a time of the server's monotonic clock.
     pub fn new(state: EngineState, now: Duration) -> Self {
-        let last_known = Some(state.clone()).filter(|state| *state != EngineState::Unknown);
-        Self { state, last_known, since: now, latest: now }
+        Self { state, since: now, latest: now }
     }
 
-    /// Adds an answer. An answer of another kind begins anew, *unknown* too: what was seen before a controller stopped
-    /// may differ from what it knows after its restart.
+    /// Adds an answer. An answer of another kind restarts the time of confirmation, and so does *unknown*: what was seen
+    /// before a controller stopped may differ from what it knows after its restart.
     pub fn add(&mut self, state: EngineState, now: Duration) {
         if !state.is_like(&self.state) {
             self.since = now;
-        }
-        if state != EngineState::Unknown {
-            self.last_known = Some(state.clone());
         }
         (self.state, self.latest) = (state, now);
     }
 
     pub fn state(&self) -> &EngineState {
         &self.state
-    }
-
-    /// Returns the last state that the engine reported, also if it does not answer now.
-    pub fn last_known(&self) -> Option<&EngineState> {
-        self.last_known.as_ref()
     }
 
     /// Returns the time between the first and the latest answer of this kind.
@@ -212,7 +201,7 @@ pub struct Evidence<'a> {
 /// The verdict on an attempt on another host, and what its server must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
-    /// Apply the outcome. If the engine still has the job, cancel it.
+    /// Apply the outcome. If the engine has queued the job anew, cancel it.
     Settled,
     /// Report the reason for which the job waits. Nothing else to do.
     Waits,
@@ -226,7 +215,7 @@ pub enum Life {
     /// nothing can: settle it as `could_not_start` with the state of the engine and the end of its log, or put it back
     /// into the queue if the engine does not know the job.
     Fence,
-    /// Report the last known state, marked as such, and that the engine does not answer. Submit, end and cancel nothing.
+    /// Report that the engine does not answer. Submit, end and cancel nothing.
     NotKnown,
     /// Nothing to do.
     Alive,
@@ -237,10 +226,10 @@ pub enum Life {
     /// The first run was killed and its job was queued anew. Cancel the job. When the engine has done that, the verdict
     /// is [`Life::Lost`].
     CancelQueued,
-    /// Nothing to do but report it: the node is cut off from the engine. The attempt ends by itself, with its outcome.
+    /// Nothing to do: the node is cut off from the engine. The attempt ends by itself, with its outcome.
     CutOff,
-    /// List the folder once for an outcome that is not visible by name. If there is none: revoke the claim, and settle
-    /// the attempt as `lost` with `host_lost`.
+    /// Look for the outcome once more. If there is none: revoke the claim, and settle the attempt as `lost`, with `host_lost`
+    /// if its node failed.
     Lost,
 }
 
@@ -370,14 +359,12 @@ mod tests {
         assert_eq!((watch.confirmed_for(), not_begun(&watch)), (at(29), Life::AskAgain));
         watch.add(EngineState::Unknown, at(40));
         assert_eq!(not_begun(&watch), Life::NotKnown);
-        assert_eq!(watch.last_known(), Some(&EngineState::Ended(EndState::Failed)));
         watch.add(EngineState::Gone, at(50));
         assert_eq!((watch.confirmed_for(), not_begun(&watch)), (at(0), Life::AskAgain));
         watch.add(EngineState::Gone, at(80));
         assert_eq!(not_begun(&watch), Life::Fence);
         watch.add(EngineState::Runs, at(90));
         assert_eq!((watch.state(), not_begun(&watch)), (&EngineState::Runs, Life::Starts));
-        assert_eq!(EngineWatch::new(EngineState::Unknown, at(0)).last_known(), None);
     }
 
     #[test]

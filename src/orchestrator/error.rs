@@ -146,7 +146,7 @@ pub enum OrchestratorError {
     #[error("cannot use {}: {who} on {host} owns this state directory", path.display())]
     ForeignOwner { path: PathBuf, who: &'static str, host: String },
     #[error(
-        "cannot use {} yet: {who} on {host} owns this state directory, or died: that is known in at most {} s",
+        "cannot use {} yet: {who} on {host} may still own this state directory; this is known within {} s",
         path.display(),
         STILL.as_secs()
     )]
@@ -359,7 +359,9 @@ impl OrchestratorError {
             }
             Self::TooLongForPartition { launcher, timeout, needed, allowed, .. } => {
                 let longest = allowed.saturating_sub(needed - timeout);
-                let partition = Hint::to(format!("ask the user to name a partition with a longer time limit in [launchers.{launcher}]"));
+                let partition = Hint::to(format!(
+                    "ask the user to name a partition with a longer time limit in [launchers.{launcher}]"
+                ));
                 let shorter = Hint::to(format!("set timeout_minutes to {longest} or less"));
                 Some(shorter).filter(|_| longest > 0).into_iter().chain([partition]).collect()
             }

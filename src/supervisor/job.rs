@@ -129,6 +129,12 @@ impl LiveAttempt {
         {
             return Err(NodeError::Git { node: node(), directory, why: with_hints(&error) });
         }
+        // Its server took it on another host, where a network file system may show other times of change.
+        if let (Some(_), Some(repository)) = (&self.assignment.main_checkout, &self.assignment.repository)
+            && let Ok(here) = git::fingerprint(repository)
+        {
+            self.assignment.main_checkout = Some(here);
+        }
         let program = self.assignment.program.clone();
         let is_missing = |_| NodeError::NoProgram { node: node(), program: program.display().to_string() };
         self.assignment.program = which::which(&program).map_err(is_missing)?;

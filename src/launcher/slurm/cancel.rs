@@ -9,10 +9,9 @@ use crate::mission::life::JobId;
 /// Texts about a job that needs no cancel any more.
 const OVER: [&str; 2] = ["invalid job id", "already completing or completed"];
 
-/// Cancels every job with this name. Succeeds if there is none.
+/// Cancels every job with this name, which no job of another user has. Succeeds if there is none.
 pub async fn cancel_by_name(engine: &Engine, name: &str) -> Result<(), String> {
-    let user = format!("--user={}", rustix::process::getuid().as_raw());
-    cancel(engine, vec![user.into(), format!("--name={name}").into()]).await
+    cancel(engine, vec![format!("--name={name}").into()]).await
 }
 
 /// Cancels all these jobs with one command. Succeeds for jobs that have ended.

@@ -265,6 +265,11 @@ impl Engine {
         }
     }
 
+    /// Returns whether the commands run behind another one, such as `ssh`.
+    pub(super) fn has_prefix(&self) -> bool {
+        !self.prefix.is_empty()
+    }
+
     fn first_word(&self, program: &str) -> String {
         self.prefix.first().cloned().unwrap_or_else(|| program.to_owned())
     }

@@ -29,13 +29,13 @@ pub struct ObservedJob {
 /// Returns all our jobs that the engine knows, those too that have ended. An error is the reason why there is no answer,
 /// and says nothing about any job.
 pub async fn observe(engine: &Engine, names: &JobNames) -> Result<Vec<ObservedJob>, String> {
-    let printed = engine.ask("squeue", &arguments(None)).await.output()?;
+    let printed = engine.ask("squeue", &arguments(engine, None)).await.output()?;
     parse(&printed, names).ok_or_else(|| unreadable(&printed))
 }
 
 /// Returns the jobs with this name, as [`observe`].
 pub(super) async fn jobs_named(engine: &Engine, names: &JobNames, name: &str) -> Result<Vec<ObservedJob>, String> {
-    let printed = engine.ask("squeue", &arguments(Some(name))).await.output()?;
+    let printed = engine.ask("squeue", &arguments(engine, Some(name))).await.output()?;
     let mut jobs = parse(&printed, names).ok_or_else(|| unreadable(&printed))?;
     jobs.retain(|job| names.name(&job.worker, job.attempt) == name);
     Ok(jobs)
@@ -56,8 +56,12 @@ fn rank(state: &EngineState) -> u8 {
     }
 }
 
-fn arguments(name: Option<&str>) -> Vec<OsString> {
-    let user = format!("--user={}", rustix::process::getuid().as_raw());
+fn arguments(engine: &Engine, name: Option<&str>) -> Vec<OsString> {
+    // The user's number may be another one behind a prefix. `--me` exists since Slurm 20.02.
+    let user = match engine.has_prefix() {
+        false => format!("--user={}", rustix::process::getuid().as_raw()),
+        true => "--me".to_owned(),
+    };
     let name = name.map(|name| format!("--name={name}"));
     let fixed = ["--noheader", "--states=all", FORMAT].map(str::to_owned);
     fixed.into_iter().chain([user]).chain(name).map(OsString::from).collect()

@@ -1,5 +1,7 @@
 //! Reports of the tasks that start and follow workers.
 
+use jiff::Timestamp;
+
 use super::{Actor, Effect, settle};
 use crate::attempt::status::LiveStatus;
 use crate::crash_point::{self, Point};
@@ -71,7 +73,9 @@ impl Actor {
         crash_point::at(Point::EndSeen);
         self.state.live.remove(&worker.id);
         self.state.cluster_waits.remove(&worker.id);
-        let brief = Box::new(AttemptSummary::of(outcome, worker.next.model.clone()));
+        let mut brief = Box::new(AttemptSummary::of(outcome, worker.next.model.clone()));
+        // The clock of a node may be ahead, and the times of backoffs are those of this host.
+        brief.settled_at = brief.settled_at.min(Timestamp::now());
         let settled = Entry::Settled { worker: worker.id.clone(), brief };
         self.apply(vec![Effect::note("save the end of a worker", settled).at(Point::EndNoted)]);
         self.scan_for_collisions();
