@@ -53,6 +53,13 @@ fn requests() -> Vec<E> {
             keys: "CODEX_API_KEY".into(),
             login: "codex login".into(),
         },
+        E::TooLongForPartition {
+            launcher: "cluster".into(),
+            partition: Some("short".into()),
+            timeout: 120,
+            needed: 145,
+            allowed: 60,
+        },
         E::NoBranch { worker: worker(), path: "/src".into() },
         E::NotCompleted { worker: worker(), status: WorkerStatus::Settled(Ending::Failed), branch: "topic".into() },
         E::BranchDeleted { worker: worker(), branch: "topic".into(), head: "0123456".into() },

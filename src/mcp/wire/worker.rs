@@ -193,14 +193,15 @@ impl WorkerSummary {
         let model = last.map_or(&worker.next.model, |last| &last.model);
         let identity = WorkerIdentity { worker_id: worker.id.to_string(), status: worker.status.as_str() };
         let (conflicts_with, more_conflicts) = conflicts(&view.collisions, CONFLICTS);
+        let (launcher, node) = place(view);
         let description = Description {
             title: size::line(&worker.mission.title, 80),
             task_id: task,
             backend: size::line(backend.as_str(), 40),
             model: model.as_deref().map(|model| size::line(model, 60)),
             branch: worker.branch().map(|branch| size::line(branch, 160)),
-            launcher: view.launcher().map(|name| size::line(name, 60)),
-            node: view.node.as_deref().map(|name| size::line(name, 60)),
+            launcher,
+            node,
             elapsed_seconds: view.ran_seconds(),
             idle_seconds: view.idle_seconds,
             stalled: live.is_some_and(|live| live.stalled.is_some()),
@@ -218,6 +219,11 @@ impl WorkerSummary {
         self.description.branch = None;
         self
     }
+}
+
+/// Returns the launcher and the node of a worker that a cluster runs.
+fn place(view: &WorkerView) -> (Option<String>, Option<String>) {
+    (view.launcher().map(|name| size::line(name, 60)), view.node.as_deref().map(|name| size::line(name, 60)))
 }
 
 impl WorkerReport {
@@ -239,6 +245,7 @@ impl WorkerReport {
         let usage = last.map(|last| last.usage).or(live.map(|live| live.usage)).unwrap_or_default();
         let session = last.and_then(|last| last.session_id.as_ref()).or(live.and_then(|live| live.session_id.as_ref()));
         let WorkerSummary { identity, description } = WorkerSummary::new(view);
+        let description = Description { launcher: None, node: None, ..description };
         let mut report = Self {
             identity,
             description,
@@ -246,7 +253,7 @@ impl WorkerReport {
             directory: worker.mission.place.subfolder().map(|inner| size::line(&inner.to_string_lossy(), 160)),
             base: WorkerBase::of(worker),
             attempt: worker.attempt,
-            job: worker.job.as_ref().map(|job| job.id.0),
+            job: None,
             profile: None,
             session_id: session.map(|id| size::line(id, 60)),
             enforced: view.enforced.map(enforced),
@@ -313,10 +320,17 @@ impl WorkerReport {
         const KEYS: usize = 120;
         /// Bytes for a profile, of which its name takes up to 60.
         const PROFILE: usize = 80;
+        /// Bytes for the launcher, the job and the node, of which the two names take up to 60 each.
+        const PLACE: usize = 190;
         let mut left = room.saturating_sub(size::of(self) + KEYS);
         if let Some(profile) = view.worker.mission.profile.as_deref().filter(|_| left > PROFILE) {
             self.profile = Some(size::line(profile, 60));
             left -= PROFILE;
+        }
+        if view.launcher().is_some() && left > PLACE {
+            self.job = view.worker.job.as_ref().map(|job| job.id.0);
+            (self.description.launcher, self.description.node) = place(view);
+            left -= PLACE;
         }
         if let (Some(report), Some(race)) = (&mut self.race, &view.race) {
             left = left.saturating_sub(report.fill(race, left));
