@@ -142,14 +142,31 @@ fn key_of_claude_reaches_a_job_only_if_allowed() {
     key_needs_permission(Cli::Claude, "ANTHROPIC_API_KEY", "claude auth login");
 }
 
+/// A login of Codex does not help with a provider that has a key of its own.
+#[test]
+fn key_of_own_provider_reaches_a_job_only_if_allowed() {
+    let Some(mut world) = World::logged_in(Cli::Codex) else { return };
+    let settings = codex_settings(&world.model.url()).replace("requires_openai_auth = true", "env_key = \"OWN_KEY\"");
+    world.home.write(".codex/config.toml", &settings);
+    world.home.set("OWN_KEY", KEY);
+    let refused = key_is_used_if_allowed(&world, "OWN_KEY");
+    assert!(!refused.contains("codex login"), "{refused}");
+}
+
 fn key_needs_permission(cli: Cli, variable: &'static str, login: &str) {
     let Some(mut world) = World::start(cli) else { return };
     world.home.set(variable, KEY);
+    let refused = key_is_used_if_allowed(&world, variable);
+    assert!(refused.contains(login), "{refused}");
+}
+
+/// Returns the refusal of a mission whose key may not be passed.
+fn key_is_used_if_allowed(world: &World, variable: &str) -> String {
     let script = Script::new().run("echo worked").say("it is done");
     let mut boss = world.boss();
     let refused = boss.refused("create_worker_mission", world.mission(&script));
     assert!(refused.contains(&format!("its key is in {variable}")), "{refused}");
-    assert!(refused.contains(login) && refused.contains("pass_keys in [launchers.cluster]"), "{refused}");
+    assert!(refused.contains("pass_keys in [launchers.cluster]"), "{refused}");
     boss.leave();
 
     world.write_settings("pass_keys = true\n");
@@ -163,6 +180,7 @@ fn key_needs_permission(cli: Cli, variable: &'static str, login: &str) {
     let stored = stored.expect("grep runs").stdout;
     assert!(stored.is_empty(), "the key is in {}", String::from_utf8_lossy(&stored));
     boss.leave();
+    refused
 }
 
 const KEY: &str = "sk-planted-key-of-the-user";

@@ -513,6 +513,8 @@ pub struct OwnService {
     pub config: LoginFile,
     /// Returns whether the content of the configuration uses such a service.
     pub is_used: fn(&str) -> bool,
+    /// Returns the environment variable that has the key of that service, from the content of the configuration.
+    pub key_variable: fn(&str) -> Option<String>,
 }
 
 /// A folder in which a CLI keeps its state.

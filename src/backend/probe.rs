@@ -62,6 +62,7 @@ pub fn codex() -> Probe {
         own_service: Some(OwnService {
             config: login_file(Some("CODEX_HOME"), ".codex", "config.toml"),
             is_used: names_a_provider,
+            key_variable: key_of_provider,
         }),
         tested_version: tested_with("@openai/codex"),
         is_from_documentation: false,
@@ -132,11 +133,21 @@ fn read_codex(_stdout: &str, exit_code: i32) -> Option<bool> {
 
 /// Returns whether the user configured a provider with a key of its own, which `codex login status` does not report.
 fn names_a_provider(config: &str) -> bool {
-    let Ok(config) = toml::from_str::<toml::Table>(config) else { return false };
+    toml::from_str(config).ok().and_then(|config| provider_of(&config)).is_some_and(|provider| provider != "openai")
+}
+
+/// Returns the variable that has the key of the provider that the user configured.
+fn key_of_provider(config: &str) -> Option<String> {
+    let config: toml::Table = toml::from_str(config).ok()?;
+    let provider = config.get("model_providers")?.get(provider_of(&config)?)?;
+    Some(provider.get("env_key")?.as_str()?.to_owned())
+}
+
+fn provider_of(config: &toml::Table) -> Option<String> {
     let provider = |table: &toml::Table| table.get("model_provider").and_then(toml::Value::as_str).map(str::to_owned);
     let profile = config.get("profile").and_then(toml::Value::as_str).unwrap_or_default();
     let profile = config.get("profiles").and_then(|all| all.get(profile)?.as_table());
-    profile.and_then(provider).or_else(|| provider(&config)).is_some_and(|provider| provider != "openai")
+    profile.and_then(provider).or_else(|| provider(config))
 }
 
 /// Parses `opencode auth list`, which ends its lists with `2 credentials` and `1 environment variable`, between drawing
@@ -228,5 +239,17 @@ mod tests {
         ] {
             assert_eq!(names_a_provider(config), named, "{config}");
         }
+    }
+
+    #[test]
+    fn key_of_another_provider_is_found() {
+        let key = |selected| {
+            key_of_provider(&format!("{selected}\n[model_providers.mine]\nenv_key = 'K'\n[model_providers.other]"))
+        };
+        assert_eq!(key("model_provider = 'mine'").as_deref(), Some("K"));
+        assert_eq!(
+            [key("model_provider = 'other'"), key("model_provider = 'openai'"), key(""), key("[")],
+            [const { None }; 4]
+        );
     }
 }

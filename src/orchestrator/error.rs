@@ -53,7 +53,7 @@ pub enum OrchestratorError {
     #[error("cannot start {backend}: {why}")]
     NoProgram { backend: String, why: String, fix: String },
     #[error("cannot run {backend} on {launcher}: its key is in {keys}, which is not passed to the cluster")]
-    KeyNotPassed { backend: String, launcher: String, keys: String, login: String },
+    KeyNotPassed { backend: String, launcher: String, keys: String, login: Option<String> },
     #[error(
         "cannot run on {launcher}: its jobs are limited to {allowed} minutes{}, but this mission needs {needed} \
          (timeout_minutes {timeout}, and {} for setup, checks, questions and reserve)",
@@ -354,8 +354,9 @@ impl OrchestratorError {
         match self {
             Self::NoProgram { fix, .. } => vec![Hint::to(fix), Hint::to("choose another backend"), Hint::CheckBackends],
             Self::KeyNotPassed { login, launcher, .. } => {
-                let log_in = format!("ask the user to run `{login}`, since the nodes share the home folder");
-                vec![Hint::to(log_in), Hint::to(format!("ask the user to set pass_keys in [launchers.{launcher}]"))]
+                let log_in = |login| format!("ask the user to run `{login}`, since the nodes share the home folder");
+                let pass = format!("ask the user to set pass_keys in [launchers.{launcher}]");
+                login.iter().map(log_in).chain([pass]).map(Hint::to).collect()
             }
             Self::TooLongForPartition { launcher, timeout, needed, allowed, .. } => {
                 let longest = allowed.saturating_sub(needed - timeout);

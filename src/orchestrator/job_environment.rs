@@ -38,7 +38,9 @@ pub(super) fn passed(
     let backend = context.backends.get(worker.next.backend.as_str())?;
     let folders = backend.state_folders().into_iter().filter_map(|folder| folder.variable);
     // Not those of the mission: a fallback needs other ones.
-    let keys = backend.probe().key_variables.into_iter().filter(|_| launcher.pass_keys);
+    let probe = backend.probe();
+    let own_key = probe::own_key_variable(&probe);
+    let keys = probe.key_variables.into_iter().chain(own_key).filter(|_| launcher.pass_keys);
     let secrets = if launcher.pass_keys { secrets(&context.settings) } else { Secrets::default() };
     Ok(of_server(folders.map(str::to_owned).chain(keys), launcher, secrets))
 }
@@ -76,7 +78,8 @@ impl Context {
     }
 }
 
-/// Refuses a backend whose key would not reach the node. A login in a file does, since nodes share the home folder.
+/// Refuses a backend whose key would not reach the node. A login in a file does, since nodes share the home folder. A
+/// service of the user's own needs its key all the same.
 fn refuse_missing_keys(
     context: &Context,
     name: &BackendName,
@@ -85,17 +88,16 @@ fn refuse_missing_keys(
 ) -> Result<(), OrchestratorError> {
     let (launcher, settings) = launcher;
     let probe = context.backends.get(name.as_str())?.probe();
+    let own_key = probe::own_key_variable(&probe).filter(|name| env::var_os(name).is_some());
+    let login = own_key.is_none().then(|| probe.login_command.clone());
     let of_settings = context.settings.custom.iter().filter(|backend| backend.name == name.as_str());
     let of_settings = of_settings.flat_map(|backend| backend.env.keys().cloned());
-    let is_passed = |key: &String| settings.pass_env.contains(key);
-    let keys: Vec<String> = keys.iter().cloned().chain(of_settings).filter(|key| !is_passed(key)).collect();
-    if settings.pass_keys || keys.is_empty() || probe::has_login_file(&probe) {
+    let keys = own_key.map_or_else(|| keys.to_vec(), |key| vec![key]);
+    let is_missing = |key: &String| !settings.pass_env.contains(key);
+    let keys: Vec<String> = keys.into_iter().chain(of_settings).filter(is_missing).collect();
+    if settings.pass_keys || keys.is_empty() || (login.is_some() && probe::has_login_file(&probe)) {
         return Ok(());
     }
-    Err(OrchestratorError::KeyNotPassed {
-        backend: name.to_string(),
-        launcher: launcher.to_owned(),
-        keys: keys.join(", "),
-        login: probe.login_command,
-    })
+    let (backend, launcher, keys) = (name.to_string(), launcher.to_owned(), keys.join(", "));
+    Err(OrchestratorError::KeyNotPassed { backend, launcher, keys, login })
 }

@@ -16,7 +16,7 @@ use super::answers::BackendView;
 use super::answers::{Counts, Login};
 use super::context::Context;
 use super::error::OrchestratorError;
-use crate::backend::{self, Backend, Backends, LoginFile, Probe};
+use crate::backend::{self, Backend, Backends, LoginFile, OwnService, Probe};
 use crate::config::Settings;
 use crate::mission::id::BackendName;
 use crate::process;
@@ -273,9 +273,18 @@ async fn authenticated(program: &Path, probe: &Probe, queries: &Queries, ceiling
 }
 
 fn uses_a_service_of_its_own(probe: &Probe) -> bool {
-    let Some(service) = &probe.own_service else { return false };
-    let config = place(&service.config).and_then(|path| std::fs::read_to_string(path).ok());
-    config.is_some_and(|config| (service.is_used)(&config))
+    own_service(probe).is_some_and(|(service, config)| (service.is_used)(&config))
+}
+
+/// Returns the variable with the key of the service for which the CLI is configured, if there is such a service.
+pub(super) fn own_key_variable(probe: &Probe) -> Option<String> {
+    own_service(probe).and_then(|(service, config)| (service.key_variable)(&config))
+}
+
+/// Returns the service for which a CLI may be configured, and the content of its configuration.
+fn own_service(probe: &Probe) -> Option<(&OwnService, String)> {
+    let service = probe.own_service.as_ref()?;
+    Some((service, std::fs::read_to_string(place(&service.config)?).ok()?))
 }
 
 fn exists(file: &LoginFile) -> bool {
