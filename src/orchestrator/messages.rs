@@ -51,7 +51,7 @@ fn requests() -> Vec<E> {
             backend: "codex".into(),
             launcher: "cluster".into(),
             keys: "CODEX_API_KEY".into(),
-            login: "codex login".into(),
+            login: Some("codex login".into()),
         },
         E::TooLongForPartition {
             launcher: "cluster".into(),
