@@ -80,18 +80,34 @@ pub fn state(context: &CheckContext) -> Vec<Finding> {
         Err(_) => checks.push(Finding::ok(NAME, format!("the first mission creates {at}"))),
     }
     checks.extend(newer_state(root));
-    if let Some(kind) = process::network_file_system(root) {
-        checks.push(
-            Finding::warn(
-                "file system",
-                format!("{at} is on {kind}, where locks may fail: keep the state on a local disk"),
-            )
-            .fix("export ORCHESTRATOR_STATE_DIR=\"$HOME/.local/state/orchestrator-boss/$(basename \"$PWD\")\""),
-        );
-    }
+    checks.extend(file_system(root, context.settings.launchers.keys().next().map(String::as_str)));
     checks.push(disk("disk", root, &context.settings));
     checks.extend(notify(context));
     checks
+}
+
+/// Checks that locks hold in the state directory or, if a cluster runs workers, that nodes can see it.
+fn file_system(root: &Path, launcher: Option<&str>) -> Option<Finding> {
+    const NAME: &str = "file system";
+    let at = root.display();
+    match (process::network_file_system(root), launcher) {
+        (None, None) => None,
+        (Some(kind), None) => Some(
+            Finding::warn(NAME, format!("{at} is on {kind}, where locks may fail: keep the state on a local disk"))
+                .fix("export ORCHESTRATOR_STATE_DIR=\"$HOME/.local/state/orchestrator-boss/$(basename \"$PWD\")\""),
+        ),
+        (Some(kind), Some(launcher)) => {
+            let message = format!("{at} is on {kind}, which the nodes of {launcher} must share; see");
+            Some(Finding::note(NAME, message).fix(format!("orchestrator-boss doctor --on {launcher}")))
+        }
+        (None, Some(launcher)) => {
+            let message = format!(
+                "{at} is on a disk of this host: the nodes of {launcher} must see it under the same path, with the \
+                 repository and its worktrees; keep them on a shared file system, and see"
+            );
+            Some(Finding::warn(NAME, message).fix(format!("orchestrator-boss doctor --on {launcher}")))
+        }
+    }
 }
 
 /// Reports the last failure of `notify_command`, if the settings still have one.
