@@ -10,6 +10,7 @@ pub mod cli_settings;
 pub mod facts;
 pub mod inbox;
 pub mod launch;
+pub mod node_check;
 pub mod notify_failure;
 pub mod prompt;
 pub mod secrets;

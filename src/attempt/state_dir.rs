@@ -181,6 +181,11 @@ impl StateDir {
         Ok(new.id)
     }
 
+    /// Returns the id of this state directory if it has one.
+    pub fn existing_id(&self) -> Option<Uuid> {
+        files::read_json(&self.root.join("id.json")).ok().flatten()
+    }
+
     /// Returns the lock of the supervisor that notifies the user of attempts that end without a server.
     pub fn events_lock(&self) -> PathBuf {
         self.root.join("events.lock")

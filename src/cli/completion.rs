@@ -264,6 +264,7 @@ fn command(places: &Places) -> Command {
             sub.mut_arg("backend", |arg| arg.add(of_settings(backends)))
                 .mut_arg("run_on", |arg| arg.add(of_settings(launchers)))
         })
+        .mut_subcommand("doctor", |sub| sub.mut_arg("on", |arg| arg.add(of_settings(clusters))))
         .mut_subcommand("answer", |sub| sub.mut_arg("decision", |arg| arg.add(decisions)))
 }
 
@@ -290,6 +291,10 @@ fn backends(settings: &Settings) -> Vec<CompletionCandidate> {
 fn launchers(settings: &Settings) -> Vec<CompletionCandidate> {
     let ordered = settings.launcher_names().enumerate();
     ordered.map(|(at, name)| CompletionCandidate::new(name).display_order(Some(at))).collect()
+}
+
+fn clusters(settings: &Settings) -> Vec<CompletionCandidate> {
+    settings.launchers.keys().map(CompletionCandidate::new).collect()
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod open;
 mod output;
 mod path;
 mod places;
+mod probe;
 mod question;
 mod recorded_settings;
 mod report;
@@ -138,6 +139,9 @@ enum Command {
         job: bool,
         folder: PathBuf,
     },
+    /// Check the node of a cluster that this runs on; started by `doctor --on`
+    #[command(hide = true)]
+    Probe { folder: PathBuf },
     /// Print the table of the tools (`src/docs/tools.md`), or their definitions
     #[command(hide = true)]
     Tools {
@@ -208,6 +212,7 @@ pub fn run() -> ExitCode {
         Command::Supervise { job: false, folder } => supervise(&folder),
         Command::Supervise { job: true, folder } => supervisor::run_job(&folder),
         Command::Verify { job, folder } => supervisor::run_verification(&folder, job),
+        Command::Probe { folder } => probe::run(&folder, &arguments.places),
         Command::Tools { json } => print_tools(json),
     }
 }

@@ -1,7 +1,7 @@
 //! Renders every error of this room, so that a reader sees all messages in one file.
 
 use super::local::LaunchError;
-use super::slurm::{NoAnswer, SubmitError, VerificationJobError};
+use super::slurm::{JobError, NoAnswer, SubmitError};
 use crate::mission::testing::{all_messages, row};
 
 #[test]
@@ -18,7 +18,7 @@ fn every_message_is_as_recorded() {
         row(SubmitError::NoConfiguration { text: "cannot stat file /nowhere".into() }),
         row(SubmitError::Unreadable { printed: "Welcome\n".into() }),
         row(SubmitError::NotFound { program: "sbatch".into(), launcher: launcher() }),
-        row(VerificationJobError::NoAnswer(NoAnswer::Killed { program: "srun".into() })),
+        row(JobError::NoAnswer(NoAnswer::Killed { program: "srun".into() })),
     ];
     insta::assert_snapshot!(all_messages(&rows, "src/launcher"));
 }

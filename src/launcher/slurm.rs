@@ -5,6 +5,7 @@
 //! what [`observe`] reads. Slurm does not guarantee that a job runs once, the claim of the attempt does.
 
 mod cancel;
+mod check;
 mod command;
 mod names;
 mod observe;
@@ -17,10 +18,11 @@ mod testing;
 mod verification;
 
 pub use cancel::{cancel_by_name, cancel_jobs};
+pub use check::{ClusterCheck, Partition, jobs_left};
 pub use command::{Answer, Engine, LIMIT, NoAnswer};
 pub use names::JobNames;
 pub use observe::{ObservedJob, job_of, observe};
 pub use partition::{TimeLimit, partition_limit, tracks_by_cgroup};
 pub use reasons::{describe, lasting};
-pub use submit::{JobRequest, MissionLimits, Submission, SubmitError, job_with_name, submit, time_limit};
-pub use verification::{VerificationJob, VerificationJobError, start_verification};
+pub use submit::{JobError, JobRequest, MissionLimits, Submission, SubmitError, job_with_name, submit, time_limit};
+pub use verification::{VerificationJob, start_verification};

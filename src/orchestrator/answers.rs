@@ -361,7 +361,9 @@ pub struct ClusterWait {
 pub struct LauncherView {
     pub name: String,
     pub kind: LauncherKind,
-    /// Why its cluster does not answer.
+    /// Whether its cluster answers.
+    pub answers: bool,
+    /// Why it does not, or what the last check of its nodes found missing.
     pub problem: Option<String>,
     pub waiting: usize,
     pub running: usize,

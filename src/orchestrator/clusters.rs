@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::answers::LauncherView;
 use super::blocking::blocking;
 use super::error::OrchestratorError;
+use crate::attempt::node_check::NodeCheck;
 use crate::attempt::state_dir::StateDir;
 use crate::config::{LauncherSettings, Settings};
 use crate::launcher::slurm::{self, Engine, JobNames, ObservedJob, TimeLimit};
@@ -120,10 +121,12 @@ impl Clusters {
     pub async fn views(&self, jobs: &HashMap<String, (usize, usize)>) -> Vec<LauncherView> {
         let view = async |cluster: &Arc<Cluster>| {
             let (waiting, running) = jobs.get(&cluster.name).copied().unwrap_or_default();
+            let problem = cluster.problem().await;
             LauncherView {
                 name: cluster.name.clone(),
                 kind: cluster.settings.kind,
-                problem: cluster.problem().await,
+                answers: problem.is_none(),
+                problem: problem.or_else(|| cluster.problem_of_nodes()),
                 waiting,
                 running,
                 limit: cluster.settings.max_jobs,
@@ -177,6 +180,12 @@ impl Cluster {
             return self.answers.borrow().problem.as_ref().map(|problem| problem.why.clone());
         }
         slurm::partition_limit(&self.engine, self.settings.partition.as_deref()).await.err()
+    }
+
+    /// Returns what the last check of its nodes found missing.
+    fn problem_of_nodes(&self) -> Option<String> {
+        let problems = NodeCheck::problems(&self.state_root, &self.name, Timestamp::now());
+        (!problems.is_empty()).then(|| problems.join("; "))
     }
 
     /// Returns the time limit of its jobs. `Unknown` if the scheduler does not answer.

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod checks;
 mod world;
 
 use std::collections::BTreeSet;

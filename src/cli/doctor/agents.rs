@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::check::Finding;
 use crate::backend::{Backends, CustomOutput};
 use crate::cli::shell::quoted;
@@ -12,7 +14,7 @@ use crate::orchestrator::{BackendCheck, check_backends};
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// The backends with which a run would work.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Usable {
     /// Backends without any known problem.
     pub surely: Vec<String>,
@@ -24,29 +26,51 @@ pub struct Usable {
 
 pub fn check_all(settings: &Settings) -> (Vec<Finding>, Usable) {
     let backends = Backends::with_custom(settings.custom.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let checks = match runtime {
-        Ok(runtime) => runtime.block_on(check_backends(settings, &backends, ANSWER_LIMIT)),
-        Err(error) => {
-            return (vec![Finding::bad("agents", format!("cannot start the checks: {error}"))], Usable::default());
-        }
+    let checks = match ask(settings, &backends) {
+        Ok(checks) => checks,
+        Err(finding) => return (vec![finding], Usable::default()),
     };
+    let usable = usable(&checks, &backends);
+    let (absent, listed): (Vec<_>, Vec<_>) = checks.iter().partition(|it| is_absent(it, settings));
+    let listed = listed.into_iter().map(|it| check(it, settings, &backends));
+    (listed.chain(others(&absent)).collect(), usable)
+}
+
+/// Checks the CLIs on a node of a cluster. Also returns the names of the backends whose program is not there.
+pub fn check_node(settings: &Settings) -> (Vec<Finding>, Usable, Vec<String>) {
+    let backends = Backends::with_custom(settings.custom.clone());
+    let checks = match ask(settings, &backends) {
+        Ok(checks) => checks,
+        Err(finding) => return (vec![finding], Usable::default(), Vec::new()),
+    };
+    let usable = usable(&checks, &backends);
+    let (there, missing): (Vec<_>, Vec<_>) = checks.iter().partition(|it| it.view.path.is_some());
+    let missing = missing.iter().map(|it| it.view.backend.to_string()).collect();
+    (there.into_iter().map(|it| check(it, settings, &backends)).collect(), usable, missing)
+}
+
+/// Asks all CLIs at once.
+fn ask(settings: &Settings, backends: &Backends) -> Result<Vec<BackendCheck>, Finding> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Finding::bad("agents", format!("cannot start the checks: {error}")))?;
+    let checks = runtime.block_on(check_backends(settings, backends, ANSWER_LIMIT));
     // Another form of a CLI has the same program and login, so it gets no line of its own.
     let is_form = |it: &BackendCheck| {
         let backend = backends.get(it.view.backend.as_str());
         backend.is_ok_and(|backend| backend.form_of().is_some())
     };
-    let checks: Vec<BackendCheck> = checks.into_iter().filter(|it| !is_form(it)).collect();
+    Ok(checks.into_iter().filter(|it| !is_form(it)).collect())
+}
+
+fn usable(checks: &[BackendCheck], backends: &Backends) -> Usable {
     let mut usable = Usable::default();
     for it in checks.iter().filter(|it| it.trouble.is_none() && it.view.authenticated != Some(false)) {
         usable.is_silent |= !it.answered;
-        let is_known = it.answered && (it.view.authenticated == Some(true) || !needs_login(it, &backends));
+        let is_known = it.answered && (it.view.authenticated == Some(true) || !needs_login(it, backends));
         let list = if is_known { &mut usable.surely } else { &mut usable.maybe };
         list.push(it.view.backend.to_string());
     }
-    let (absent, listed): (Vec<_>, Vec<_>) = checks.iter().partition(|it| is_absent(it, settings));
-    let listed = listed.into_iter().map(|it| check(it, settings, &backends));
-    (listed.chain(others(&absent)).collect(), usable)
+    usable
 }
 
 /// Returns whether an optional backend is not installed, and the settings do not name its program.

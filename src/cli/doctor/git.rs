@@ -59,7 +59,8 @@ pub fn check_all(context: &CheckContext) -> Vec<Finding> {
     checks
 }
 
-fn version(directory: &Path) -> Finding {
+/// Checks the version of git.
+pub fn version(directory: &Path) -> Finding {
     let version = Git::without_trust(directory).arg("--version").text();
     match (git::command::require_supported_version(), version) {
         (Ok(()), Ok(version)) => Finding::ok("git", version.trim_start_matches("git version ").to_owned()),

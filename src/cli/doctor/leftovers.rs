@@ -1,7 +1,7 @@
 //! Checks what earlier runs left: workers without a server, worktrees, salvage refs, verification runs, and their size.
 //! Only reads.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::CheckContext;
 use super::check::Finding;
 use crate::attempt::launch;
+use crate::attempt::state_dir::StateDir;
 use crate::attempt::verification;
 use crate::attempt::verification_dir::VerificationDir;
 use crate::cli::hint;
@@ -21,7 +22,8 @@ use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::mission::words;
 use crate::orchestrator::{
-    Around, Observer, Overview, WorkerView, all_folders, has_worktree, own_repository, survey_builds,
+    Around, ObservedJob, Observer, Overview, WorkerView, all_folders, has_worktree, jobs_left, own_repository,
+    survey_builds,
 };
 
 /// Maximum number of items that are named; the others are counted.
@@ -41,6 +43,7 @@ pub fn check_all(context: &CheckContext) -> Vec<Finding> {
             checks.extend(workers(&overview, &observer));
             checks.extend(worktrees(&overview, &observer, &folders(context)));
             checks.extend(builds(context, &overview, &observer));
+            checks.extend(jobs(context, &observer));
         }
     }
     checks.extend(verifications(&context.state_root));
@@ -106,6 +109,33 @@ fn workers(overview: &Overview, observer: &Observer) -> Vec<Finding> {
         checks.push(Finding::ok(NAME, format!("{}, {open} open, {here} of their bosses here{history}", all.len())));
     }
     checks
+}
+
+/// Returns the jobs on clusters whose attempt has ended, for each launcher that reaches another cluster.
+fn jobs(context: &CheckContext, observer: &Observer) -> Vec<Finding> {
+    const NAME: &str = "jobs";
+    let launchers = &context.settings.launchers;
+    let Some(id) = StateDir::at(&context.state_root).existing_id().filter(|_| !launchers.is_empty()) else {
+        return Vec::new();
+    };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
+    let is_over = |job: &ObservedJob| {
+        let view = observer.find(job.worker.as_str());
+        view.map_or(true, |view| view.worker.attempt > job.attempt || view.worker.status.is_settled())
+    };
+    let by_command: BTreeMap<_, _> =
+        launchers.iter().map(|(name, launcher)| (&launcher.command, (name, launcher))).collect();
+    let left = by_command.values().filter_map(|(name, launcher)| match runtime.block_on(jobs_left(launcher, id)) {
+        Ok(jobs) => {
+            let left: Vec<_> = jobs.iter().filter(|job| is_over(job)).collect();
+            let words: Vec<String> = left.iter().map(|job| format!("{} of {}", job.job, job.worker)).collect();
+            let ids: Vec<String> = left.iter().map(|job| job.job.to_string()).collect();
+            let message = format!("on {name}, their attempts have ended: {}", words::first(&words, NAMED));
+            (!left.is_empty()).then(|| Finding::warn(NAME, message).fix(format!("scancel {}", ids.join(" "))))
+        }
+        Err(why) => Some(Finding::warn(NAME, format!("the cluster of {name} does not answer: {why}"))),
+    });
+    left.collect()
 }
 
 /// Returns the short name: `w-3` for `w-3-fix-parser`.

@@ -8,6 +8,7 @@ mod agents;
 mod check;
 mod checkout;
 mod clients;
+mod cluster;
 mod confined;
 mod confinement;
 mod git;
@@ -27,7 +28,10 @@ use serde_json::json;
 use unicode_width::UnicodeWidthStr;
 
 use self::agents::Usable;
+pub(super) use self::agents::check_node;
 use self::check::{BackgroundCheck, Finding, Severity, start};
+pub(super) use self::cluster::{NodeReport, ProbeFolder};
+pub(super) use self::git::version as git_version;
 use super::places::Places;
 use super::terminal::{self, Tone, paint};
 use super::text::wrap_whole;
@@ -49,17 +53,23 @@ const UNKNOWN: u8 = 3;
 Examples:
   orchestrator-boss doctor
   orchestrator-boss doctor --json
+  orchestrator-boss doctor --on cluster
 
 Creates a scratch worktree, commits in it under the confinement of workers, and
 removes it. Asks each agent CLI for its version and login, and starts it once
 confined. It changes nothing, but the CLIs may write caches.
+--on checks a cluster instead, and runs a job of at most one minute on a node.
 
 Exit codes:
   0    workers can run; there may be warnings
   1    workers cannot run
   2    wrong usage
-  3    unknown: no agent CLI is known to work and to be logged in")]
+  3    unknown: no agent CLI is known to work and to be logged in
+  130  Ctrl-C; a job of --on is cancelled")]
 pub(super) struct DoctorArgs {
+    /// Check this launcher of your settings, on one of its nodes
+    #[arg(long, value_name = "LAUNCHER")]
+    on: Option<String>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -130,10 +140,15 @@ impl Verdict {
 pub(super) fn run(args: &DoctorArgs, places: &Places) -> ExitCode {
     output::run(async {
         let places = places.clone();
-        let checking = tokio::task::spawn_blocking(move || check_all(places));
-        let checking =
-            output::with_progress(|| "checking git, the agents, this machine and earlier runs".to_owned(), checking);
-        let (topics, verdict) = checking.await.map_err(|error| CliError::Failed(error.to_string()))?;
+        let (topics, verdict) = match &args.on {
+            Some(launcher) => cluster::check_all(launcher, places).await?,
+            None => {
+                let checking = tokio::task::spawn_blocking(move || check_all(places));
+                let doing = || "checking git, the agents, this machine and earlier runs".to_owned();
+                let checking = output::with_progress(doing, checking);
+                checking.await.map_err(|error| CliError::Failed(error.to_string()))?
+            }
+        };
         let printed = if args.json { output::json(&as_json(&topics, &verdict)) } else { print(&topics, &verdict) };
         match printed {
             // A caller that closed stdout still needs the exit status.

@@ -11,6 +11,13 @@ pub fn next(topics: &[Topic], verdict: &Verdict) -> String {
         let stopping = topics.iter().flat_map(|topic| &topic.checks).filter(|check| check.stops_all);
         return first_fix(stopping).unwrap_or_else(|| format!("check {}", verdict.stops.join(", ")));
     }
+    if topics.iter().any(|topic| topic.name == super::cluster::NODE) {
+        let is_useful = verdict.works() || verdict.could_work();
+        let fix = first_fix(of_topic(super::cluster::NODE)).filter(|_| !is_useful);
+        let otherwise =
+            if is_useful { "name the launcher as `run_on` in missions" } else { "install an agent CLI on the nodes" };
+        return fix.unwrap_or_else(|| otherwise.to_owned());
+    }
     if !verdict.works() && !verdict.could_work() {
         let installed = of_topic("agents").filter(|check| check.severity == Severity::Bad);
         return first_fix(installed.chain(of_topic("agents"))).unwrap_or_else(|| "install an agent CLI".to_owned());

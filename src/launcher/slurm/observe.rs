@@ -41,6 +41,17 @@ pub(super) async fn jobs_named(engine: &Engine, names: &JobNames, name: &str) ->
     Ok(jobs)
 }
 
+/// Returns the state and the node of a job by its name, which no other job has. `None`: the engine does not know it.
+pub(super) async fn state_of(engine: &Engine, name: &str) -> Result<Option<(EngineState, Option<String>)>, String> {
+    let printed = engine.ask("squeue", &arguments(engine, Some(name))).await.output()?;
+    let mut lines = printed.lines().filter(|line| !line.trim().is_empty()).peekable();
+    if lines.peek().is_none() {
+        return Ok(None);
+    }
+    let line = lines.filter_map(Fields::of).find(|fields| fields.name == name).ok_or_else(|| unreadable(&printed))?;
+    Ok(Some((EngineState::named(line.state, line.reason), value(line.node))))
+}
+
 /// Returns the job of an attempt. If there are several, from a submission whose answer was lost, the one that runs
 /// counts, then one that waits, then the newest. `None` means that the engine does not know it.
 pub fn job_of<'a>(jobs: &'a [ObservedJob], worker: &WorkerId, attempt: u32) -> Option<&'a ObservedJob> {
@@ -101,7 +112,6 @@ impl<'a> Fields<'a> {
 fn job(line: &str, names: &JobNames) -> Option<ObservedJob> {
     let fields = Fields::of(line)?;
     let (worker, attempt) = names.parse(fields.name)?;
-    let value = |text: &str| (!NO_VALUE.contains(&text)).then(|| text.to_owned());
     Some(ObservedJob {
         job: fields.id.parse().ok()?,
         worker,
@@ -110,6 +120,10 @@ fn job(line: &str, names: &JobNames) -> Option<ObservedJob> {
         node: value(fields.node),
         start: fields.start.parse().ok(),
     })
+}
+
+fn value(text: &str) -> Option<String> {
+    (!NO_VALUE.contains(&text)).then(|| text.to_owned())
 }
 
 fn unreadable(printed: &str) -> String {

@@ -26,7 +26,7 @@ const MINUTES_FOR_QUESTIONS: u64 = 24 * 60;
 /// Slurm sends TERM to the supervisor this many seconds before its limit.
 const NOTICE_SECONDS: u32 = 120;
 /// Name of the job's own output, in the folder of the attempt.
-const ENGINE_LOG: &str = "engine.log";
+pub(super) const ENGINE_LOG: &str = "engine.log";
 
 /// Texts of refusals that pass by themselves.
 const TRANSIENT: [&str; 5] =
@@ -161,40 +161,23 @@ pub async fn job_with_name(
 
 impl JobRequest<'_> {
     fn arguments(&self) -> Vec<OsString> {
-        let mut arguments: Vec<OsString> = [
-            "--parsable".to_owned(),
-            format!("--job-name={}", self.names.name(self.worker, self.attempt)),
-            "--no-requeue".to_owned(),
-            // Of the command's own environment. Any other value makes the node run the user's login shell.
-            "--export=ALL".to_owned(),
-            "--open-mode=append".to_owned(),
-            format!("--signal=B:TERM@{NOTICE_SECONDS}"),
-            format!("--time={}", self.minutes),
-        ]
-        .map(OsString::from)
-        .into();
-        let joined = |option: &str, path: &OsStr| {
-            let mut argument = OsString::from(option);
-            argument.push(path);
-            argument
-        };
-        arguments.push(joined("--output=", &file_pattern(&self.folder.join(ENGINE_LOG))));
-        arguments.push(joined("--chdir=", self.folder.as_os_str()));
-        arguments.extend(size_options(self.settings));
-        arguments
+        self.batch().arguments()
     }
 
-    /// Returns the script. The supervisor becomes the batch process, so that it gets the signals of Slurm.
     fn script(&self) -> Vec<u8> {
-        let mut script = b"#!/bin/bash\n".to_vec();
-        for line in self.settings.prologue.iter().flat_map(|lines| lines.lines()) {
-            script.extend(line.as_bytes());
-            script.push(b'\n');
-        }
+        self.batch().script()
+    }
+
+    fn batch(&self) -> BatchJob<'_> {
         let quoted = |path: &Path| quote::for_bash(path.as_os_str().as_bytes());
-        let parts: [&[u8]; 5] = [b"exec ", &quoted(self.program), b" supervise --job ", &quoted(self.folder), b"\n"];
-        script.extend(parts.concat());
-        script
+        BatchJob {
+            name: self.names.name(self.worker, self.attempt),
+            folder: self.folder,
+            settings: self.settings,
+            minutes: self.minutes,
+            notice: Some(NOTICE_SECONDS),
+            command: [&quoted(self.program), &b" supervise --job "[..], &quoted(self.folder)].concat(),
+        }
     }
 
     /// Looks for the job after an answer without a number.
@@ -206,6 +189,96 @@ impl JobRequest<'_> {
                 Submission::Refused(SubmitError::Unreadable { printed })
             }
             Err(why) => Submission::Later(why),
+        }
+    }
+}
+
+/// A job of one process.
+#[derive(Debug)]
+pub(super) struct BatchJob<'a> {
+    pub name: String,
+    /// The folder that it starts in, and that gets its output.
+    pub folder: &'a Path,
+    pub settings: &'a LauncherSettings,
+    pub minutes: u64,
+    /// It gets TERM this many seconds before its limit.
+    pub notice: Option<u32>,
+    /// Its command, as bash reads it.
+    pub command: Vec<u8>,
+}
+
+impl BatchJob<'_> {
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = [
+            "--parsable".to_owned(),
+            format!("--job-name={}", self.name),
+            "--no-requeue".to_owned(),
+            // Of the command's own environment. Any other value makes the node run the user's login shell.
+            "--export=ALL".to_owned(),
+            "--open-mode=append".to_owned(),
+        ]
+        .map(OsString::from)
+        .into();
+        arguments.extend(self.notice.map(|seconds| format!("--signal=B:TERM@{seconds}").into()));
+        arguments.push(format!("--time={}", self.minutes).into());
+        let joined = |option: &str, path: &OsStr| {
+            let mut argument = OsString::from(option);
+            argument.push(path);
+            argument
+        };
+        arguments.push(joined("--output=", &file_pattern(&self.folder.join(ENGINE_LOG))));
+        arguments.push(joined("--chdir=", self.folder.as_os_str()));
+        arguments.extend(size_options(self.settings));
+        arguments
+    }
+
+    /// Returns the script. The command becomes the batch process, so that it gets the signals of Slurm.
+    pub fn script(&self) -> Vec<u8> {
+        let mut script = b"#!/bin/bash\n".to_vec();
+        for line in self.settings.prologue.iter().flat_map(|lines| lines.lines()) {
+            script.extend(line.as_bytes());
+            script.push(b'\n');
+        }
+        script.extend([b"exec ", self.command.as_slice(), b"\n"].concat());
+        script
+    }
+
+    /// Submits it. No other job has its name.
+    pub async fn submit(&self, engine: &Engine, launcher: &str) -> Result<JobId, JobError> {
+        match engine.submit("sbatch", &self.arguments(), &self.script()).await {
+            Answer::Output(printed) => {
+                let job = job_number(&printed);
+                Ok(job.ok_or_else(|| SubmitError::Unreadable { printed: printed.chars().take(200).collect() })?)
+            }
+            Answer::Refused { text, .. } => Err(refusal(text, launcher).into()),
+            Answer::None { cause } => Err(JobError::of_no_answer(cause, launcher)),
+        }
+    }
+}
+
+/// The reason why a job does not run that is not tried again.
+#[derive(Debug, Error)]
+pub enum JobError {
+    #[error(transparent)]
+    Refused(#[from] SubmitError),
+    #[error("cannot submit the job: {0}")]
+    NoAnswer(NoAnswer),
+}
+
+impl Hinted for JobError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Refused(error) => error.hints(),
+            Self::NoAnswer(_) => Vec::new(),
+        }
+    }
+}
+
+impl JobError {
+    pub(super) fn of_no_answer(cause: NoAnswer, launcher: &str) -> Self {
+        match cause {
+            NoAnswer::NotFound { program } => SubmitError::NotFound { program, launcher: launcher.to_owned() }.into(),
+            cause => Self::NoAnswer(cause),
         }
     }
 }

@@ -11,20 +11,18 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
 use super::cancel::cancel_by_name;
-use super::command::{Attached, Engine, NoAnswer, shown};
+use super::command::{Attached, Engine, shown};
 use super::quote;
-use super::submit::{SPARE_MINUTES, SubmitError, refusal, size_options};
+use super::submit::{JobError, SPARE_MINUTES, refusal, size_options};
 use crate::attempt::status::READY;
 use crate::attempt::verification_dir::VerificationDir;
 use crate::config::LauncherSettings;
 use crate::launcher::RunningVerification;
-use crate::mission::hint::{Hint, Hinted};
 
 /// A verification run to start.
 #[derive(Debug)]
@@ -41,24 +39,6 @@ pub struct VerificationJob<'a> {
     pub limit: Duration,
 }
 
-/// The reason why a verification does not run on a node.
-#[derive(Debug, Error)]
-pub enum VerificationJobError {
-    #[error(transparent)]
-    Refused(#[from] SubmitError),
-    #[error("cannot submit the job: {0}")]
-    NoAnswer(NoAnswer),
-}
-
-impl Hinted for VerificationJobError {
-    fn hints(&self) -> Vec<Hint> {
-        match self {
-            Self::Refused(error) => error.hints(),
-            Self::NoAnswer(_) => Vec::new(),
-        }
-    }
-}
-
 /// Starts a verification run on a node. Returns when it has begun there, which can take as long as the cluster is busy.
 /// If the future is dropped before, the job is cancelled. The script of the job must be in its folder, and `log` is open
 /// for appending.
@@ -66,9 +46,9 @@ pub async fn start_verification(
     engine: &Engine,
     job: &VerificationJob<'_>,
     log: File,
-) -> Result<RunningVerification, VerificationJobError> {
+) -> Result<RunningVerification, JobError> {
     let started = engine.attach("srun", &job.arguments(), log);
-    let Attached { mut child, script } = started.map_err(|cause| job.not_started(cause))?;
+    let Attached { mut child, script } = started.map_err(|cause| JobError::of_no_answer(cause, job.launcher))?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let dropped = CancellationToken::new();
     let exited = tokio::spawn(until_exit(child, dropped.clone(), engine.clone(), job.name.clone()));
@@ -140,14 +120,5 @@ impl VerificationJob<'_> {
         let parts: [&[u8]; 5] = [b"exec ", &program, b" verify --job ", &folder, b" <&3 >&4 3<&- 4>&-\n"];
         script.extend(parts.concat());
         script
-    }
-
-    fn not_started(&self, cause: NoAnswer) -> VerificationJobError {
-        match cause {
-            NoAnswer::NotFound { program } => {
-                SubmitError::NotFound { program, launcher: self.launcher.to_owned() }.into()
-            }
-            cause => VerificationJobError::NoAnswer(cause),
-        }
     }
 }

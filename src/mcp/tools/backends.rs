@@ -195,7 +195,7 @@ impl LauncherReport {
         Self {
             name: view.name.clone(),
             kind: view.kind,
-            answers: if view.problem.is_none() { "yes" } else { "no" },
+            answers: if view.answers { "yes" } else { "no" },
             problem: view.problem.as_deref().map(|problem| size::line(problem, 160)),
             waiting: view.waiting,
             running: view.running,

@@ -1,0 +1,117 @@
+//! `doctor --on`: what it finds on a node, and that it leaves nothing there.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::sandbox::PROGRAM;
+use crate::support::wait::{until, until_some};
+use crate::world::World;
+
+/// Returns the finding of this name.
+fn finding<'a>(checks: &'a Value, topic: &str, name: &str) -> &'a Value {
+    let found = checks["checks"][topic].as_array().and_then(|all| all.iter().find(|check| check["name"] == name));
+    found.unwrap_or_else(|| panic!("no {name} in {checks:#}"))
+}
+
+fn message(finding: &Value) -> &str {
+    finding["message"].as_str().unwrap_or_default()
+}
+
+/// Returns the answer of `doctor` with these arguments, with one more folder on its PATH.
+fn doctor(world: &World, arguments: &[&str], folder: &str) -> Value {
+    let path = std::env::var("PATH").expect("a PATH");
+    let mut command = world.command(&[&["doctor", "--json"], arguments].concat());
+    let output = command.env("PATH", format!("{folder}:{path}")).output().expect("doctor runs");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"))
+}
+
+#[test]
+fn doctor_finds_what_a_node_lacks() {
+    let Some(world) = World::start(&[("NODES", "1")]) else { return };
+    // The folder /tmp of the login host is its own.
+    let claude = "mkdir /tmp/bin && printf '#!/bin/sh\\necho 2.0.0\\n' >/tmp/bin/claude && chmod 755 /tmp/bin/claude";
+    world.cluster.run("login", &["sh", "-c", claude]);
+    let checks = doctor(&world, &["--on", "cluster"], "/tmp/bin");
+    assert!(message(finding(&checks, "cluster", "commands")).contains("sbatch"), "{checks:#}");
+    assert!(message(finding(&checks, "cluster", "partition")).starts_with("agents is up, with 1 of 1"), "{checks:#}");
+    assert!(message(finding(&checks, "node", "job")).starts_with("a job ran on c"), "{checks:#}");
+    for name in ["folder", "locks", "git"] {
+        assert_eq!(finding(&checks, "node", name)["severity"], "ok", "{checks:#}");
+    }
+    assert!(message(finding(&checks, "node", "fake")).contains("fake-cli"), "{checks:#}");
+    let missing = "not found on the nodes";
+    assert!(message(finding(&checks, "node", "claudecode")).starts_with(missing), "{checks:#}");
+    assert_eq!(world.jobs(), 0);
+    let left = fs::read_dir(world.sandbox.state_dir()).expect("the state directory").flatten();
+    let left: Vec<_> = left.filter(|entry| entry.file_name().to_string_lossy().starts_with("probe-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+
+    let mut boss = world.boss();
+    let status = boss.succeed("get_backend_status", json!({}));
+    let launcher = &status["launchers"][0];
+    assert_eq!(launcher["answers"], "yes", "{status:#}");
+    assert!(
+        launcher["problem"].as_str().is_some_and(|it| it.contains(&format!("claudecode: {missing}"))),
+        "{status:#}"
+    );
+
+    // A job whose worker has ended.
+    let id = world.create(&mut boss, "End", "say done");
+    world.until(&mut boss, &id, "completed");
+    let state: String =
+        serde_json::from_slice(&fs::read(world.sandbox.state_dir().join("id.json")).expect("an id")).unwrap();
+    let name = format!("--job-name=ob-{}-{id}-1", &state.replace('-', "")[..12]);
+    world.cluster.run("login", &["sbatch", &name, "--output=/dev/null", "--wrap=sleep 300"]);
+    let checks = doctor(&world, &[], "/tmp/bin");
+    let jobs = finding(&checks, "left_over", "jobs");
+    assert!(message(jobs).contains(&format!("of {id}")), "{checks:#}");
+    assert!(jobs["fix"][0].as_str().is_some_and(|fix| fix.starts_with("scancel ")), "{checks:#}");
+    boss.leave();
+}
+
+#[test]
+fn doctor_measures_a_lagging_file_system() {
+    let Some(world) = World::start(&[("NODES", "1"), ("SHAREDFS", "lagging"), ("LAG", "15")]) else { return };
+    let checks = doctor(&world, &["--on", "cluster"], "/tmp");
+    let (folder, locks) = (finding(&checks, "node", "folder"), finding(&checks, "node", "locks"));
+    assert_eq!((&folder["severity"], &locks["severity"]), (&json!("note"), &json!("note")), "{checks:#}");
+    assert!(message(locks).contains("within one host only"), "{checks:#}");
+}
+
+#[test]
+fn interrupted_doctor_cancels_its_job() {
+    let Some(world) = World::start(&[("NODES", "1"), ("CPUS", "1")]) else { return };
+    let mut boss = world.boss();
+    let busy = world.create(&mut boss, "Be busy", "hang");
+    world.until(&mut boss, &busy, "running");
+    let mut doctor = world.command(&["doctor", "--on", "cluster"]);
+    let mut doctor = doctor.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("doctor runs");
+    until("its job waits", || world.jobs() == 2);
+    // Its parent enters the namespaces of the login host, and passes no signal on.
+    let pid = until_some("the process of doctor", || doctor_of(&world.sandbox.root()));
+    kill_process(pid, Signal::INT).expect("it runs");
+    assert_eq!(doctor.wait().expect("it ends").code(), Some(130));
+    until("its job is gone", || world.jobs() == 1);
+    boss.succeed("cancel_worker", json!({"worker_id": busy}));
+    boss.leave();
+}
+
+/// Returns the process of `doctor` with the settings in this folder.
+fn doctor_of(home: &Path) -> Option<Pid> {
+    let settings = home.join("config.toml").display().to_string();
+    let pids = fs::read_dir("/proc").expect("the process table").flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_it = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        words.first().is_some_and(|word| word == PROGRAM)
+            && words.iter().any(|word| *word == settings)
+            && words.iter().any(|word| word == "doctor")
+    };
+    pids.find(is_it).and_then(Pid::from_raw)
+}
