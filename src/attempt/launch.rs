@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::secrets::Secrets;
 use super::status::LiveStatus;
 use super::worker_dir::AttemptDir;
+use crate::crash_point::{self, Moment};
 use crate::files::{self, FileError, lease};
 use crate::mission::life::JobId;
 
@@ -69,7 +70,10 @@ impl PassedEnvironment {
         let fail = |source| FileError::write(&path, source);
         let bytes = serde_json::to_vec(self).map_err(|error| fail(error.into()))?;
         let mut file = files::private().create(true).truncate(true).write(true).open(&path).map_err(fail)?;
-        file.write_all(&bytes).map_err(fail)
+        crash_point::at_file(&path, Moment::Named);
+        file.write_all(&bytes).map_err(fail)?;
+        crash_point::at_file(&path, Moment::Written);
+        Ok(())
     }
 
     pub fn read(folder: &Path) -> Result<Option<Self>, FileError> {

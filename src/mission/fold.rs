@@ -90,7 +90,8 @@ impl Registry {
                 worker.advance_in(*attempt, Event::StartAbandoned);
             }),
             Entry::Submitted { worker, attempt, job } => self.change(worker, |worker| {
-                if worker.attempt == *attempt && worker.status == WorkerStatus::Starting {
+                // It may have begun before its server knew the job.
+                if worker.attempt == *attempt && worker.status.is_live() {
                     worker.job = Some(job.clone());
                 }
             }),

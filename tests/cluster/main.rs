@@ -7,6 +7,8 @@
 mod support;
 
 mod checks;
+mod crashes;
+mod nodes;
 mod world;
 
 use std::collections::BTreeSet;
@@ -17,7 +19,7 @@ use serde_json::{Value, json};
 use support::json_lines::Boss;
 use support::sandbox::{create, mission, status, with};
 use support::wait::until;
-use world::{World, on_cluster};
+use world::{World, on_cluster, text};
 
 const LAGGING: &[(&str, &str)] = &[("SHAREDFS", "lagging")];
 
@@ -58,14 +60,7 @@ fn run_twelve(world: &World) {
     });
     // Written on the host of the test, where the true state is.
     fs::write(world.sandbox.shared("go"), "").expect("a writable folder");
-    let mut ended = BTreeSet::new();
-    while ended.len() < 12 {
-        let answer = boss.succeed("wait_for_any_worker", json!({"timeout_seconds": 60}));
-        for settled in answer["settled"].as_array().expect("settled") {
-            assert_eq!(settled["status"], "completed", "{settled:#}");
-            assert!(ended.insert(text(&settled["worker_id"])), "each end is reported once: {settled:#}");
-        }
-    }
+    world.ends(&mut boss, 12, "completed");
     let mut hosts = BTreeSet::new();
     for id in &ids {
         let branch = format!("worker/{id}");
@@ -80,10 +75,6 @@ fn run_twelve(world: &World) {
     }
     assert_eq!(hosts.len(), 3, "{hosts:?}");
     boss.leave();
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
 }
 
 /// A message and a cancellation reach a worker on a node through files alone, and nothing of it is left.
@@ -279,10 +270,8 @@ fn worker_of_a_dead_node_is_lost_and_retried() {
     let mut boss = world.boss();
     let id = world.create(&mut boss, "Die with the node", "write kept.txt x\ncommit Keep it\nwrite more.txt y\nhang");
     world.until(&mut boss, &id, "running");
-    let attempt = world.sandbox.attempt(&id, 1);
     until("it has committed", || world.sandbox.worktree(&id).join("more.txt").exists());
-    let on: Value = serde_json::from_str(&fs::read_to_string(attempt.join("status.json")).expect("a status")).unwrap();
-    let node = text(&on["host"]["name"]);
+    let node = world.node(&id);
     world.cluster.run("node-poweroff", &[&node]);
     let lost = world.until(&mut boss, &id, "lost");
     let failure = &lost["outcome"]["run"];

@@ -60,6 +60,8 @@ struct Follower<'a> {
     status: Option<LiveStatus>,
     /// True if a supervisor has claimed the attempt. It may have died before it wrote a status.
     begun: bool,
+    /// True if an earlier server has revoked the claim. All that is left is the record.
+    is_revoked: bool,
     /// When the status last changed while this process watched, or when it began to watch.
     changed: Instant,
     /// The last look that succeeded. Time without one is not watching.
@@ -97,6 +99,7 @@ pub(super) async fn follow(
         may_exist: !is_new,
         status: None,
         begun: false,
+        is_revoked: false,
         changed: now,
         looked: now,
         engine: EngineWatch::new(EngineState::Unknown, process::monotonic()),
@@ -113,6 +116,8 @@ impl Follower<'_> {
     async fn run(mut self) {
         let _counted = self.cluster.as_ref().map(Cluster::count_follower);
         self.repeat_submission();
+        self.is_revoked = self.attempt.is_revoked();
+        self.begun = self.is_revoked;
         loop {
             self.leave_out_gap();
             match self.look().await {
@@ -174,7 +179,7 @@ impl Follower<'_> {
         if !self.begun && self.launch.job.is_none() {
             return self.submit().await;
         }
-        self.consider_answer();
+        self.consider_answer()?;
         self.act().await
     }
 
@@ -205,8 +210,7 @@ impl Follower<'_> {
 
     async fn submit(&mut self) -> Result<Option<Report>, FileError> {
         let Some(cluster) = self.cluster.clone() else {
-            let why = format!("the launcher {}, which is not in the settings any more", self.launch.launcher);
-            self.report_wait(why, true);
+            self.report_problem();
             return Ok(None);
         };
         if cluster.answers().problem.is_some() {
@@ -224,6 +228,8 @@ impl Follower<'_> {
             Ok(Submission::Accepted(job) | Submission::Found(job)) => {
                 crash_point::at(Point::JobSubmitted);
                 self.note_job(job)?;
+                self.submitted = Instant::now();
+                self.report_wait(format!("the cluster: not scheduled yet (job {job})"), false);
             }
             Ok(Submission::Later(why)) => {
                 self.report_wait(format!("the cluster: {why}"), false);
@@ -260,22 +266,25 @@ impl Follower<'_> {
         self.launch.job = Some(id);
         self.launch.write(&self.attempt)?;
         crash_point::at(Point::JobNoted);
-        self.submitted = Instant::now();
         self.reporter.send(Report::Submitted { job: self.job_of(id) });
-        self.report_wait(format!("the cluster: not scheduled yet (job {id})"), false);
         Ok(())
     }
 
     /// Takes over a new answer of the scheduler.
-    fn consider_answer(&mut self) {
-        let Some(cluster) = &self.cluster else { return };
+    fn consider_answer(&mut self) -> Result<(), FileError> {
+        let Some(cluster) = &self.cluster else { return Ok(()) };
         let answers = cluster.answers();
         if answers.number == self.considered {
-            return;
+            return Ok(());
         }
         self.considered = answers.number;
-        let Some(state) = self.state_in(&answers) else { return };
+        let Some(state) = self.state_in(&answers) else { return Ok(()) };
         self.engine.add(state, process::monotonic());
+        // Its server died between the submission and the note, and the job has begun since.
+        match self.job.as_ref().map(|job| job.job) {
+            Some(job) if self.launch.job.is_none() => self.note_job(job),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the state of the job. `None` if the question is older than the job.
@@ -294,7 +303,8 @@ impl Follower<'_> {
     async fn act(&mut self) -> Result<Option<Report>, FileError> {
         let claim = if self.begun { Claim::Supervisor } else { Claim::None };
         let lost_after = self.cluster.as_ref().map_or(LOST_AFTER, |cluster| cluster.lost_after());
-        let heartbeat = Heartbeat::after(self.changed.elapsed(), lost_after);
+        let heartbeat =
+            if self.is_revoked { Heartbeat::Stale } else { Heartbeat::after(self.changed.elapsed(), lost_after) };
         match life(&Evidence { has_outcome: false, claim, engine: &self.engine, heartbeat }) {
             Life::Waits => self.report_reason(),
             Life::Starts => self.report_wait(format!("the cluster: its job starts on {}", self.node()), false),
@@ -325,8 +335,11 @@ impl Follower<'_> {
     }
 
     fn report_problem(&mut self) {
-        let answers = self.cluster.as_ref().map(|cluster| cluster.answers());
-        let why = match answers.and_then(|answers| answers.problem) {
+        let Some(cluster) = &self.cluster else {
+            let why = format!("the launcher {}, which is not in the settings any more", self.launch.launcher);
+            return self.report_wait(why, true);
+        };
+        let why = match cluster.answers().problem {
             Some(problem) => problem.words(),
             None => "the cluster to report on its job".to_owned(),
         };
@@ -442,11 +455,13 @@ impl Follower<'_> {
         };
         let branch = self.worker.mission.place.branch();
         let committed = branch.map_or_else(String::new, |branch| format!("committed work is on branch {branch}, "));
-        format!(
-            "{state}, and there was no heartbeat for {} s; {committed}uncommitted changes are in {}",
-            self.changed.elapsed().as_secs(),
-            self.worker.mission.place.path().display()
-        )
+        let silence = if self.is_revoked {
+            "an earlier server gave it up".to_owned()
+        } else {
+            format!("there was no heartbeat for {} s", self.changed.elapsed().as_secs())
+        };
+        let place = self.worker.mission.place.path().display();
+        format!("{state}, and {silence}; {committed}uncommitted changes are in {place}")
     }
 
     /// Returns how certain it is that nothing of the worker runs. A node that failed may run on.
