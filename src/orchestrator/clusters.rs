@@ -17,7 +17,7 @@ use super::blocking::blocking;
 use super::error::OrchestratorError;
 use crate::attempt::node_check::NodeCheck;
 use crate::attempt::state_dir::StateDir;
-use crate::config::{LauncherSettings, Settings};
+use crate::config::{LauncherKind, LauncherSettings, Settings};
 use crate::launcher::slurm::{self, Engine, JobNames, ObservedJob, TimeLimit};
 use crate::mission::id::WorkerId;
 use crate::mission::life::EngineState;
@@ -132,12 +132,28 @@ impl Clusters {
                 limit: cluster.settings.max_jobs,
             }
         };
-        futures_util::future::join_all(self.by_name.values().map(view)).await
+        let mut views = futures_util::future::join_all(self.by_name.values().map(view)).await;
+        let is_removed = |(name, _): &(&String, _)| !self.by_name.contains_key(*name);
+        views.extend(jobs.iter().filter(is_removed).map(|(name, counts)| removed(name, *counts)));
+        views
     }
 
     /// Makes all followers look at the files of their workers now.
     pub fn wake_followers(&self) {
         self.by_name.values().for_each(|cluster| cluster.look.notify_waiters());
+    }
+}
+
+/// Returns the view of a launcher that the settings no longer have, although workers of it are open.
+fn removed(name: &str, (waiting, running): (usize, usize)) -> LauncherView {
+    let problem = "it is not in the settings any more: its workers are followed by their files".to_owned();
+    LauncherView {
+        name: name.to_owned(),
+        kind: LauncherKind::Slurm,
+        problem: Some(problem),
+        waiting,
+        running,
+        limit: 0,
     }
 }
 

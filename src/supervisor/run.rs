@@ -50,7 +50,16 @@ pub fn run(root: &Path, on_alert: fn(&Path, &Alert)) -> ExitCode {
 
 /// Runs the process of an attempt's supervisor as the batch process of a cluster's job.
 pub fn run_job(root: &Path) -> ExitCode {
-    run_process(supervise(root, Mode::Job))
+    run_process(async {
+        match supervise(root, Mode::Job).await {
+            // The cluster has started the job again, or the worker was cancelled before it began.
+            Err(SupervisorError::Claimed) => {
+                tracing::warn!("nothing to do: the attempt has run, runs in another job, or was cancelled");
+                Ok(())
+            }
+            ended => ended,
+        }
+    })
 }
 
 /// The way in which the process of a supervisor was started.

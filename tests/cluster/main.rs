@@ -8,6 +8,7 @@ mod support;
 
 mod checks;
 mod crashes;
+mod launchers;
 mod nodes;
 mod world;
 
