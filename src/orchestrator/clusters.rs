@@ -150,6 +150,7 @@ fn removed(name: &str, (waiting, running): (usize, usize)) -> LauncherView {
     LauncherView {
         name: name.to_owned(),
         kind: LauncherKind::Slurm,
+        answers: false,
         problem: Some(problem),
         waiting,
         running,

@@ -7,9 +7,13 @@
 mod support;
 
 mod checks;
+mod controller;
 mod crashes;
 mod launchers;
+mod many;
 mod nodes;
+mod refusals;
+mod secrets;
 mod world;
 
 use std::collections::BTreeSet;

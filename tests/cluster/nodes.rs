@@ -73,8 +73,8 @@ fn job_that_the_cluster_ends_keeps_its_work() {
     boss.leave();
 }
 
-/// With each way in which Slurm tracks the processes of a job: by control group, where this machine has them, and by
-/// parent.
+/// Checks it with both ways in which Slurm tracks the processes of a job: by control group, where this machine has one,
+/// and by parent.
 #[test]
 fn nothing_is_left_on_a_node() {
     std::thread::scope(|scope| {
