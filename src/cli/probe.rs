@@ -48,10 +48,10 @@ fn exchange(files: &ProbeFolder, node: &str) -> Result<(Option<Duration>, Option
     let is_there = || files.new_name().exists();
     is_there();
     let began = Instant::now();
-    files::replace_json(&files.from_node(), &Some(node), true)?;
+    files::replace_json(&files.node_file(), &Some(node), true)?;
     let (mut content, mut name) = (None, None);
     while (content.is_none() || name.is_none()) && began.elapsed() < LIMIT {
-        let answer = || files::read_json::<Option<String>>(&files.from_server()).ok().flatten().flatten();
+        let answer = || files::read_json::<Option<String>>(&files.server_file()).ok().flatten().flatten();
         if content.is_none() && answer().is_some() {
             content = Some(began.elapsed());
         }

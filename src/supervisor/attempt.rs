@@ -134,7 +134,7 @@ impl LiveAttempt {
     }
 
     /// Returns the end of an attempt that was stopped before its first turn. Its CLI would otherwise run for a moment.
-    pub fn refuse_if_stopped(&mut self) -> Result<(), TurnEnd> {
+    pub fn refuse_if_stopped(&mut self) -> Result<(), Box<TurnEnd>> {
         let is_stop = |entry: &InboxEntry| {
             matches!(entry.instruction, Instruction::Cancel { .. } | Instruction::OverBudget { .. })
         };
@@ -147,7 +147,7 @@ impl LiveAttempt {
         // The next attempt can still resume it.
         self.run.session_id = prompt::first(&self.assignment).1;
         self.record_end(&end);
-        Err(end)
+        Err(Box::new(end))
     }
 
     /// Returns the reason why no turn may begin, if the boss, the system or a budget has given one.

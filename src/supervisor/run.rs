@@ -188,8 +188,8 @@ async fn report_alerts(mut status: watch::Receiver<LiveStatus>, root: PathBuf, o
 /// Returns the outcome. `None` if a server has revoked the claim.
 async fn run_turns(attempt: &mut LiveAttempt) -> Option<Outcome> {
     let ready = match attempt.check_node().and_then(|()| attempt.confine()) {
-        Ok(()) => attempt.set_up().await,
-        Err(end) => Err(*end),
+        Ok(()) => attempt.set_up().await.map_err(Box::new),
+        Err(end) => Err(end),
     };
     let ready = ready.and_then(|()| attempt.refuse_if_stopped());
     let mut next = match ready {

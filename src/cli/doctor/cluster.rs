@@ -73,19 +73,19 @@ impl ProbeFolder {
     fn make(state: &StateDir) -> Result<Self, FileError> {
         let folder = Self(state.root().join(format!("probe-{}", Uuid::new_v4().simple())));
         files::make_private_dir(&folder.0)?;
-        for path in [folder.from_node(), folder.from_server(), folder.report()] {
+        for path in [folder.node_file(), folder.server_file(), folder.report()] {
             files::replace_json(&path, &None::<()>, false)?;
         }
         Ok(folder)
     }
 
     /// The name of the node, once the probe runs.
-    pub fn from_node(&self) -> PathBuf {
+    pub fn node_file(&self) -> PathBuf {
         self.0.join("from-node.json")
     }
 
     /// The same name, as the answer.
-    pub fn from_server(&self) -> PathBuf {
+    pub fn server_file(&self) -> PathBuf {
         self.0.join("from-server.json")
     }
 
@@ -279,9 +279,9 @@ impl Probe<'_> {
 
     /// Answers the probe once it has written the name of its node.
     fn answer(&self) -> Result<(), FileError> {
-        let node = files::read_json::<Option<String>>(&self.folder.from_node()).ok().flatten().flatten();
+        let node = files::read_json::<Option<String>>(&self.folder.node_file()).ok().flatten().flatten();
         let Some(node) = node.filter(|_| !self.folder.new_name().exists()) else { return Ok(()) };
-        files::replace_json(&self.folder.from_server(), &Some(node), false)?;
+        files::replace_json(&self.folder.server_file(), &Some(node), false)?;
         files::replace_json(&self.folder.new_name(), &None::<()>, false)
     }
 
@@ -362,6 +362,6 @@ mod tests {
         ] {
             assert_eq!(exchange(content, name).severity, severity, "{content:?} {name:?}");
         }
-        assert_eq!(exchange(seconds(1), None).message.contains("new names not in time"), true);
+        assert!(exchange(seconds(1), None).message.contains("new names not in time"));
     }
 }

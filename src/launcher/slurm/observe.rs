@@ -69,10 +69,8 @@ fn rank(state: &EngineState) -> u8 {
 
 fn arguments(engine: &Engine, name: Option<&str>) -> Vec<OsString> {
     // The user's number may be another one behind a prefix. `--me` exists since Slurm 20.02.
-    let user = match engine.has_prefix() {
-        false => format!("--user={}", rustix::process::getuid().as_raw()),
-        true => "--me".to_owned(),
-    };
+    let by_number = || format!("--user={}", rustix::process::getuid().as_raw());
+    let user = if engine.has_prefix() { "--me".to_owned() } else { by_number() };
     let name = name.map(|name| format!("--name={name}"));
     let fixed = ["--noheader", "--states=all", FORMAT].map(str::to_owned);
     fixed.into_iter().chain([user]).chain(name).map(OsString::from).collect()
