@@ -2,7 +2,7 @@
 //! attempt's folder under the same path.
 //!
 //! Only [`command`] starts a process. Nothing here decides whether a worker lives: that is [`crate::mission::life`], from
-//! what [`observe`] reads. Slurm does not guarantee that a job runs once, the claim of the attempt does.
+//! what [`observe()`] reads. Slurm does not guarantee that a job runs once, the claim of the attempt does.
 
 mod cancel;
 mod check;

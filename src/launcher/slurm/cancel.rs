@@ -1,5 +1,5 @@
 //! Cancels jobs. An accepted `scancel` is no proof: a controller that stops soon after it may have the job in its queue
-//! again. So the caller repeats it until [`super::observe`] reports the job as ended or gone.
+//! again. So the caller repeats it until [`super::observe()`] reports the job as ended or gone.
 
 use std::ffi::OsString;
 
