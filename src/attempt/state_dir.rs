@@ -183,7 +183,8 @@ impl StateDir {
 
     /// Returns the id of this state directory if it has one.
     pub fn existing_id(&self) -> Option<Uuid> {
-        files::read_json(&self.root.join("id.json")).ok().flatten()
+        let known: Option<StateDirId> = files::read_json(&self.root.join("id.json")).ok().flatten();
+        known.filter(|known| known.root == self.root).map(|known| known.id)
     }
 
     /// Returns the lock of the supervisor that notifies the user of attempts that end without a server.

@@ -63,9 +63,10 @@ fn doctor_finds_what_a_node_lacks() {
     // A job whose worker has ended.
     let id = world.create(&mut boss, "End", "say done");
     world.until(&mut boss, &id, "completed");
-    let state: String =
-        serde_json::from_slice(&fs::read(world.sandbox.state_dir().join("id.json")).expect("an id")).unwrap();
-    let name = format!("--job-name=ob-{}-{id}-1", &state.replace('-', "")[..12]);
+    let state = fs::read(world.sandbox.state_dir().join("id.json")).expect("an id");
+    let state: Value = serde_json::from_slice(&state).expect("JSON");
+    let digits = state["id"].as_str().expect("an id").replace('-', "");
+    let name = format!("--job-name=ob-{}-{id}-1", &digits[..12]);
     world.cluster.run("login", &["sbatch", &name, "--output=/dev/null", "--wrap=sleep 300"]);
     let checks = doctor(&world, &[], "/tmp/bin");
     let jobs = finding(&checks, "left_over", "jobs");
