@@ -55,6 +55,15 @@ pub struct VerificationResult {
     pub lacks: Vec<Missing>,
 }
 
+/// The job that runs a verification on a cluster, written before it is submitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmittedVerification {
+    /// The name of the launcher in the settings.
+    pub launcher: String,
+    /// The name of the job.
+    pub name: String,
+}
+
 /// Prefix of the names of worktrees in which integrations are verified.
 const VERIFIED_IN: &str = "verify-";
 

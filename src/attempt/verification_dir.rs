@@ -60,6 +60,11 @@ impl VerificationDir {
         self.root.join("job.sh")
     }
 
+    /// Returns the record of that job.
+    pub fn job(&self) -> PathBuf {
+        self.root.join("job.json")
+    }
+
     /// Opens the log of its supervisor for appending.
     pub fn open_supervisor_log(&self) -> Result<File, FileError> {
         let path = self.supervisor_log();

@@ -25,4 +25,4 @@ pub use observe::{ObservedJob, job_of, observe};
 pub use partition::{TimeLimit, partition_limit, tracks_by_cgroup};
 pub use reasons::{describe, lasting};
 pub use submit::{JobError, JobRequest, MissionLimits, Submission, SubmitError, job_with_name, submit, time_limit};
-pub use verification::{VerificationJob, start_verification};
+pub use verification::{VerificationJob, end_verification, start_verification};

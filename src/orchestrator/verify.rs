@@ -22,7 +22,7 @@ use crate::attempt::launch;
 use crate::attempt::secrets::Secrets;
 use crate::attempt::sockets;
 use crate::attempt::state_dir::StateDir;
-use crate::attempt::verification::{self, VerificationAssignment, VerificationResult};
+use crate::attempt::verification::{self, SubmittedVerification, VerificationAssignment, VerificationResult};
 use crate::attempt::verification_dir::VerificationDir;
 use crate::config::SetupSettings;
 use crate::crash_point::{self, Point};
@@ -103,6 +103,8 @@ async fn start_run(
         limit,
     };
     let prepared = || {
+        let submitted = SubmittedVerification { launcher: cluster.name.clone(), name: job.name.clone() };
+        files::replace_json(&dir.job(), &submitted, true)?;
         job_environment::passed_to_verification(settings).write(dir.root())?;
         files::replace(&dir.job_script(), &job.script(), false)?;
         dir.open_supervisor_log()
@@ -191,9 +193,22 @@ pub(super) async fn remove_abandoned(context: Arc<Context>, state: StateDir) {
     for dir in VerificationDir::all(&state) {
         let Some(server) = dir.server() else { continue };
         if server != context.server && !context.servers.is_alive(&server) && !is_of_live_worker(&state, &server) {
-            remove(&context.trust, &dir).await;
+            if is_job_over(&context, &dir).await {
+                remove(&context.trust, &dir).await;
+            }
         }
     }
+}
+
+/// Ends the job of a dead server's run. Returns whether nothing runs any more, as far as a cluster knows.
+async fn is_job_over(context: &Context, dir: &VerificationDir) -> bool {
+    let Ok(Some(job)) = files::read_json::<SubmittedVerification>(&dir.job()) else { return true };
+    let Some(cluster) = context.clusters.get(&job.launcher) else { return true };
+    let ended = slurm::end_verification(&cluster.engine, &job.name).await;
+    ended.unwrap_or_else(|why| {
+        tracing::warn!(why, job = job.name, "cannot end the job of an abandoned verification");
+        false
+    })
 }
 
 /// Returns whether a worker runs this verification itself, perhaps on another host, where its lock does not show here.

@@ -206,9 +206,10 @@ fn integration_is_verified_on_a_node() {
     boss.start_call("integrate_worker", json!({"worker_id": three, "verify_command": "true"}));
     until("its job waits", || world.jobs() == 2);
     boss.leave();
+    until("its job is gone", || world.jobs() == 1);
     let mut boss = world.boss();
     boss.succeed("cancel_worker", json!({"worker_id": busy}));
-    until("its job is gone", || world.jobs() == 0);
+    until("no job is left", || world.jobs() == 0);
     let merged = boss.succeed("integrate_worker", json!({"worker_id": three, "verify_command": "true"}));
     assert_eq!(merged["status"], "merged", "{merged:#}");
     boss.leave();

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,12 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::cancel::cancel_by_name;
 use super::command::{Attached, Engine, shown};
+use super::observe::state_of;
 use super::quote;
 use super::submit::{JobError, SPARE_MINUTES, refusal, size_options};
 use crate::attempt::status::READY;
 use crate::attempt::verification_dir::VerificationDir;
 use crate::config::LauncherSettings;
 use crate::launcher::RunningVerification;
+use crate::mission::life::EngineState;
 
 /// A verification run to start.
 #[derive(Debug)]
@@ -50,8 +54,9 @@ pub async fn start_verification(
     let started = engine.attach("srun", &job.arguments(), log);
     let Attached { mut child, script } = started.map_err(|cause| JobError::of_no_answer(cause, job.launcher))?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let dropped = CancellationToken::new();
-    let exited = tokio::spawn(until_exit(child, dropped.clone(), engine.clone(), job.name.clone()));
+    let (dropped, has_begun) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
+    let waiting = Waiting { child, has_begun: Arc::clone(&has_begun) };
+    let exited = tokio::spawn(until_exit(waiting, dropped.clone(), engine.clone(), job.name.clone()));
     let guard = dropped.drop_guard();
     let mut stdin = stdin.expect("its input is a pipe");
     // If it has ended already, its output says so.
@@ -60,6 +65,7 @@ pub async fn start_verification(
     let mut output = BufReader::new(stdout.expect("its output is a pipe"));
     let _ = output.read_line(&mut line).await;
     if line.trim() == READY {
+        has_begun.store(true, Ordering::Relaxed);
         guard.disarm();
         return Ok(RunningVerification { stdin: Some(stdin), exited });
     }
@@ -71,24 +77,52 @@ pub async fn start_verification(
     Err(refusal(text, job.launcher).into())
 }
 
+/// Ends the job of a verification run whose server has died. Returns whether it is over.
+pub async fn end_verification(engine: &Engine, name: &str) -> Result<bool, String> {
+    cancel_by_name(engine, name).await?;
+    let state = state_of(engine, name).await?.map(|(state, _)| state);
+    Ok(!matches!(state, Some(EngineState::Waits { .. } | EngineState::Runs)))
+}
+
 /// Waits for the end of `srun`. Ends it if the future that started it is dropped.
 async fn until_exit(
-    mut child: Child,
+    mut waiting: Waiting,
     dropped: CancellationToken,
     engine: Engine,
     name: String,
 ) -> io::Result<ExitStatus> {
     tokio::select! {
-        status = child.wait() => return status,
+        status = waiting.child.wait() => return status,
         () = dropped.cancelled() => {}
     }
-    // It was not reaped, so the number is still its own.
-    let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    pid.map(|pid| kill_process(pid, Signal::TERM));
+    waiting.end();
     if let Err(error) = cancel_by_name(&engine, &name).await {
         tracing::warn!(error, name, "cannot cancel the job of a verification");
     }
-    child.wait().await
+    waiting.child.wait().await
+}
+
+/// An `srun` whose job may wait. Its end of input is noticed only when the job runs, so it is ended when this value is
+/// dropped, as at the end of the server.
+struct Waiting {
+    child: Child,
+    has_begun: Arc<AtomicBool>,
+}
+
+impl Waiting {
+    /// Ends it. It has a number only until it is reaped.
+    fn end(&self) {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        pid.map(|pid| kill_process(pid, Signal::TERM));
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.has_begun.load(Ordering::Relaxed) {
+            self.end();
+        }
+    }
 }
 
 impl VerificationJob<'_> {
@@ -120,5 +154,93 @@ impl VerificationJob<'_> {
         let parts: [&[u8]; 5] = [b"exec ", &program, b" verify --job ", &folder, b" <&3 >&4 3<&- 4>&-\n"];
         script.extend(parts.concat());
         script
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::launcher::slurm::testing::Fakes;
+    use crate::mission::hint::with_hints;
+
+    /// A folder of a verification run, and the settings of its launcher.
+    struct Run {
+        _folder: tempfile::TempDir,
+        dir: VerificationDir,
+        settings: LauncherSettings,
+    }
+
+    impl Run {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let dir = VerificationDir::at(folder.path().join("it's here"));
+            fs::create_dir(dir.root()).unwrap();
+            let text = "[launchers.a]\nkind = 'slurm'\npartition = 'cpu'\nprologue = ['module load x']";
+            let settings = Settings::parse(text).unwrap().launchers["a"].clone();
+            Self { _folder: folder, dir, settings }
+        }
+
+        async fn start(&self, engine: &Engine) -> Result<RunningVerification, JobError> {
+            let (name, program, launcher) = ("ob-1-verify-2".to_owned(), Path::new("/opt/ob"), "a");
+            let limit = Duration::from_secs(90);
+            let job = VerificationJob { name, dir: &self.dir, program, launcher, settings: &self.settings, limit };
+            start_verification(engine, &job, self.dir.open_supervisor_log().unwrap()).await
+        }
+    }
+
+    #[tokio::test]
+    async fn run_ends_with_its_input() {
+        for prefix in [&[][..], &["env"]] {
+            let script = "printf '%s\\n' \"$@\" > $here/args; echo ready; cat > $here/input; touch $here/ended";
+            let fakes = Fakes::new().add("srun", script);
+            let run = Run::new();
+            let mut started = run.start(&fakes.engine(prefix, &[])).await.unwrap();
+            assert!(!fakes.path().join("ended").exists(), "{prefix:?}");
+            drop(started.stdin.take());
+            assert!(started.exited.await.unwrap().unwrap().success(), "{prefix:?}");
+            assert!(fakes.path().join("ended").exists(), "{prefix:?}");
+            assert_eq!(fakes.read("input"), "", "{prefix:?}");
+            let folder = run.dir.root().display();
+            let expected = format!(
+                "--job-name=ob-1-verify-2\n--nodes=1\n--ntasks=1\n--export=ALL\n--time=17\n--chdir={folder}\n--partition=cpu\n\
+                 bash\n{folder}/job.sh\n"
+            );
+            assert_eq!(fakes.read("args"), expected, "{prefix:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn dropped_start_cancels_the_job() {
+        let fakes = Fakes::new()
+            .add("srun", "touch $here/begun; read never")
+            .add("scancel", "printf '%s\\n' \"$@\" > $here/cancelled.part; mv $here/cancelled.part $here/cancelled");
+        let engine = fakes.engine(&[], &[]);
+        let run = Run::new();
+        let until = async |name: &str| {
+            while !fakes.path().join(name).exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let begun = async {
+            tokio::select! {
+                started = run.start(&engine) => panic!("{started:?}"),
+                () = until("begun") => {}
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), begun).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(60), until("cancelled")).await.unwrap();
+        assert!(fakes.read("cancelled").contains("--name=ob-1-verify-2"));
+    }
+
+    #[tokio::test]
+    async fn refusal_has_the_text_and_the_setting() {
+        let refuses = "echo 'srun: error: Unable to allocate resources: Invalid partition name specified' >&2; exit 1";
+        let fakes = Fakes::new().add("srun", refuses);
+        let error = with_hints(&Run::new().start(&fakes.engine(&[], &[])).await.unwrap_err());
+        assert!(error.contains("Invalid partition name specified") && error.contains("`partition` in [launchers.a]"));
+        let nowhere = Engine::in_environment(&[], [("PATH".into(), "/nowhere".into())]);
+        let missing = with_hints(&Run::new().start(&nowhere).await.unwrap_err());
+        assert!(missing.contains("srun is not on the PATH"), "{missing}");
     }
 }
