@@ -131,10 +131,12 @@ impl World {
     /// Returns the processes of an attempt on all nodes.
     pub fn processes(&self, worker: &str) -> usize {
         let tag = format!("ORCHESTRATOR_WORKER_TAG={worker}.");
+        // A worker of another test can have the same id.
+        let root = self.on_hosts(self.sandbox.root()).display().to_string();
         let is_tagged = |pid: &String| {
-            fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
-                environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(tag.as_bytes()))
-            })
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let environment = String::from_utf8_lossy(&environment);
+            environment.contains(&root) && environment.split('\0').any(|entry| entry.starts_with(&tag))
         };
         let entries = fs::read_dir("/proc").expect("the process table");
         let pids = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
