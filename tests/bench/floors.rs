@@ -7,6 +7,9 @@
 
 mod agent;
 mod clock;
+#[allow(dead_code)]
+#[path = "../support/cluster.rs"]
+mod cluster;
 #[cfg(target_os = "linux")]
 mod follower;
 mod machine;

@@ -35,6 +35,12 @@ impl Sides {
         self.line(what, floor, relation, target, more <= median && more_p95 <= p95)
     }
 
+    /// Returns a line whose target is milliseconds above the floor, at the median.
+    pub fn plus_median(&self, what: &str, floor: &str, most: f64) -> Line {
+        let more = self.ours.median() - self.floor.median();
+        self.line(what, floor, format!("+ {} ms", number(more)), format!("+ {most} ms"), more <= most)
+    }
+
     fn line(&self, what: &str, floor: &str, relation: String, target: String, reached: bool) -> Line {
         let floor = format!("{floor}: {}", self.floor.show());
         Line { what: what.to_owned(), floor, ours: self.ours.show(), relation, target, reached }

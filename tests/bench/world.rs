@@ -35,7 +35,12 @@ pub fn remove_all() {
 impl World {
     /// Creates a world without a repository.
     pub fn plain() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::within(&std::env::temp_dir())
+    }
+
+    /// Creates a world without a repository in this folder.
+    pub fn within(folder: &Path) -> Self {
+        let folder = tempfile::tempdir_in(folder).expect("a temporary folder");
         let path = folder.path().canonicalize().expect("an existing path");
         for name in ["repo", "run", "work"] {
             std::fs::create_dir(path.join(name)).expect("a folder");
@@ -106,19 +111,26 @@ impl World {
 
     /// Starts a server with one more line of settings.
     pub fn server_with(&self, max_workers: usize, line: &str) -> Server {
-        let (program, bell) = (program(), self.bell.path());
-        let settings = format!(
-            "{line}\nmax_workers = {max_workers}\nmin_free_memory_mib = 0\n\
-             [[custom]]\nname = \"bench\"\nprogram = {program:?}\nargs = [\"agent\", {bell:?}]\n\
-             [[custom]]\nname = \"lines\"\nprogram = {program:?}\nargs = [\"agent\", {bell:?}]\noutput = \"jsonl\"\n"
-        );
-        let letters: String = line.chars().filter(char::is_ascii_alphanumeric).collect();
-        let path = self.path(&format!("{max_workers}{letters}.toml"));
-        std::fs::write(&path, settings).expect("a settings file");
+        let path = self.settings(max_workers, line, "");
         let log = std::fs::File::options().create(true).append(true).open(self.path("server.log"));
         let mut command = self.sealed(env!("CARGO_BIN_EXE_orchestrator-boss"));
         command.arg("--config").arg(path).stderr(log.expect("a log"));
         Server::start(command)
+    }
+
+    /// Writes settings with one more line and these tables. Returns their path.
+    pub fn settings(&self, max_workers: usize, line: &str, tables: &str) -> PathBuf {
+        let (program, bell) = (program(), self.bell.path());
+        let settings = format!(
+            "{line}\nmax_workers = {max_workers}\nmin_free_memory_mib = 0\n\
+             [[custom]]\nname = \"bench\"\nprogram = {program:?}\nargs = [\"agent\", {bell:?}]\n\
+             [[custom]]\nname = \"lines\"\nprogram = {program:?}\nargs = [\"agent\", {bell:?}]\noutput = \"jsonl\"\n\
+             {tables}"
+        );
+        let letters: String = line.chars().filter(char::is_ascii_alphanumeric).collect();
+        let path = self.path(&format!("{max_workers}{letters}.toml"));
+        std::fs::write(&path, settings).expect("a settings file");
+        path
     }
 }
 

@@ -1,6 +1,7 @@
 //! The rows of the table, in order.
 
 mod calls;
+mod cluster;
 mod git;
 mod many;
 mod prepare;
@@ -18,7 +19,7 @@ pub struct Row {
     pub measure: fn() -> Vec<Line>,
 }
 
-pub const ALL: [Row; 21] = [
+pub const ALL: [Row; 27] = [
     Row { name: "start-folder", measure: spawn::in_a_folder },
     Row { name: "start-worktree", measure: spawn::in_a_worktree },
     Row { name: "start-batch", measure: spawn::a_batch },
@@ -40,4 +41,10 @@ pub const ALL: [Row; 21] = [
     Row { name: "setup", measure: prepare::setup },
     Row { name: "seed", measure: prepare::seed },
     Row { name: "npm", measure: prepare::npm },
+    Row { name: "cluster-start", measure: cluster::start },
+    Row { name: "cluster-settle", measure: cluster::settle },
+    Row { name: "cluster-cancel", measure: cluster::cancel },
+    Row { name: "cluster-submit", measure: cluster::submit },
+    Row { name: "cluster-calls", measure: cluster::calls },
+    Row { name: "cluster-at-rest", measure: cluster::at_rest },
 ];

@@ -184,7 +184,7 @@ impl Holds {
 
 /// Returns the CPU seconds of a process's threads, from the scheduler. The times in `stat` have steps of 10 ms, so that
 /// many small processes would seem to use nothing.
-fn cpu(pid: u32) -> f64 {
+pub(super) fn cpu(pid: u32) -> f64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a live process").flatten();
     let used = |thread: fs::DirEntry| {
         let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
