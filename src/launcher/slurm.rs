@@ -17,7 +17,7 @@ mod submit;
 mod testing;
 mod verification;
 
-pub use cancel::{cancel_by_name, cancel_jobs};
+pub use cancel::cancel_by_name;
 pub use check::{ClusterCheck, Partition, jobs_left};
 pub use command::{Answer, Engine, LIMIT, NoAnswer};
 pub use names::JobNames;

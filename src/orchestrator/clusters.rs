@@ -311,30 +311,20 @@ impl Cluster {
         }
     }
 
-    /// Cancels the jobs that the last answer named with one command, and the others by their names. Stops at the first
-    /// failure, since each command without an answer takes seconds.
+    /// Cancels jobs by their names: a scheduler that was restarted with an older state gives a number to another job. Stops
+    /// at the first failure, since each command without an answer takes seconds.
     async fn send_cancellations(&self, attempts: Vec<Attempt>) -> Result<(), String> {
         let names = self.names().await.map_err(|error| error.to_string())?;
-        let jobs = Arc::clone(&self.answers.borrow().jobs);
-        let job = |(worker, attempt): &Attempt| slurm::job_of(&jobs, worker, *attempt).map(|job| job.job);
-        let (known, unknown): (Vec<Attempt>, Vec<Attempt>) = attempts.into_iter().partition(|it| job(it).is_some());
-        let ids: Vec<_> = known.iter().filter_map(job).collect();
-        slurm::cancel_jobs(&self.engine, &ids).await?;
-        self.note_sent(known);
-        for (worker, attempt) in unknown {
+        for (worker, attempt) in attempts {
             slurm::cancel_by_name(&self.engine, &names.name(&worker, attempt)).await?;
-            self.note_sent(vec![(worker, attempt)]);
+            self.note_sent((worker, attempt));
         }
         Ok(())
     }
 
-    fn note_sent(&self, attempts: Vec<Attempt>) {
-        let now = Instant::now();
-        let mut activity = self.activity();
-        for attempt in attempts {
-            if let Some(sent) = activity.to_cancel.get_mut(&attempt) {
-                *sent = Some(now);
-            }
+    fn note_sent(&self, attempt: Attempt) {
+        if let Some(sent) = self.activity().to_cancel.get_mut(&attempt) {
+            *sent = Some(Instant::now());
         }
     }
 

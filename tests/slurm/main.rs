@@ -12,7 +12,7 @@ mod world;
 use std::time::{Duration, Instant};
 
 use orchestrator_boss::launcher::slurm::{
-    Engine, LIMIT, Submission, cancel_by_name, cancel_jobs, job_with_name, observe, tracks_by_cgroup,
+    Engine, LIMIT, Submission, cancel_by_name, job_with_name, observe, tracks_by_cgroup,
 };
 use orchestrator_boss::mission::life::{EndState, EngineState};
 use rustix::process::{Pid, Signal, kill_process};
@@ -56,14 +56,13 @@ async fn job_waits_runs_and_ends() {
 }
 
 #[tokio::test]
-async fn jobs_are_cancelled_by_name_and_by_id() {
+async fn jobs_are_cancelled_by_name() {
     let Some(world) = World::start(&[("NODES", "1"), ("PROCTRACK", "linuxproc")]) else { return };
     assert_eq!(tracks_by_cgroup(&world.engine).await, Ok(false));
     let whole_node = world.settings("cpus = 2");
     let attempts = ["running", "waiting", "other", "last"].map(|name| world.attempt(name, &["hold"]));
-    let mut jobs = Vec::new();
     for attempt in &attempts {
-        jobs.push(world.accepted(attempt, &whole_node).await);
+        world.accepted(attempt, &whole_node).await;
     }
     let [running, waiting, other, last] = &attempts;
     // Slurm can need a minute and more to end a job that it is about to start.
@@ -76,14 +75,13 @@ async fn jobs_are_cancelled_by_name_and_by_id() {
     cancel_by_name(&world.engine, &world.name(running)).await.expect("cancelled");
     world.until(running, "is cancelled", is_over).await;
     world.until(other, "runs", |job| runs(job) && other.has("ran")).await;
-    // With two that have ended.
-    cancel_jobs(&world.engine, &jobs).await.expect("cancelled");
     for attempt in [other, last] {
+        cancel_by_name(&world.engine, &world.name(attempt)).await.expect("cancelled");
         world.until(attempt, "is cancelled", is_over).await;
     }
-    cancel_by_name(&world.engine, &world.name(last)).await.expect("nothing to cancel");
-    cancel_jobs(&world.engine, &jobs).await.expect("nothing to cancel");
-    cancel_jobs(&world.engine, &[]).await.expect("nothing to cancel");
+    for attempt in &attempts {
+        cancel_by_name(&world.engine, &world.name(attempt)).await.expect("nothing to cancel");
+    }
     assert!(!waiting.has("ran") && running.has("ran"));
 }
 
@@ -121,13 +119,13 @@ async fn dead_controller_gives_no_answer() {
     let [before, during] = ["before", "during"].map(|name| world.attempt(name, &["hold"]));
     // Without it, a job gets all memory of its node.
     let small = world.settings("memory = '100'");
-    let job = world.accepted(&before, &small).await;
+    world.accepted(&before, &small).await;
     world.until(&before, "runs", |job| runs(job) && before.has("ran")).await;
     world.cluster.run("ctl-kill", &[]);
     let began = Instant::now();
     let observed = observe(&world.engine, &world.names).await.expect_err("no controller");
     assert!(observed.starts_with("squeue: "), "{observed}");
-    assert!(cancel_jobs(&world.engine, &[job]).await.is_err());
+    assert!(cancel_by_name(&world.engine, &world.name(&before)).await.is_err());
     for may_exist in [false, true] {
         let submitted = world.submit(&during, &small, may_exist).await;
         assert!(matches!(submitted, Submission::Later(_)), "{submitted:?}");

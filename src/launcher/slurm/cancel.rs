@@ -4,27 +4,14 @@
 use std::ffi::OsString;
 
 use super::command::{Answer, Engine};
-use crate::mission::life::JobId;
 
 /// Texts about a job that needs no cancel any more.
 const OVER: [&str; 2] = ["invalid job id", "already completing or completed"];
 
-/// Cancels every job with this name, which no job of another user has. Succeeds if there is none.
+/// Cancels every job with this name, which no job of another user has. Succeeds if there is none, or if it has ended. Not
+/// by number: a controller that was restarted with an older state gives a number to another job.
 pub async fn cancel_by_name(engine: &Engine, name: &str) -> Result<(), String> {
-    cancel(engine, vec![format!("--name={name}").into()]).await
-}
-
-/// Cancels all these jobs with one command. Succeeds for jobs that have ended.
-pub async fn cancel_jobs(engine: &Engine, jobs: &[JobId]) -> Result<(), String> {
-    if jobs.is_empty() {
-        // Without a job, `scancel` is an error.
-        return Ok(());
-    }
-    cancel(engine, jobs.iter().map(|job| job.to_string().into()).collect()).await
-}
-
-async fn cancel(engine: &Engine, arguments: Vec<OsString>) -> Result<(), String> {
-    match engine.ask("scancel", &arguments).await {
+    match engine.ask("scancel", &[OsString::from(format!("--name={name}"))]).await {
         Answer::Refused { text, .. } if is_over(&text) => Ok(()),
         answer => answer.output().map(drop),
     }
