@@ -192,10 +192,10 @@ fn prepare(
 pub(super) async fn remove_abandoned(context: Arc<Context>, state: StateDir) {
     for dir in VerificationDir::all(&state) {
         let Some(server) = dir.server() else { continue };
-        if server != context.server && !context.servers.is_alive(&server) && !is_of_live_worker(&state, &server) {
-            if is_job_over(&context, &dir).await {
-                remove(&context.trust, &dir).await;
-            }
+        let is_abandoned =
+            server != context.server && !context.servers.is_alive(&server) && !is_of_live_worker(&state, &server);
+        if is_abandoned && is_job_over(&context, &dir).await {
+            remove(&context.trust, &dir).await;
         }
     }
 }
