@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use orchestrator_boss::mission::entry::FORMAT;
+
 use crate::world::*;
 
 /// Returns all files below, with properties that a write changes. Git's objects are left out: comparing uncommitted
@@ -57,8 +59,9 @@ fn newer_state_is_refused_by_every_command() {
     let journal = fs::read_dir(world.state_dir().join("journal")).unwrap().map(|entry| entry.unwrap().path());
     let journal = journal.filter(|path| path.metadata().unwrap().len() > 0).max().unwrap();
     let text = fs::read_to_string(&journal).unwrap();
-    assert!(text.contains("\"format\":3"), "{text}");
-    fs::write(&journal, text.replacen("\"format\":3", "\"format\":99", 1)).unwrap();
+    let format = format!("\"format\":{FORMAT}");
+    assert!(text.contains(&format), "{text}");
+    fs::write(&journal, text.replacen(&format, "\"format\":99", 1)).unwrap();
     let before = files(&world.state_dir());
     for command in ["logs", "diff", "wait", "cancel", "retry", "integrate"] {
         let ran = world.run(&[command, &worker]);
