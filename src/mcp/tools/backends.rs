@@ -42,9 +42,9 @@ pub(super) struct BackendsReport {
     waking: String,
     /// Whether the kernel confines workers.
     confinement: String,
-    /// {name, kind, answers, problem?, waiting, running, limit}: the clusters for run_on.
+    /// The clusters for run_on, if the settings name any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<wire::ObjectPlaceholder>")]
+    #[schemars(skip)]
     launchers: Vec<LauncherReport>,
     /// Further agents. Name one as `backend` to learn how to install it.
     #[serde(skip_serializing_if = "Vec::is_empty")]

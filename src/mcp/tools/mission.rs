@@ -63,7 +63,7 @@ pub(super) struct MissionArguments {
     /// settings must allow it).
     #[schemars(with = "Option<String>", extend("enum" = ["read_only", "edit", "full"]))]
     permissions: Option<Permissions>,
-    /// local, or a launcher from get_backend_status, such as a cluster. Default: from the settings.
+    /// local, or one of get_backend_status's launchers (clusters).
     run_on: Option<String>,
 }
 

@@ -28,7 +28,7 @@ pub(super) struct RetryArguments {
     prompt: Option<String>,
     /// The mistake, and the change to make; at most 1 MiB.
     feedback: Option<String>,
-    /// local or another launcher; default: as before.
+    /// As in a mission; default: as before.
     run_on: Option<String>,
     /// true: in a new session.
     fresh: Option<bool>,
