@@ -76,9 +76,8 @@ pub(super) struct NotCancelled {
 impl Tool for CancelWorker {
     const NAME: &'static str = "cancel_worker";
     const DESCRIPTION: &'static str = "\
-Cancel one worker agent: stop, kill, abort or terminate it and every process that it started. Returns the number \
-of processes left (survivors, normally 0). Its work is kept. A settled worker stays settled. To stop all use \
-cancel_all_workers.";
+Cancel one worker agent: stop, kill, abort or terminate it and every process that it started. Returns survivors, \
+the number of processes left. Its work is kept. To stop all use cancel_all_workers.";
     const KIND: ToolKind = ToolKind::Destructive;
     type Arguments = CancelArguments;
     type Answer = CancelReport;

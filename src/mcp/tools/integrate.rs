@@ -119,8 +119,7 @@ impl Tool for IntegrateWorker {
     const DESCRIPTION: &'static str = "\
 Integrate the branch of a worker agent, or of several as a train: merge, squash or cherry-pick commits into the \
 integration branch. With verify_command the result is verified first. If it conflicts or fails, nothing changes \
-and the answer has the cause. Status running: call again with the same arguments. First check that the work is \
-completed and verified.";
+and the answer has the cause. Status running: call again with the same arguments.";
     const KIND: ToolKind = ToolKind::Destructive;
     type Arguments = IntegrateArguments;
     type Answer = IntegrateReport;

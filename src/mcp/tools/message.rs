@@ -43,8 +43,8 @@ impl Tool for SendMessageToWorker {
     const NAME: &'static str = "send_message_to_worker";
     const DESCRIPTION: &'static str = "\
 Send a message to a worker agent: steer it, answer its question, give feedback, add work. A running worker gets it \
-at once (Claude Code, some ACP agents) or after its turn; delivery interrupt stops the turn first. A settled \
-worker starts its next attempt with it, in the same worktree and, if its CLI can, the same session.";
+at once or after its turn; delivery interrupt stops the turn first. A settled worker starts its next attempt with \
+it, in the same worktree and, if its CLI can, the same session.";
     const KIND: ToolKind = ToolKind::StartsAgent;
     type Arguments = MessageArguments;
     type Answer = MessageReport;

@@ -63,7 +63,7 @@ pub(super) struct MissionArguments {
     /// settings must allow it).
     #[schemars(with = "Option<String>", extend("enum" = ["read_only", "edit", "full"]))]
     permissions: Option<Permissions>,
-    /// local, or one of get_backend_status's launchers (clusters).
+    /// A launcher from get_backend_status, or local.
     run_on: Option<String>,
 }
 

@@ -28,7 +28,7 @@ pub(super) struct RetryArguments {
     prompt: Option<String>,
     /// The mistake, and the change to make; at most 1 MiB.
     feedback: Option<String>,
-    /// As in a mission; default: as before.
+    /// Default: as before.
     run_on: Option<String>,
     /// true: in a new session.
     fresh: Option<bool>,
@@ -45,8 +45,8 @@ impl Tool for RetryWorker {
     const NAME: &'static str = "retry_worker";
     const DESCRIPTION: &'static str = "\
 Retry a worker agent that failed, was cancelled, timed out or did poor work: a new attempt in the same worktree, \
-and in the same session if its CLI can resume. Say in feedback what was wrong, or name another backend. A task \
-that failed on two backends is blocked: narrow its prompt. Then call wait_for_any_worker.";
+and in the same session if its CLI can resume. Say in feedback what was wrong, or name another backend. Then \
+call wait_for_any_worker.";
     const KIND: ToolKind = ToolKind::StartsAgent;
     type Arguments = RetryArguments;
     type Answer = RetryReport;

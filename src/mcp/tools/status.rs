@@ -90,7 +90,7 @@ impl Tool for GetWorkerStatus {
     const NAME: &'static str = "get_worker_status";
     const DESCRIPTION: &'static str = "\
 Get the status of one worker agent in detail: outcome, verification, changes, final message, cost. Use it to judge \
-a worker whose status is failed, stalled or ready to merge. A long diff comes in pages.";
+a worker whose status is failed, stalled or ready to merge.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = StatusArguments;
     type Answer = StatusReport;

@@ -122,8 +122,7 @@ impl Tool for RemoveWorktree {
     const NAME: &'static str = "remove_worktree";
     const DESCRIPTION: &'static str = "\
 Remove git worktrees that are no longer needed: by path, by worker, or all that are integrated. Nothing is lost: a \
-worktree in use stays, uncommitted files need force and are saved under a salvage ref, commits stay on their \
-branch.";
+worktree in use stays, uncommitted files need force and are saved, commits stay on their branch.";
     const KIND: ToolKind = ToolKind::Destructive;
     type Arguments = RemoveArguments;
     type Answer = RemoveReport;
