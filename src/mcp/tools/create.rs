@@ -196,8 +196,8 @@ fn ranges(results: &[BatchItem]) -> Vec<String> {
 impl Tool for CreateWorkerMission {
     const NAME: &'static str = "create_worker_mission";
     const DESCRIPTION: &'static str = "\
-Start one coding agent on a mission: spawn, launch or delegate to a subagent. The fields are those of a mission in \
-batch_create_workers. Then call wait_for_any_worker.";
+Start one coding agent on a mission: spawn, launch or delegate to a subagent. The fields are those of \
+batch_create_workers.";
     const KIND: ToolKind = ToolKind::StartsAgent;
     type Arguments = MissionArguments;
     type Answer = CreateAnswer;

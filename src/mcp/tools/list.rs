@@ -100,8 +100,8 @@ struct StatusCounts {
 impl Tool for ListWorkerMissions {
     const NAME: &'static str = "list_worker_missions";
     const DESCRIPTION: &'static str = "\
-List your worker agents with status, branch and activity, also after a restart. To react to changes use \
-wait_for_any_worker.";
+List your worker agents with status, branch and activity: for an overview, or to find them after a restart. To \
+react to changes use wait_for_any_worker.";
     const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = ListArguments;
     type Answer = ListReport;
