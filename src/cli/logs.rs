@@ -187,7 +187,7 @@ impl LogReader<'_> {
         printer.end()
     }
 
-    /// Returns the file to print as it is. `None` if the events are asked for.
+    /// Returns the file to print unchanged. `None` if the events are asked for.
     fn raw_path(&self, attempt: &AttemptDir, number: u32) -> Result<Option<PathBuf>, CliError> {
         if self.args.engine {
             return self.engine_log(attempt, number).map(Some);

@@ -89,7 +89,7 @@ fn keys_stay_here_unless_the_settings_say_otherwise() {
     boss.leave();
 }
 
-/// A backend that needs no key gets none, whatever the server has.
+/// A backend that needs no key gets none, even where the server has some.
 #[test]
 fn environment_of_the_server_stays_on_its_host() {
     let Some(world) = World::start(&[("NODES", "1")]) else { return };

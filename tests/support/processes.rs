@@ -1,6 +1,6 @@
 //! Processes of a test, found by its folder.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Returns the pid and the command line of each process that names the folder or works in it.
 #[cfg(target_os = "linux")]
@@ -9,7 +9,7 @@ pub fn processes_in(folder: &Path) -> Vec<(u32, String)> {
     let entries = std::fs::read_dir("/proc").expect("Linux has /proc").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter_map(|pid| {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let proc = Path::new("/proc").join(pid.to_string());
         let works_there = std::fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
         let command = std::fs::read(proc.join("cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");

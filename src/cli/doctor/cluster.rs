@@ -49,7 +49,7 @@ pub(super) const NODE: &str = "node";
 /// The folder through which the probe and `doctor` exchange files. All of them but one exist before the probe starts.
 pub(in crate::cli) struct ProbeFolder(PathBuf);
 
-/// What the probe found on its node.
+/// Facts that the probe found on its node.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::cli) struct NodeReport {
     pub node: String,
