@@ -2,14 +2,12 @@
 
 use std::path::PathBuf;
 
-use orchestrator_boss::backend::Backends;
 use orchestrator_boss::config::{Confine, Settings};
 use orchestrator_boss::mission::create::DraftPlace;
-use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::mission::outcome::FailureKind;
 use orchestrator_boss::orchestrator::{
-    IntegrationRequest, IntegrationSource, Orchestrator, RemovalAnswer, RemovalRequest, RemovalTarget, RetryRequest,
-    Startup, WaitStatus, WorktreeRequest,
+    IntegrationRequest, IntegrationSource, RemovalAnswer, RemovalRequest, RemovalTarget, RetryRequest, WaitStatus,
+    WorktreeRequest,
 };
 
 use crate::support::git::git;
@@ -499,6 +497,11 @@ async fn odd_repository_path_works_from_mission_to_removal() {
 async fn path_without_utf8_is_refused_with_the_reason() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
+
+    use orchestrator_boss::backend::Backends;
+    use orchestrator_boss::mission::hint::with_hints;
+    use orchestrator_boss::orchestrator::{Orchestrator, Startup};
+
     let world = World::new();
     let odd = world.repo().parent().unwrap().join(OsStr::from_bytes(b"no\xfftext"));
     std::fs::rename(world.repo(), &odd).unwrap();
