@@ -19,7 +19,11 @@ with_each_agent!(worker_does_not_start_this_server, plain: Gemini OpenCode Qwen 
 fn plain(agent: Agent) -> String {
     let facts = AcpAgent::all().map(|it| it.facts()).find(|facts| facts.name == agent.backend()).expect("a preset");
     let (program, arguments) = facts.command.split_once(' ').unwrap_or((&facts.command, ""));
-    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let mut arguments: Vec<&str> = arguments.split_whitespace().collect();
+    if agent == Agent::Gemini {
+        // Else it asks a model which model to use, in a form that no script answers, and tries that for minutes.
+        arguments.push("--model=gemini-2.5-pro");
+    }
     let variables = match agent {
         Agent::OpenCode => r#"OPENCODE_CONFIG_CONTENT = '{"model": "scripted/scripted"}'"#,
         _ => "",
