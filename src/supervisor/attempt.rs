@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -57,6 +58,8 @@ pub(super) struct LiveAttempt {
     turns_add_up: bool,
     pub cleanup: CleanupTotal,
     pub sockets: SocketFolder,
+    /// See [`LiveAttempt::prepare_confinement`].
+    pub confinement_prepared: Option<JoinHandle<()>>,
     pub rules: AttemptRules,
     pub own_clone: OwnClone,
     /// The beginning of the attempt, by the clock of file timestamps.
@@ -123,6 +126,7 @@ impl LiveAttempt {
             run: Run { started_at: Some(Timestamp::now()), ..Run::default() },
             cleanup: CleanupTotal::default(),
             sockets: SocketFolder::default(),
+            confinement_prepared: None,
             rules: AttemptRules::default(),
             own_clone: OwnClone::default(),
             since: SystemTime::now(),

@@ -1,8 +1,11 @@
 //! The confinement of a worker: whether its attempt is confined, and what the kernel answered. `write_rules.rs` has what
 //! it can write.
 
+use std::thread::JoinHandle;
+
 use super::attempt::{LiveAttempt, TurnEnd};
 use super::blocking::blocking;
+use super::caches;
 use super::own_clone::OwnClone;
 use super::signing;
 use super::write_rules::{AttemptRules, ConfinementError, why_not, why_without_effect};
@@ -15,9 +18,25 @@ use crate::mission::confined::{Confined, Confinement};
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Failure, FailureKind};
 use crate::mission::spec::Permissions;
-use crate::process::confine::Restriction;
+use crate::process::confine::{self, Restriction, Support};
 
 impl LiveAttempt {
+    /// Begins in a thread what takes time before the rules can be decided: it tries what the kernel enforces, and creates
+    /// the caches that tools need. The attempt waits for the disk meanwhile.
+    pub(super) fn prepare_confinement(&mut self) {
+        let is_off = self.assignment.settings.confine == Confine::Off;
+        if is_off || self.assignment.mission.permissions == Permissions::Full {
+            return;
+        }
+        let prepare = || {
+            if let (Support::Yes(_), Ok(home)) = (confine::support(), etcetera::home_dir()) {
+                caches::create_needed(&home, |name| std::env::var_os(name));
+            }
+        };
+        // Without it, the rules take longer, and caches that are missing stay so.
+        self.confinement_prepared = std::thread::Builder::new().spawn(prepare).ok();
+    }
+
     /// Decides the rules of the attempt. Fails if the settings demand what the kernel cannot do.
     pub(super) fn confine(&mut self) -> Result<(), Box<TurnEnd>> {
         match self.decide_rules() {
@@ -36,6 +55,7 @@ impl LiveAttempt {
     }
 
     fn decide_rules(&mut self) -> Result<AttemptRules, ConfinementError> {
+        self.confinement_prepared.take().map(JoinHandle::join);
         let confine = self.assignment.settings.confine;
         let why = match self.assignment.mission.permissions {
             Permissions::Full => Some("permissions: full".to_owned()),

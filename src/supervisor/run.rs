@@ -97,6 +97,7 @@ async fn supervise(root: &Path, mode: Mode) -> Result<(), SupervisorError> {
     if !attempt.dir.take_claim()? {
         return Err(SupervisorError::Claimed);
     }
+    attempt.prepare_confinement();
     attempt.sockets = SocketFolder::make(sockets::folder_beside(&attempt.assignment.socket));
     crash_point::at(Point::Claimed);
     job::forget_environment(attempt.dir.root());

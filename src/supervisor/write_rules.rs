@@ -81,7 +81,8 @@ struct Home {
 
 impl AttemptRules {
     /// Returns the rules of an attempt of a confined worker, and those of the CLI's `folders` that it can write. `state` is the
-    /// state directory. A worker that has a clone in its worktree writes nothing of the repository.
+    /// state directory. A worker that has a clone in its worktree writes nothing of the repository. The caches that tools
+    /// need were created.
     pub fn of(
         assignment: &Assignment,
         folders: &[StateFolder],
@@ -90,7 +91,6 @@ impl AttemptRules {
         has_clone: bool,
     ) -> Result<(Self, Vec<PathBuf>), ConfinementError> {
         let home = Home::of(&assignment.settings)?;
-        caches::create_needed(&home.path, |name| std::env::var_os(name));
         let mut shared = common_rules(&home, sockets);
         let mut commands = shared.clone();
         let git = grant_work(&mut commands, assignment, has_clone);

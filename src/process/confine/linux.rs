@@ -28,6 +28,9 @@ const LEAST: u32 = 3;
 const SIGNALS: u32 = 6;
 /// The last version whose rights are handled.
 const LAST: u32 = 8;
+/// File systems on which rules were seen to have an effect (ext2 to ext4, XFS, tmpfs, overlayfs), by their numbers in
+/// `linux/magic.h`.
+const TRIED: [u32; 4] = [0xef53, 0x5846_5342, 0x0102_1994, 0x794c_7630];
 
 pub fn support() -> Support {
     let thread = std::thread::Builder::new().name("confinement".to_owned());
@@ -82,11 +85,21 @@ pub fn wrapped(
 /// to an inode, and some file systems, such as 9p, have another inode at each access. An error is left to the start.
 pub fn without_effect(rules: &WriteRules) -> Option<PathBuf> {
     let is_work = |grant: &&Grant| grant.kind == GrantKind::Folder && grant.links == Links::Refused;
-    let folders = rules.grants().iter().filter(is_work).map(|grant| &grant.path);
-    let refused = || folders.filter(|folder| !is_writable(folder)).collect::<Vec<_>>();
+    let untried = rules.grants().iter().filter(is_work).filter(|grant| !was_tried(grant));
+    let folders: Vec<&PathBuf> = untried.map(|grant| &grant.path).collect();
+    if folders.is_empty() {
+        return None;
+    }
+    let refused = || folders.into_iter().filter(|folder| !is_writable(folder)).collect::<Vec<_>>();
     let (refused, _) = restricted(rules, refused).ok()?;
     // The user may not be able to write there either.
     refused.into_iter().find(|folder| is_writable(folder)).cloned()
+}
+
+/// Returns whether a grant is on a file system on which rules are known to have an effect.
+fn was_tried(grant: &Grant) -> bool {
+    // The type of this field depends on the architecture.
+    !has_no_effect(grant) && rustix::fs::statfs(&grant.path).is_ok_and(|found| TRIED.contains(&(found.f_type as u32)))
 }
 
 /// Returns whether this thread may create a file in a folder. The file has no name, so none is left behind. Where the
