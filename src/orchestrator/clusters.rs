@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{Timestamp, Zoned};
-use tokio::sync::{Mutex as AsyncMutex, Notify, OnceCell, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OnceCell, Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::answers::LauncherView;
@@ -34,6 +34,8 @@ const LOOKS_PER_SECOND: usize = 200;
 const FEW: usize = 10;
 /// Interval at which the files of more workers are read.
 const WITH_MORE: Duration = Duration::from_secs(1);
+/// Number of workers that are prepared at once at least, if there are fewer processors.
+const PREPARED_AT_ONCE: usize = 4;
 
 type Attempt = (WorkerId, u32);
 
@@ -57,6 +59,7 @@ pub(super) struct Cluster {
     /// Notified when the scheduler must be polled, or a job cancelled, at once.
     ask: Notify,
     tracks_by_cgroup: OnceCell<bool>,
+    preparations: Semaphore,
     /// The time limit of its partition, and until when it is not asked for again.
     time_limit: AsyncMutex<Option<(Instant, TimeLimit)>>,
 }
@@ -90,6 +93,7 @@ struct Activity {
 
 impl Clusters {
     pub fn of(settings: &Settings, state_root: &Path) -> Self {
+        let preparations = std::thread::available_parallelism().map_or(1, usize::from).max(PREPARED_AT_ONCE);
         let mut engines: BTreeMap<Vec<String>, Engine> = BTreeMap::new();
         let by_name = settings.launchers.iter().map(|(name, launcher)| {
             let command = &launcher.command;
@@ -105,6 +109,7 @@ impl Clusters {
                 look: Notify::new(),
                 ask: Notify::new(),
                 tracks_by_cgroup: OnceCell::new(),
+                preparations: Semaphore::new(preparations),
                 time_limit: AsyncMutex::default(),
             };
             (name.clone(), Arc::new(cluster))
@@ -230,6 +235,12 @@ impl Cluster {
         let root = self.state_root.clone();
         let read = || async { blocking(move || Ok(StateDir::at(&root).id().map(JobNames::of)?)).await };
         self.names.get_or_try_init(read).await
+    }
+
+    /// Waits until another worker may be prepared. With hundreds at once, all would be ready at the end, in any order.
+    /// Like this, the first jobs are submitted while others are prepared, in the order in which they were created.
+    pub async fn turn_to_prepare(&self) -> Option<SemaphorePermit<'_>> {
+        self.preparations.acquire().await.ok()
     }
 
     /// Waits until the files of a worker are to be read again.

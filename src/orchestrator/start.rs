@@ -85,7 +85,13 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
 /// Prepares an attempt, and starts it unless a cluster does. Returns the worker with the data that its place has provided.
 async fn launch(context: &Arc<Context>, order: &Arc<StartOrder>) -> Result<Worker, OrchestratorError> {
     let (inner, work) = (Arc::clone(context), Arc::clone(order));
+    let cluster = order.worker.next.run_on.as_deref().and_then(|name| context.clusters.get(name));
+    let turn = match &cluster {
+        Some(cluster) => cluster.turn_to_prepare().await,
+        None => None,
+    };
     let begins = blocking(move || prepare(&inner, &work)).await?;
+    drop(turn);
     crash_point::at(Point::AttemptPrepared);
     if begins.next.run_on.is_none() {
         local::start(&context.program, &order.attempt_dir, &Secrets::of(&context.settings)).await?;
