@@ -9,9 +9,9 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::attempt::LiveAttempt;
@@ -154,7 +154,8 @@ impl LiveAttempt {
             return BaseResult::Unknown;
         }
         let Ok(Some(_lease)) = lease::take(&dir.lock()) else { return BaseResult::Unknown };
-        let found = self.run_on_base(&run, &dir, allowance).await;
+        let stopped = tokio::time::timeout(allowance, self.inbox.until_stopped()).map(drop);
+        let found = verification_run::verify_commit_until(&run, &dir, self.supervisor, stopped).await;
         let was_made = run.tree(&dir).join(".git").exists();
         let (tree, other) = (repository.at(run.tree(&dir)), repository.at(worktree));
         // A fresh worktree may fail only because it lacks dependencies that the worker has installed for itself.
@@ -173,25 +174,6 @@ impl LiveAttempt {
             }
             _ => BaseResult::Unknown,
         }
-    }
-
-    /// Runs the command until the attempt is stopped or `allowance` is used up.
-    async fn run_on_base(
-        &mut self,
-        run: &VerificationAssignment,
-        dir: &VerificationDir,
-        allowance: Duration,
-    ) -> Option<Verification> {
-        let cancelled = CancellationToken::new();
-        let verification = verification_run::verify_commit(run, dir, self.supervisor, &cancelled);
-        tokio::pin!(verification);
-        tokio::select! {
-            found = &mut verification => return found,
-            () = self.inbox.until_stopped() => {}
-            () = tokio::time::sleep(allowance) => {}
-        }
-        cancelled.cancel();
-        verification.await
     }
 }
 

@@ -76,8 +76,27 @@ async fn supervise(dir: VerificationDir, is_job: bool) -> Result<(), SupervisorE
     Ok(())
 }
 
+/// Verifies the commit for this process, and cancels the run once `stopped` completes. `None` if it was cancelled.
+pub(super) async fn verify_commit_until(
+    run: &VerificationAssignment,
+    dir: &VerificationDir,
+    supervisor: Identity,
+    stopped: impl Future<Output = ()>,
+) -> Option<Verification> {
+    let cancelled = CancellationToken::new();
+    let verification = verify_commit(run, dir, supervisor, &cancelled);
+    tokio::pin!(verification);
+    tokio::select! {
+        found = &mut verification => return found,
+        () = stopped => {}
+    }
+    // Not dropped: it sweeps its processes first.
+    cancelled.cancel();
+    verification.await
+}
+
 /// Verifies the commit. `None` if the run was cancelled.
-pub(super) async fn verify_commit(
+async fn verify_commit(
     run: &VerificationAssignment,
     dir: &VerificationDir,
     supervisor: Identity,

@@ -8,7 +8,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::attempt::LiveAttempt;
@@ -135,7 +134,8 @@ impl LiveAttempt {
         let Ok(Some(_lease)) = lease::take(&dir.lock()) else {
             return could_not_run("its folder is in use".to_owned());
         };
-        let verification = self.run_in_copy(&run, &dir).await;
+        let stopped = self.inbox.until_stopped();
+        let verification = verification_run::verify_commit_until(&run, &dir, self.supervisor, stopped).await;
         self.keep_verify_log(&dir);
         let place = dir.clone();
         let removed = blocking(move || run.remove_tree(&place)).await;
@@ -157,18 +157,6 @@ impl LiveAttempt {
             }
             Some(verification) => verification,
         }
-    }
-
-    async fn run_in_copy(&mut self, run: &VerificationAssignment, dir: &VerificationDir) -> Option<Verification> {
-        let cancelled = CancellationToken::new();
-        let verification = verification_run::verify_commit(run, dir, self.supervisor, &cancelled);
-        tokio::pin!(verification);
-        tokio::select! {
-            found = &mut verification => return found,
-            () = self.inbox.until_stopped() => {}
-        }
-        cancelled.cancel();
-        verification.await
     }
 
     /// Returns the setup of the worktree, for a copy that lacks some ignored files.
