@@ -18,7 +18,7 @@ use super::error::OrchestratorError;
 use super::mailbox::{Ask, BegunWait, WakeOrder};
 use super::question_error::QuestionError;
 use super::waking::{self, NotWoken};
-use super::{integrate, old_logs, probe, prune, questions, worktrees};
+use super::{integrate, job_time, old_logs, probe, prune, questions, worktrees};
 use crate::attempt::state_dir;
 use crate::attempt::worker_dir::WorkerDir;
 use crate::backend::Backends;
@@ -350,6 +350,13 @@ impl Orchestrator {
             logged_out.into_values().try_for_each(Err::<(), _>)?;
         }
         let (boss, name) = (boss.clone(), name.to_owned());
+        let asked = Some(name.clone());
+        let found = self.actor.ask(|reply| Ask::Lookup { name: asked, reply }).await?;
+        // Any other worker is refused below, with the reason.
+        let settled = found.ok().and_then(|found| found.worker).filter(|worker| worker.status.is_settled());
+        if let Some(worker) = settled {
+            job_time::refuse_retry_too_long(&self.actor.context, &worker, &request).await?;
+        }
         self.actor.ask(|reply| Ask::Retry { boss, name, request, reply }).await?
     }
 

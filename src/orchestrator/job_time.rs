@@ -3,13 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::answers::RetryRequest;
 use super::blocking::blocking;
+use super::clusters::Cluster;
 use super::context::Context;
 use super::error::OrchestratorError;
 use super::start;
+use crate::attempt::state_dir::StateDir;
 use crate::config::Settings;
 use crate::launcher::slurm::{self, MissionLimits, TimeLimit};
 use crate::mission::create::{Draft, DraftPlace};
+use crate::mission::registry::Worker;
+use crate::mission::spec::{Place, RunOn};
+
+type Result<T> = std::result::Result<T, OrchestratorError>;
 
 /// Returns the limits that the job of a mission must have time for.
 pub(super) fn limits(
@@ -28,21 +35,55 @@ pub(super) fn limits(
 
 /// Refuses a mission whose job would wait for ever. Slurm accepts a time over the limit of the partition. Without an
 /// answer of the cluster, nothing is refused.
-pub(super) async fn refuse_too_long(context: &Arc<Context>, draft: &Draft) -> Result<(), OrchestratorError> {
+pub(super) async fn refuse_too_long(context: &Arc<Context>, draft: &Draft) -> Result<()> {
     let Some(cluster) = draft.run_on.as_deref().and_then(|name| context.clusters.get(name)) else { return Ok(()) };
+    let needed = async {
+        let (inner, asked) = (Arc::clone(context), draft.clone());
+        let setup = move || {
+            let is_worktree = matches!(asked.place, DraftPlace::Worktree { .. });
+            Ok(setup_minutes(&inner, is_worktree, asked.setup_command.is_some()))
+        };
+        let setup = blocking(setup).await?;
+        let limits = limits(&context.settings, draft.timeout_minutes, draft.verify_command.is_some(), setup);
+        Ok(slurm::time_limit(&limits))
+    };
+    refuse_over_limit(&cluster, draft.timeout_minutes, needed).await
+}
+
+/// Refuses the next attempt of a settled worker for the same reason.
+pub(super) async fn refuse_retry_too_long(
+    context: &Arc<Context>,
+    worker: &Arc<Worker>,
+    request: &RetryRequest,
+) -> Result<()> {
+    let launcher = request.run_on.clone().map_or_else(|| worker.next.run_on.clone(), RunOn::launcher);
+    let Some(cluster) = launcher.and_then(|name| context.clusters.get(&name)) else { return Ok(()) };
+    let mission = &worker.mission;
+    let needed = async {
+        let (inner, worker, fresh) = (Arc::clone(context), Arc::clone(worker), request.fresh);
+        let setup = blocking(move || setup_of_retry(&inner, &worker, fresh)).await?;
+        let limits = limits(&context.settings, mission.timeout_minutes, mission.verify_command.is_some(), setup);
+        Ok(slurm::time_limit(&limits))
+    };
+    refuse_over_limit(&cluster, mission.timeout_minutes, needed).await
+}
+
+/// Refuses a job that needs more minutes than the partition allows. They are determined only if it has a limit.
+pub(super) async fn refuse_over_limit(
+    cluster: &Cluster,
+    timeout_minutes: u32,
+    needed: impl Future<Output = Result<u64>>,
+) -> Result<()> {
     let TimeLimit::At(limit) = cluster.time_limit().await else { return Ok(()) };
-    let (inner, asked) = (Arc::clone(context), draft.clone());
-    let setup = blocking(move || Ok(setup_minutes(&inner, &asked))).await?;
-    let minutes = limits(&context.settings, draft.timeout_minutes, draft.verify_command.is_some(), setup);
-    let minutes = slurm::time_limit(&minutes);
-    if TimeLimit::At(limit).allows(minutes) {
+    let needed = needed.await?;
+    if TimeLimit::At(limit).allows(needed) {
         return Ok(());
     }
     Err(OrchestratorError::TooLongForPartition {
         launcher: cluster.name.clone(),
         partition: cluster.settings.partition.clone(),
-        timeout: draft.timeout_minutes.into(),
-        needed: minutes,
+        timeout: timeout_minutes.into(),
+        needed,
         allowed: whole_minutes(limit),
     })
 }
@@ -51,11 +92,21 @@ fn whole_minutes(limit: Duration) -> u64 {
     limit.as_secs() / 60
 }
 
-/// Returns the time limit of the setup of a mission. `None` without one.
-fn setup_minutes(context: &Context, draft: &Draft) -> Option<f64> {
-    if !matches!(draft.place, DraftPlace::Worktree { .. }) {
+/// Returns the time limit of the setup of the next attempt. `None` if its worktree is set up.
+fn setup_of_retry(context: &Context, worker: &Worker, fresh: bool) -> Result<Option<f64>> {
+    if !fresh && StateDir::at(&context.state_root).worker(&worker.id).setup()?.is_some() {
+        return Ok(None);
+    }
+    let is_worktree = matches!(worker.mission.place, Place::Worktree { .. });
+    Ok(setup_minutes(context, is_worktree, worker.mission.setup_command.is_some()))
+}
+
+/// Returns the time limit of the setup of a mission. `None` without one. A directory of the user is set up only if the
+/// mission names a command.
+fn setup_minutes(context: &Context, is_worktree: bool, names_command: bool) -> Option<f64> {
+    if !is_worktree && !names_command {
         return None;
     }
     let setup = start::setup_settings(context, context.repository.as_ref());
-    (draft.setup_command.is_some() || setup.command.is_some()).then_some(setup.timeout_minutes)
+    (names_command || setup.command.is_some()).then_some(setup.timeout_minutes)
 }

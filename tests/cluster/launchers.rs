@@ -88,6 +88,47 @@ fn retry_chooses_another_launcher() {
     boss.leave();
 }
 
+/// A retry that needs more time than its partition allows is refused, as a new mission is. An automatic one fails without
+/// a job.
+#[test]
+fn retry_over_the_limit_of_its_partition_is_refused() {
+    let settings = "[launchers.short]\nkind = \"slurm\"\npartition = \"short\"\n[launchers.free]\nkind = \"slurm\"\n";
+    let Some(world) = World::with_settings(&[("NODES", "1")], settings) else { return };
+    let mut boss = world.boss();
+    let id = create(&mut boss, with(mission("Move", "say done"), "run_on", "local"));
+    world.until(&mut boss, &id, "completed");
+    let refused = boss.refused("retry_worker", json!({"worker_id": id, "run_on": "short"}));
+    assert!(refused.contains("its jobs are limited to 10 minutes (partition short)"), "{refused}");
+    assert!(refused.contains("needs 145 (timeout_minutes 120") && refused.contains("[launchers.short]"), "{refused}");
+    let command = world.command(&["retry", &id, "--run-on", "short"]).output().expect("the program runs");
+    let said = String::from_utf8_lossy(&command.stderr).into_owned();
+    assert!(!command.status.success() && said.contains("limited to 10 minutes (partition short)"), "{said}");
+    assert_eq!(status(&mut boss, &id)["attempt"], 1);
+
+    let go = world.on_hosts(world.sandbox.shared("go"));
+    let script = format!("wait-file {} 300\nfail it is broken", go.display());
+    let fails = with(with(mission("Fail", &script), "run_on", "free"), "max_attempts", 2);
+    let fails = create(&mut boss, fails);
+    world.until(&mut boss, &fails, "running");
+    boss.leave();
+    world.slurm("scontrol", &["update", "PartitionName=agents", "MaxTime=10"]);
+    // The last one may keep the earlier limit for some minutes.
+    let mut boss = world.boss();
+    fs::write(world.sandbox.shared("go"), "").expect("a writable folder");
+    let failed = world.until(&mut boss, &fails, "failed");
+    assert_eq!(
+        (&failed["attempt"], &failed["outcome"]["run"]["reason"]),
+        (&json!(2), &json!("could_not_start")),
+        "{failed:#}"
+    );
+    let why = text(&failed["outcome"]["run"]["message"]);
+    assert!(why.contains("limited to 10 minutes") && why.contains("[launchers.free]"), "{why}");
+    let refused = boss.refused("retry_worker", json!({"worker_id": fails}));
+    assert!(refused.contains("its jobs are limited to 10 minutes"), "{refused}");
+    assert_eq!(world.jobs(), 0);
+    boss.leave();
+}
+
 /// The racer on the cluster wins, while the one on this host still works, and the other way round.
 #[test]
 fn race_runs_here_and_on_the_cluster() {

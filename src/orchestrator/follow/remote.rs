@@ -239,6 +239,11 @@ impl Follower<'_> {
                 let message = with_hints(&error);
                 return self.fence(|_| Some(message));
             }
+            // The cluster would accept the job, and never start it.
+            Err(error @ OrchestratorError::TooLongForPartition { .. }) => {
+                let message = with_hints(&error);
+                return self.fence(|_| Some(message));
+            }
             // A file of the state directory could not be read or written.
             Err(error) => {
                 self.report_wait(with_hints(&error), false);
@@ -510,6 +515,11 @@ async fn submission(
         mission.verify_command.is_some(),
         setup.map(|setup| setup.timeout_minutes),
     );
+    let minutes = slurm::time_limit(&limits);
+    // A job that was submitted may have begun.
+    if !may_exist {
+        job_time::refuse_over_limit(cluster, mission.timeout_minutes, async { Ok(minutes) }).await?;
+    }
     let request = JobRequest {
         names,
         worker: &worker.id,
@@ -518,7 +528,7 @@ async fn submission(
         program: cluster.settings.program.as_deref().unwrap_or_else(|| context.program.path()),
         launcher: &cluster.name,
         settings: &cluster.settings,
-        minutes: slurm::time_limit(&limits),
+        minutes,
     };
     Ok(slurm::submit(&cluster.engine, &request, may_exist).await)
 }
