@@ -215,6 +215,34 @@ fn integration_is_verified_on_a_node() {
     boss.leave();
 }
 
+/// A killed server takes its verification along, whether that runs or waits. No other server is needed.
+#[test]
+fn verification_ends_with_a_killed_server() {
+    let settings = "verify_on = \"cluster\"\n[launchers.cluster]\nkind = \"slurm\"\n";
+    let Some(world) = World::with_settings(&[("NODES", "1"), ("CPUS", "1")], settings) else { return };
+    let mut boss = world.boss();
+    let id = create(&mut boss, with(mission("One", "write one.txt x\ncommit Add it"), "run_on", json!("local")));
+    world.until(&mut boss, &id, "completed");
+    boss.start_call("integrate_worker", json!({"worker_id": id, "verify_command": "setsid sleep 600"}));
+    until("it runs on the node", || world.processes("integration") > 0);
+    boss.kill_server();
+    until("nothing of it is left", || (world.jobs(), world.processes("integration")) == (0, 0));
+
+    let mut boss = world.boss();
+    let busy = world.create(&mut boss, "Be busy", "hang");
+    world.until(&mut boss, &busy, "running");
+    boss.start_call("integrate_worker", json!({"worker_id": id, "verify_command": "true"}));
+    until("its job waits", || world.jobs() == 2);
+    boss.kill_server();
+    until("its job is gone", || world.jobs() == 1);
+    let mut boss = world.boss();
+    boss.succeed("cancel_worker", json!({"worker_id": busy}));
+    let merged = boss.succeed("integrate_worker", json!({"worker_id": id, "verify_command": "true"}));
+    assert_eq!(merged["status"], "merged", "{merged:#}");
+    until("no job is left", || world.jobs() == 0);
+    boss.leave();
+}
+
 /// A verification that the cluster refuses could not run, with the text of the cluster.
 #[test]
 fn refused_verification_could_not_run() {

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::future::pending;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -64,6 +65,12 @@ const PASSED: [&str; 23] = [
 /// A variable that only the `command` of the settings gets, which may be `ssh`. It names the agent with the user's keys.
 const PASSED_TO_PREFIX: &str = "SSH_AUTH_SOCK";
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// A script for `sh` that runs its arguments as a command, and ends that with TERM if it runs for ten seconds more after
+/// the end of the input. A waiting `srun` does not notice that end. Both read the same input, which has no more content.
+const ENDED_BY_INPUT: &str = "exec 3<&0; \"$@\" <&3 3<&- & it=$!; { cat && { n=0; \
+    while [ $n -lt 10 ] && kill -0 $it; do sleep 1; n=$((n + 1)); done; kill $it; }; } <&3 3<&- >/dev/null 2>&1 & \
+    watch=$!; exec 3<&-; wait $it; exit=$?; kill $watch 2>/dev/null; exit $exit";
 
 /// Texts of a command that did not reach the controller, or not in time.
 const NO_CONTACT: [&str; 9] = [
@@ -210,14 +217,15 @@ impl Engine {
     }
 
     /// Starts a command that goes on: its input and output are pipes, and its errors go to a file. The script is what its
-    /// input must begin with.
+    /// input must begin with, and all that it may contain. Its end, such as that of this process, ends the command soon.
     pub(super) fn attach(&self, program: &str, arguments: &[OsString], errors: File) -> Result<Attached, NoAnswer> {
         let (command, script) = match self.prefix.split_first() {
-            None => (self.command(OsStr::new(program), arguments), Vec::new()),
+            None => (self.watched_command(program, arguments), Vec::new()),
             Some((first, rest)) => {
                 let words: Vec<OsString> = rest.iter().map(OsString::from).chain(["sh".into()]).collect();
                 // A shell reads no more of its input than the line that it runs, so the command gets the rest.
-                let script = [&b"exec"[..], &far_command(program, arguments)].concat();
+                let watch = quote::for_sh(ENDED_BY_INPUT.as_bytes());
+                let script = [&b"exec sh -c "[..], &watch, b" sh", &far_command(program, arguments)].concat();
                 (self.command(OsStr::new(first), &words), script)
             }
         };
@@ -227,12 +235,24 @@ impl Engine {
         Ok(Attached { child: child.map_err(not_started)?, script })
     }
 
+    /// Returns the prepared command, which ends soon after its input. `None` if the program does not exist.
+    fn watched_command(&self, program: &str, arguments: &[OsString]) -> Option<Command> {
+        let program = self.path_of(OsStr::new(program))?;
+        let words = ["-c", ENDED_BY_INPUT, "sh"].map(OsString::from).into_iter().chain([program.into()]);
+        let words: Vec<OsString> = words.chain(arguments.iter().cloned()).collect();
+        self.command(OsStr::new("/bin/sh"), &words)
+    }
+
+    /// Returns the full path of a program, since the system would fork this process to look for it. `None` if it does not
+    /// exist.
+    fn path_of(&self, program: &OsStr) -> Option<PathBuf> {
+        let path = self.environment.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
+        which::which_in(program, Some(path.unwrap_or(OsStr::new(DEFAULT_PATH))), "/").ok()
+    }
+
     /// Returns the prepared command. `None` if the program does not exist.
     fn command(&self, program: &OsStr, arguments: &[OsString]) -> Option<Command> {
-        let path = self.environment.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
-        // A full path, since the system would fork this process to look for it.
-        let program = which::which_in(program, Some(path.unwrap_or(OsStr::new(DEFAULT_PATH))), "/").ok()?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(self.path_of(program)?);
         command.args(arguments).env_clear().envs(self.environment.iter().cloned());
         command.current_dir("/").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

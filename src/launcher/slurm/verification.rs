@@ -1,6 +1,6 @@
 //! Verification runs of integrations on a node: `srun` takes the place of the supervisor on this host. It passes on the
-//! input and the output, ends with its job, and its job ends with it. So the run ends with its server, as one on this
-//! host does.
+//! input and the output, ends with its job, and its job ends with it. Its input ends with its server, however that ends.
+//! The run then ends by itself, and a job that waits is ended.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -8,11 +8,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitStatus;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
@@ -54,9 +51,8 @@ pub async fn start_verification(
     let started = engine.attach("srun", &job.arguments(), log);
     let Attached { mut child, script } = started.map_err(|cause| JobError::of_no_answer(cause, job.launcher))?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let (dropped, has_begun) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
-    let waiting = Waiting { child, has_begun: Arc::clone(&has_begun) };
-    let exited = tokio::spawn(until_exit(waiting, dropped.clone(), engine.clone(), job.name.clone()));
+    let dropped = CancellationToken::new();
+    let exited = tokio::spawn(until_exit(child, dropped.clone(), engine.clone(), job.name.clone()));
     let guard = dropped.drop_guard();
     let mut stdin = stdin.expect("its input is a pipe");
     // If it has ended already, its output says so.
@@ -65,7 +61,6 @@ pub async fn start_verification(
     let mut output = BufReader::new(stdout.expect("its output is a pipe"));
     let _ = output.read_line(&mut line).await;
     if line.trim() == READY {
-        has_begun.store(true, Ordering::Relaxed);
         guard.disarm();
         return Ok(RunningVerification { stdin: Some(stdin), exited });
     }
@@ -84,45 +79,21 @@ pub async fn end_verification(engine: &Engine, name: &str) -> Result<bool, Strin
     Ok(!matches!(state, Some(EngineState::Waits { .. } | EngineState::Runs)))
 }
 
-/// Waits for the end of `srun`. Ends it if the future that started it is dropped.
+/// Waits for the end of `srun`. Cancels its job if the future that started it is dropped, and with it the input.
 async fn until_exit(
-    mut waiting: Waiting,
+    mut srun: Child,
     dropped: CancellationToken,
     engine: Engine,
     name: String,
 ) -> io::Result<ExitStatus> {
     tokio::select! {
-        status = waiting.child.wait() => return status,
+        status = srun.wait() => return status,
         () = dropped.cancelled() => {}
     }
-    waiting.end();
     if let Err(error) = cancel_by_name(&engine, &name).await {
         tracing::warn!(error, name, "cannot cancel the job of a verification");
     }
-    waiting.child.wait().await
-}
-
-/// An `srun` whose job may wait. Its end of input is noticed only when the job runs, so it is ended when this value is
-/// dropped, as at the end of the server.
-struct Waiting {
-    child: Child,
-    has_begun: Arc<AtomicBool>,
-}
-
-impl Waiting {
-    /// Ends it. It has a number only until it is reaped.
-    fn end(&self) {
-        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        pid.map(|pid| kill_process(pid, Signal::TERM));
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if !self.has_begun.load(Ordering::Relaxed) {
-            self.end();
-        }
-    }
+    srun.wait().await
 }
 
 impl VerificationJob<'_> {
@@ -207,6 +178,18 @@ mod tests {
                  bash\n{folder}/job.sh\n"
             );
             assert_eq!(fakes.read("args"), expected, "{prefix:?}");
+        }
+    }
+
+    /// A waiting `srun` does not read its input.
+    #[tokio::test]
+    async fn waiting_job_ends_after_its_input() {
+        for prefix in [&[][..], &["env"]] {
+            let fakes = Fakes::new().add("srun", "exec 3<&0 </dev/null; echo ready; exec sleep 600");
+            let mut started = Run::new().start(&fakes.engine(prefix, &[])).await.unwrap();
+            drop(started.stdin.take());
+            let ended = tokio::time::timeout(Duration::from_secs(60), started.exited).await.expect("it ends");
+            assert!(!ended.unwrap().unwrap().success(), "{prefix:?}");
         }
     }
 
