@@ -4,7 +4,8 @@
 //! file system each server also keeps a file with its host and a number that it advances. A server on another host is alive
 //! until that number has stood still for a while of this process's own watching, so nothing is concluded at first sight.
 //! While one lives, no server of another host may open the state directory for writing. The same holds for a supervisor that
-//! its server has started on its own host, since only servers there can follow it.
+//! its server has started on its own host, since only servers there can follow it. If the servers cannot be listed, nothing
+//! is known about other hosts: every server counts as alive, and the state directory stays closed.
 //!
 //! The file is only ever overwritten with content of the same length: its name and its size do not change, so other hosts
 //! see each number at once, and a full disk does not stop it.
@@ -13,6 +14,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::state_dir::StateDir;
 use crate::files::lease::{self, Lease};
 use crate::files::{self, FileError};
+use crate::mission::hint::with_hints;
 use crate::mission::id::{ServerId, WorkerId};
 use crate::process::{self, Host};
 
@@ -39,6 +42,8 @@ pub struct Servers {
     dir: StateDir,
     is_shared: OnceLock<bool>,
     watched: Mutex<HashMap<ServerId, Watched>>,
+    /// True if the last listing failed, which is logged once.
+    is_unreadable: AtomicBool,
 }
 
 /// A process on another host, because of which that host owns the state directory.
@@ -72,6 +77,22 @@ struct Presence {
     role: Role,
     host: Host,
     heartbeat: u64,
+}
+
+impl Presence {
+    /// Reads a presence file. `None` if it was removed a moment ago.
+    fn read(path: &Path) -> Result<Option<Self>, FileError> {
+        // Damaged by a crash of its host, it stands still.
+        let damaged = || {
+            let host = Host { name: "another host".to_owned(), boot: String::new() };
+            Self { role: Role::Server, host, heartbeat: 0 }
+        };
+        match fs::read(path) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| damaged()))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FileError::read(path, source)),
+        }
+    }
 }
 
 /// The observations of a server on another host by this process.
@@ -111,35 +132,42 @@ impl Watched {
 impl Servers {
     /// Returns the servers of the state directory with this root, which need not exist.
     pub fn of(root: &Path) -> Self {
-        Self { dir: StateDir::at(root), is_shared: OnceLock::new(), watched: Mutex::default() }
+        Self {
+            dir: StateDir::at(root),
+            is_shared: OnceLock::new(),
+            watched: Mutex::default(),
+            is_unreadable: AtomicBool::new(false),
+        }
     }
 
     /// Returns whether this server lives, as far as is known.
     pub fn is_alive(&self, server: &ServerId) -> bool {
-        let elsewhere = self.elsewhere().into_iter().find(|(id, _)| id == server);
-        match elsewhere {
+        // A free lock here says nothing about a server on another host.
+        let Ok(elsewhere) = self.elsewhere() else { return true };
+        match elsewhere.into_iter().find(|(id, _)| id == server) {
             Some((id, presence)) => self.watch(id, &presence, process::monotonic()) != Life::Dead,
             None => lease::is_held(&self.dir.server_lock(server)),
         }
     }
 
-    /// Returns a server on another host that lives, as far as is known.
-    pub fn owner_elsewhere(&self) -> Option<Owner> {
+    /// Returns a server on another host that lives, as far as is known. With an error, there may be one.
+    pub fn owner_elsewhere(&self) -> Result<Option<Owner>, FileError> {
         let now = process::monotonic();
-        let lives = self.elsewhere().into_iter().map(|(id, presence)| {
+        let lives = self.elsewhere()?.into_iter().map(|(id, presence)| {
             let life = self.watch(id, &presence, now);
             (presence, life)
         });
         let owner =
             |(Presence { role, host, .. }, life)| Owner { role, host: host.name, is_alive: life == Life::Alive };
         let owners = lives.filter(|(_, life)| *life != Life::Dead).map(owner);
-        owners.max_by_key(|owner| (owner.is_alive, owner.role == Role::Server))
+        Ok(owners.max_by_key(|owner| (owner.is_alive, owner.role == Role::Server)))
     }
 
     /// Removes what dead servers have left, so that one that only stood still notices that it was given up. `own` has not
     /// taken its lock yet.
     pub fn forget_dead(&self, own: &ServerId) {
-        for (id, presence) in self.present().into_iter().filter(|(id, _)| id != own) {
+        let Ok(present) = self.present() else { return };
+        for (id, presence) in present.into_iter().filter(|(id, _)| id != own) {
             let is_dead = if presence.host == *Host::own() {
                 !lease::is_held(&self.dir.server_lock(&id))
             } else {
@@ -188,31 +216,42 @@ impl Servers {
         seen.life(now)
     }
 
-    fn elsewhere(&self) -> Vec<(ServerId, Presence)> {
-        self.present().into_iter().filter(|(_, presence)| presence.host != *Host::own()).collect()
+    fn elsewhere(&self) -> Result<Vec<(ServerId, Presence)>, FileError> {
+        Ok(self.present()?.into_iter().filter(|(_, presence)| presence.host != *Host::own()).collect())
     }
 
-    /// Returns the servers with a presence file. They are listed, since asking for a name too early would hide it.
-    fn present(&self) -> Vec<(ServerId, Presence)> {
+    /// Returns the servers with a presence file.
+    fn present(&self) -> Result<Vec<(ServerId, Presence)>, FileError> {
         if !self.is_shared() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let entries = fs::read_dir(self.dir.servers()).into_iter().flatten().flatten();
-        let found = entries.filter_map(|entry| {
-            let id = entry.file_name().to_str()?.strip_suffix(".json")?.to_owned();
-            // Damaged by a crash of its host, it stands still.
-            let unknown = || {
-                let host = Host { name: "another host".to_owned(), boot: String::new() };
-                Presence { role: Role::Server, host, heartbeat: 0 }
-            };
-            let presence = match fs::read(entry.path()) {
-                Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|_| unknown()),
-                Err(error) if error.kind() == ErrorKind::NotFound => return None,
-                Err(_) => unknown(),
-            };
-            Some((ServerId::from(id), presence))
-        });
-        found.collect()
+        let listed = self.list();
+        let was_unreadable = self.is_unreadable.swap(listed.is_err(), Ordering::Relaxed);
+        if let Err(error) = listed.as_ref()
+            && !was_unreadable
+        {
+            tracing::warn!(error = %with_hints(error), "cannot see which servers live; all of them count as alive");
+        }
+        listed
+    }
+
+    /// Reads all presence files. They are listed, since asking for a name too early would hide it.
+    fn list(&self) -> Result<Vec<(ServerId, Presence)>, FileError> {
+        let folder = self.dir.servers();
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            // No server has opened the state directory yet.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(FileError::read(&folder, source)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(|source| FileError::read(&folder, source))?.file_name();
+            let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) else { continue };
+            let presence = Presence::read(&folder.join(&name))?;
+            found.extend(presence.map(|presence| (ServerId::from(id.to_owned()), presence)));
+        }
+        Ok(found)
     }
 
     /// Returns whether other hosts can see the state directory.
@@ -340,7 +379,7 @@ mod tests {
             assert!(servers.is_alive(&id));
             drop(lease);
             assert!(!servers.is_alive(&id));
-            assert_eq!(servers.owner_elsewhere(), None);
+            assert_eq!(servers.owner_elsewhere().unwrap(), None);
             servers.forget_dead(&id);
             assert_eq!(servers.dir.server_presence(&id).exists(), is_shared, "its own stays");
             servers.forget_dead(&ServerId::from("s-2"));
@@ -355,22 +394,51 @@ mod tests {
         announce_elsewhere(&servers, &id, 1);
         let owner = |is_alive| Some(Owner { role: Role::Server, host: "login1".to_owned(), is_alive });
         assert!(servers.is_alive(&id), "its lock is free, which means nothing");
-        assert_eq!(servers.owner_elsewhere(), owner(false));
+        assert_eq!(servers.owner_elsewhere().unwrap(), owner(false));
         announce_elsewhere(&servers, &id, 2);
-        assert_eq!(servers.owner_elsewhere(), owner(true));
-        let presence = servers.elsewhere().remove(0).1;
+        assert_eq!(servers.owner_elsewhere().unwrap(), owner(true));
+        let presence = servers.elsewhere().unwrap().remove(0).1;
         assert_eq!(servers.watch(id.clone(), &presence, process::monotonic() + STILL), Life::Dead);
         servers.forget_dead(&ServerId::from("s-2"));
         assert!(servers.dir.server_presence(&id).exists(), "it is alive at this moment");
     }
 
     #[test]
-    fn unreadable_presence_counts_as_alive() {
+    fn damaged_presence_counts_as_alive() {
         let folder = tempfile::tempdir().unwrap();
         let (servers, id) = (servers(folder.path(), true), ServerId::from("s-1"));
         fs::write(servers.dir.server_presence(&id), "").unwrap();
         assert!(servers.is_alive(&id));
-        assert_eq!(servers.owner_elsewhere().map(|owner| owner.is_alive), Some(false));
+        assert_eq!(servers.owner_elsewhere().unwrap().map(|owner| owner.is_alive), Some(false));
+    }
+
+    /// It may be there on another host, whatever its lock on this host says and however long that lasts.
+    #[test]
+    fn server_counts_as_alive_if_it_cannot_be_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let (servers, id) = (servers(folder.path(), true), ServerId::from("s-1"));
+        let presence = servers.dir.server_presence(&id);
+        // Neither can be read by a privileged user either.
+        fs::create_dir(&presence).unwrap();
+        assert!(servers.is_alive(&id));
+        assert!(matches!(servers.owner_elsewhere(), Err(FileError::Read { path, .. }) if path == presence));
+        servers.forget_dead(&ServerId::from("s-2"));
+        assert!(presence.exists());
+
+        fs::remove_dir_all(servers.dir.servers()).unwrap();
+        fs::write(servers.dir.servers(), "").unwrap();
+        assert!(servers.is_alive(&id));
+        assert!(
+            matches!(servers.owner_elsewhere(), Err(FileError::Read { path, .. }) if path == servers.dir.servers())
+        );
+    }
+
+    #[test]
+    fn unused_state_directory_has_no_servers() {
+        let folder = tempfile::tempdir().unwrap();
+        let servers = Servers { is_shared: OnceLock::from(true), ..Servers::of(&folder.path().join("state")) };
+        assert_eq!(servers.owner_elsewhere().unwrap(), None);
+        assert!(!servers.is_alive(&ServerId::from("s-1")));
     }
 
     #[test]

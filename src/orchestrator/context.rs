@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use crate::attempt::servers::{Owner, Servers};
 use crate::attempt::state_dir;
 use crate::backend::Backends;
 use crate::config::Settings;
+use crate::files::FileError;
 use crate::git::{self, Checkout, Fingerprint, Repository, Trust};
 use crate::mission::admission::{Floors, Limits};
 use crate::mission::budget::Budget;
@@ -69,8 +70,8 @@ pub struct Context {
     /// Number of workers that this server is nested in: 0 if a user's CLI has started it.
     pub depth: u32,
     pub(super) caches: Caches,
-    /// The server on another host because of which the state directory stays closed.
-    owner: Mutex<Option<Owner>>,
+    /// The server on another host because of which the state directory stays closed, or why it is not known.
+    owner: Mutex<std::result::Result<Option<Owner>, Arc<FileError>>>,
     pub(super) clusters: Clusters,
 }
 
@@ -122,7 +123,7 @@ impl Context {
             limits,
             depth,
             caches: Caches::default(),
-            owner: Mutex::default(),
+            owner: Mutex::new(Ok(None)),
             clusters,
         })
     }
@@ -198,17 +199,21 @@ impl Context {
         ["journal", "workers"].iter().any(|folder| self.state_root.join(folder).exists())
     }
 
-    /// Refuses if a server on another host owns the state directory. That is checked now, and remembered.
+    /// Refuses if a server on another host owns the state directory, or may own it. That is checked now, and remembered.
     pub(super) fn refuse_foreign_owner(&self) -> Result<()> {
-        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = self.servers.owner_elsewhere();
+        let owner = self.servers.owner_elsewhere().map_err(Arc::new);
+        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = owner;
         self.foreign_owner().map_or(Ok(()), Err)
     }
 
     /// Returns the refusal because of a server on another host, as of the last check.
     pub(super) fn foreign_owner(&self) -> Option<OrchestratorError> {
-        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let Owner { role, host, is_alive } = owner;
-        let (path, who) = (self.state_root.clone(), role.as_str());
+        let path = self.state_root.clone();
+        let Owner { role, host, is_alive } = match &*self.owner.lock().unwrap_or_else(PoisonError::into_inner) {
+            Ok(owner) => owner.clone()?,
+            Err(source) => return Some(OrchestratorError::UnknownOwner { path, source: Arc::clone(source) }),
+        };
+        let who = role.as_str();
         Some(if is_alive {
             OrchestratorError::ForeignOwner { path, who, host }
         } else {

@@ -151,6 +151,8 @@ pub enum OrchestratorError {
         STILL.as_secs()
     )]
     WatchedOwner { path: PathBuf, who: &'static str, host: String },
+    #[error("cannot use {}: whether a server on another host owns this state directory is unknown", path.display())]
+    UnknownOwner { path: PathBuf, source: Arc<FileError> },
     #[error("cannot find {}: it was moved or removed; workers that ran there are stopped, and nothing is created at the old place", path.display())]
     Moved { path: PathBuf },
     #[error("cannot work in {}: its path is not UTF-8", path.display())]
@@ -345,6 +347,11 @@ impl OrchestratorError {
                 Hint::OnHost(host.clone()),
                 Hint::to("name another --state-dir"),
             ],
+            Self::UnknownOwner { source, .. } => source
+                .hints()
+                .into_iter()
+                .chain([Hint::to("repeat the call"), Hint::to("name another --state-dir")])
+                .collect(),
             Self::NotText { .. } => vec![Hint::to("rename the folder"), Hint::to("start the server in another one")],
             _ => Vec::new(),
         }

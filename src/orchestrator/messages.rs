@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::error::OrchestratorError as E;
 use super::question_error::QuestionError as Q;
+use crate::files::FileError;
 use crate::git::WorktreeError;
 use crate::mission::hint::with_hints;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
@@ -126,6 +127,10 @@ fn places() -> Vec<E> {
         E::TrackedState { path: "/repo/.orchestrator".into() },
         E::ForeignOwner { path: "/repo/.orchestrator".into(), who: "a server", host: "login1".into() },
         E::WatchedOwner { path: "/repo/.orchestrator".into(), who: "a running worker", host: "login1".into() },
+        E::UnknownOwner {
+            path: "/repo/.orchestrator".into(),
+            source: Arc::new(FileError::Read { path: "/repo/.orchestrator/servers".into(), source: full() }),
+        },
         E::Moved { path: "/repo".into() },
         E::NotText { path: "/home/user/\u{fffd}".into() },
         E::Thread(full()),

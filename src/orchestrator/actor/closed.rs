@@ -21,9 +21,7 @@ pub(super) fn open_at_start(records: &mut Records, context: &Context) -> Result<
     loop {
         match (records.open(), context.is_one_shot) {
             (Err(OrchestratorError::WatchedOwner { .. }), true) => std::thread::sleep(WATCH_INTERVAL),
-            (Err(OrchestratorError::WatchedOwner { .. } | OrchestratorError::ForeignOwner { .. }), false) => {
-                return Ok(());
-            }
+            (Err(_), false) if context.foreign_owner().is_some() => return Ok(()),
             (opened, _) => return opened,
         }
     }
