@@ -20,10 +20,16 @@ use crate::table::{Line, Sides};
 use crate::world::{World, created, mission_in, rest, until_settled};
 
 const MINUTE: Duration = Duration::from_secs(60);
+/// Time after the start of workers until nothing more happens.
+const SETTLING: Duration = Duration::from_secs(12);
 /// The longest wait for a condition.
 const CEILING: Duration = Duration::from_secs(120);
-/// Interval at which a server reads the files of few workers.
+/// Intervals at which a server reads the files of few workers, and of more.
 const POLL: Duration = Duration::from_millis(250);
+const POLL_OF_MORE: Duration = Duration::from_secs(1);
+/// Number of workers that run at once in the rows with many of them, and of those that wait.
+const RUNNING: usize = 50;
+const MANY: usize = 200;
 
 /// A cluster, a folder that its hosts share, and a server on the login host.
 struct Remote {
@@ -124,7 +130,20 @@ impl Remote {
     }
 
     fn until_idle(&self) {
-        until("no job is left", || self.jobs("PENDING,CONFIGURING,RUNNING,COMPLETING").is_empty());
+        self.until_left(0);
+    }
+
+    /// Waits until only this many jobs are left.
+    fn until_left(&self, number: usize) {
+        until("the jobs are over", || self.jobs("PENDING,CONFIGURING,RUNNING,COMPLETING").len() <= number);
+    }
+
+    /// Creates this many workers, waits until the first of them run, and returns those.
+    fn quiet_workers(&mut self, number: usize, running: usize) -> Vec<Agent> {
+        if number > 0 {
+            self.submit(number);
+        }
+        (0..running).map(|_| self.world.bell.answer()).collect()
     }
 
     /// Returns the milliseconds of a cancellation that must succeed.
@@ -165,11 +184,20 @@ pub fn start() -> Vec<Line> {
 }
 
 pub fn settle() -> Vec<Line> {
-    let Some(mut remote) = Remote::start(2) else { return Vec::new() };
+    [(1, POLL), (RUNNING, POLL_OF_MORE)]
+        .into_iter()
+        .filter_map(|(alive, poll)| settle_beside(alive - 1, poll))
+        .collect()
+}
+
+/// Measures the end of one worker while this many others are quiet.
+fn settle_beside(others: usize, poll: Duration) -> Option<Line> {
+    let mut remote = Remote::start(others + 2)?;
+    let quiet = remote.quiet_workers(others, others);
     let mut sides = Sides::default();
     for number in 0..21 {
         // The end comes at any moment between two polls.
-        let phase = POLL.mul_f64(f64::from(number * 7 % 20) / 20.0);
+        let phase = poll.mul_f64(f64::from(number * 7 % 20) / 20.0);
         let worker = remote.create(&number.to_string());
         let agent = remote.world.bell.answer();
         let wait = remote.server.begin("wait_for_worker", json!({"worker_id": worker, "timeout_seconds": 50}));
@@ -178,30 +206,32 @@ pub fn settle() -> Vec<Line> {
         let ended = agent.exit();
         let (at, answer) = remote.server.end(wait);
         assert_eq!(answer["settled"][0]["status"], "completed", "{answer:#}");
-        let floor = notice(&remote.world.path("record"), phase);
+        let floor = notice(&remote.world.path("record"), phase, poll);
         if number > 0 {
             sides.ours.push(clock::between(ended, at));
             sides.floor.push(floor);
         }
-        remote.until_idle();
+        remote.until_left(others);
     }
-    let what = "CLI ends on a node → a blocked wait answers, 1 alive";
-    vec![sides.plus_median(what, "a file is written → a loop that reads it every 250 ms", 150.0)]
+    drop(quiet);
+    let what = format!("CLI ends on a node → a blocked wait answers, {} alive", others + 1);
+    let floor = format!("a file is written → a loop that reads it every {} ms", poll.as_millis());
+    Some(sides.plus_median(&what, &floor, 150.0))
 }
 
 /// Returns the milliseconds from a write to a file until a loop that reads the file notices it.
-fn notice(path: &std::path::Path, phase: Duration) -> f64 {
+fn notice(path: &std::path::Path, phase: Duration, poll: Duration) -> f64 {
     fs::write(path, "before").expect("a file");
     let reader = std::thread::spawn({
         let path = path.to_owned();
         move || {
             while fs::read(&path).expect("a file") != b"after" {
-                std::thread::sleep(POLL);
+                std::thread::sleep(poll);
             }
             clock::now()
         }
     });
-    std::thread::sleep(POLL + phase);
+    std::thread::sleep(poll + phase);
     let written = clock::now();
     fs::write(path, "after").expect("a file");
     clock::between(written, reader.join().expect("the loop ends"))
@@ -268,8 +298,6 @@ pub fn submit() -> Vec<Line> {
     vec![sides.times("200 missions for a cluster → all submitted", "`sbatch`, 200 times, one after another", 1.5)]
 }
 
-const MANY: usize = 200;
-
 pub fn calls() -> Vec<Line> {
     let Some(mut remote) = Remote::full() else { return Vec::new() };
     let mut queued = 0;
@@ -290,23 +318,33 @@ pub fn calls() -> Vec<Line> {
 }
 
 pub fn at_rest() -> Vec<Line> {
+    [supervisors_at_rest(), server_at_rest()].into_iter().flatten().collect()
+}
+
+fn supervisors_at_rest() -> Option<Line> {
     const WORKERS: usize = 8;
-    let Some(mut remote) = Remote::start(WORKERS) else { return Vec::new() };
-    remote.submit(WORKERS);
-    let agents: Vec<Agent> = (0..WORKERS).map(|_| remote.world.bell.answer()).collect();
-    std::thread::sleep(Duration::from_secs(12));
+    let mut remote = Remote::start(WORKERS)?;
+    let quiet = remote.quiet_workers(WORKERS, WORKERS);
+    std::thread::sleep(SETTLING);
     let supervisors = supervisors(&remote.world.repo());
     assert_eq!(supervisors.len(), WORKERS);
     let began: Vec<f64> = supervisors.iter().map(|pid| cpu(*pid)).collect();
-    let of_server = cpu(server_of(&remote.world.repo()));
     std::thread::sleep(MINUTE);
     let took: Samples = supervisors.iter().zip(began).map(|(pid, began)| cpu(*pid) - began).collect();
-    let of_server = cpu(server_of(&remote.world.repo())) - of_server;
-    drop(agents);
-    vec![
-        Line::seconds("supervisor in a job at rest, the busiest of 8: CPU in 60 s", took.largest(), 0.1),
-        Line::seconds("server with 8 quiet workers on a node: CPU in 60 s", of_server, 0.6),
-    ]
+    drop(quiet);
+    Some(Line::seconds("supervisor in a job at rest, the busiest of 8: CPU in 60 s", took.largest(), 0.1))
+}
+
+fn server_at_rest() -> Option<Line> {
+    let mut remote = Remote::start(RUNNING)?;
+    let quiet = remote.quiet_workers(RUNNING + MANY, RUNNING);
+    std::thread::sleep(SETTLING);
+    let server = server_of(&remote.world.repo());
+    let began = cpu(server);
+    std::thread::sleep(MINUTE);
+    let took = cpu(server) - began;
+    drop(quiet);
+    Some(Line::seconds("server with 200 workers queued and 50 quiet on a node: CPU in 60 s", took, 0.6))
 }
 
 /// Returns the pids, on this host, of the supervisors of a repository.
