@@ -219,7 +219,7 @@ pub fn read_existing_json<T: DeserializeOwned>(path: &Path) -> Result<T, FileErr
 }
 
 /// Reads a file that is known to exist. A network file system may still report it as missing, since this host asked for
-/// it before another host created it. Opening it for creation makes the file system ask its server again.
+/// it before another host created it. Opening it for creation makes the file system ask its file server again.
 fn read_existing(path: &Path) -> Result<Vec<u8>, FileError> {
     let fail = |source| FileError::read(path, source);
     match fs::read(path) {

@@ -5,9 +5,9 @@
 //! next one. The end of the inbox is an entry too, which only its reader creates, or a server where there is no reader.
 //! So an entry is either before the end, and read, or refused.
 //!
-//! On a network file system a host may see that a name is missing for half a minute after another host has created it,
-//! if it has asked for the name before. Therefore no name is asked for that was not listed, or announced in the file
-//! `notify`, which exists from the start.
+//! On a network file system, a host that asked for a name too early may not see it until half a minute after another
+//! host has created it. Therefore no name is asked for that was not listed, or announced in the file `notify`, which
+//! exists from the start.
 
 use std::fs;
 use std::io;
@@ -144,7 +144,8 @@ impl AttemptDir {
         Ok(inbox_entries)
     }
 
-    /// Closes the inbox, unless there are entries from number `read` on. Some of those are returned, and it stays open.
+    /// Closes the inbox, unless there are entries from number `read` on. If there are, some of them are returned, and
+    /// the inbox stays open.
     pub fn close_inbox(&self, read: usize) -> Result<Vec<InboxEntry>, FileError> {
         let end = self.record_path(read);
         match self.create_end(&end) {

@@ -1,7 +1,7 @@
-//! `launch.json`: how an attempt is started by a launcher of the settings, on a host that may be another one. An attempt
-//! without this file runs on the host of its server.
+//! `launch.json`: which launcher of the settings starts an attempt, perhaps on another host. An attempt without this
+//! file runs on the host of its server.
 //!
-//! Between two hosts, a lock, an event of a file or a clock proves nothing, and a new name in a folder may become visible
+//! Between two hosts, a lock, a file event or a clock proves nothing, and a new name in a folder may become visible
 //! late. So this file exists before the job is submitted, and readers decide by it how to follow the attempt.
 
 use std::collections::BTreeMap;
@@ -52,8 +52,8 @@ fn path(attempt: &AttemptDir) -> PathBuf {
     attempt.root().join("launch.json")
 }
 
-/// `environment.json`: variables that the supervisor of a job takes over from its server. It may hold keys, so it exists
-/// only from the submission until the supervisor has claimed the attempt, or the attempt has ended.
+/// `environment.json`: variables that the supervisor of a job takes over from its server. It may hold keys, so it
+/// exists only from the preparation of the job until the supervisor has claimed the attempt, or the attempt has ended.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PassedEnvironment {
     pub variables: BTreeMap<String, String>,
@@ -63,8 +63,8 @@ pub struct PassedEnvironment {
 }
 
 impl PassedEnvironment {
-    /// Writes it into the folder of an attempt or of a verification run.
-    /// No other name ever has the content, so that a server that is killed here leaves no copy of it.
+    /// Writes the file into the folder of an attempt or of a verification run. It is written in place, without a
+    /// temporary file, so that a server that is killed here leaves no copy of a key under another name.
     pub fn write(&self, folder: &Path) -> Result<(), FileError> {
         let path = Self::path(folder);
         let fail = |source| FileError::write(&path, source);

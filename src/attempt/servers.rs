@@ -1,14 +1,15 @@
 //! The servers of a state directory, and whether they live.
 //!
-//! On one host a server lives as long as it holds the lock on its file. Locks may not hold between hosts, so on a network
-//! file system each server also keeps a file with its host and a number that it advances. A server on another host is alive
-//! until that number has stood still for a while of this process's own watching, so nothing is concluded at first sight.
-//! While one lives, no server of another host may open the state directory for writing. The same holds for a supervisor that
-//! its server has started on its own host, since only servers there can follow it. If the servers cannot be listed, nothing
-//! is known about other hosts: every server counts as alive, and the state directory stays closed.
+//! On one host a server lives as long as it holds the lock on its file. Locks may not hold between hosts, so on a
+//! network file system each server also keeps a file with its host and a number that it advances. A server on another
+//! host counts as alive until this process has watched the number stand still for [`STILL`], so nothing is concluded
+//! from a single reading. While one lives, no server of another host may open the state directory for writing. The same
+//! holds for a supervisor that its server has started on its own host, since only servers there can follow it. If the
+//! servers cannot be listed, nothing is known about other hosts: every server counts as alive, and the state directory
+//! stays closed.
 //!
-//! The file is only ever overwritten with content of the same length: its name and its size do not change, so other hosts
-//! see each number at once, and a full disk does not stop it.
+//! The file is only ever overwritten with content of the same length: its name and its size do not change, so other
+//! hosts see each number at once, and a full disk does not prevent the update.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -31,7 +32,7 @@ use crate::process::{self, Host};
 const BEAT: Duration = Duration::from_secs(5);
 /// Interval at which a server checks that no other host has taken over.
 const CHECK: Duration = Duration::from_secs(1);
-/// Time after which a number that stands still means that its server is dead.
+/// Time without a change of the number after which its server counts as dead.
 pub const STILL: Duration = Duration::from_secs(30);
 /// Length of the file in bytes. The names of hosts are shorter.
 const LENGTH: usize = 512;
@@ -51,7 +52,7 @@ pub struct Servers {
 pub struct Owner {
     pub role: Role,
     pub host: String,
-    /// It was seen to live. Otherwise it may be dead, and is still being watched.
+    /// True if the process was seen to live. Otherwise it may be dead, and is still being watched.
     pub is_alive: bool,
 }
 
@@ -82,7 +83,7 @@ struct Presence {
 impl Presence {
     /// Reads a presence file. `None` if it was removed a moment ago.
     fn read(path: &Path) -> Result<Option<Self>, FileError> {
-        // Damaged by a crash of its host, it stands still.
+        // A file that a crash of its host has damaged does not change, so its server soon counts as dead.
         let damaged = || {
             let host = Host { name: "another host".to_owned(), boot: String::new() };
             Self { role: Role::Server, host, heartbeat: 0 }
@@ -150,7 +151,7 @@ impl Servers {
         }
     }
 
-    /// Returns a server on another host that lives, as far as is known. With an error, there may be one.
+    /// Returns a server on another host that lives, as far as is known. After an error, there may be one.
     pub fn owner_elsewhere(&self) -> Result<Option<Owner>, FileError> {
         let now = process::monotonic();
         let lives = self.elsewhere()?.into_iter().map(|(id, presence)| {
@@ -163,8 +164,8 @@ impl Servers {
         Ok(owners.max_by_key(|owner| (owner.is_alive, owner.role == Role::Server)))
     }
 
-    /// Removes what dead servers have left, so that one that only stood still notices that it was given up. `own` has not
-    /// taken its lock yet.
+    /// Removes the files of dead servers, so that a server that was only stopped for a while notices that it was given
+    /// up. `own` is left out, since it has not taken its lock yet.
     pub fn forget_dead(&self, own: &ServerId) {
         let Ok(present) = self.present() else { return };
         for (id, presence) in present.into_iter().filter(|(id, _)| id != own) {
@@ -194,7 +195,7 @@ impl Servers {
         Heartbeat::begin(self.dir.server_presence(server), Role::Server).map(Some)
     }
 
-    /// Announces the supervisor of an attempt to other hosts, with a lock for those that ask on this host. `None` where no
+    /// Announces the supervisor of an attempt to other hosts, with a lock for checks on this host. `None` where no
     /// other host can see it.
     pub fn announce_supervisor(
         &self,
@@ -235,7 +236,8 @@ impl Servers {
         listed
     }
 
-    /// Reads all presence files. They are listed, since asking for a name too early would hide it.
+    /// Reads all presence files. The folder is listed, since a host that asks for a name before another host creates it
+    /// may not see it for a while.
     fn list(&self) -> Result<Vec<(ServerId, Presence)>, FileError> {
         let folder = self.dir.servers();
         let entries = match fs::read_dir(&folder) {
@@ -289,7 +291,7 @@ impl Heartbeat {
             return true;
         }
         self.checked = now;
-        // Opened each time: the file system then asks its server whether it still exists.
+        // The file is opened each time: a network file system then asks its file server whether the file still exists.
         let opened = File::options().write(true).open(&self.path);
         let is_due = now >= self.written + BEAT;
         let kept = opened.and_then(|file| if is_due { self.beat(file, now) } else { Ok(()) });
@@ -333,7 +335,7 @@ mod tests {
 
     #[test]
     fn life_is_decided_by_own_watching() {
-        // The numbers that were seen, each with the second; then the second of the question.
+        // The numbers that were seen, each with the second; then the second of the check.
         type Row<'a> = (&'a [(u64, u64)], u64, Life);
         let rows: [Row<'_>; 8] = [
             (&[(7, 100)], 100, Life::Unknown),
@@ -412,13 +414,13 @@ mod tests {
         assert_eq!(servers.owner_elsewhere().unwrap().map(|owner| owner.is_alive), Some(false));
     }
 
-    /// It may be there on another host, whatever its lock on this host says and however long that lasts.
+    /// The server may run on another host, whatever its lock on this host says and however long it cannot be seen.
     #[test]
     fn server_counts_as_alive_if_it_cannot_be_seen() {
         let folder = tempfile::tempdir().unwrap();
         let (servers, id) = (servers(folder.path(), true), ServerId::from("s-1"));
         let presence = servers.dir.server_presence(&id);
-        // Neither can be read by a privileged user either.
+        // Not even a privileged user can read a folder as a file, or a file as a folder.
         fs::create_dir(&presence).unwrap();
         assert!(servers.is_alive(&id));
         assert!(matches!(servers.owner_elsewhere(), Err(FileError::Read { path, .. }) if path == presence));

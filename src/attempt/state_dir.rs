@@ -164,7 +164,8 @@ impl StateDir {
         self.root.join("ports.lock")
     }
 
-    /// Returns the id of this state directory, and makes it once. It tells the jobs of several state directories apart.
+    /// Returns the id of this state directory, and creates it on the first call. It tells the jobs of several state
+    /// directories apart.
     pub fn id(&self) -> Result<Uuid, FileError> {
         let path = self.root.join("id.json");
         let new = StateDirId { id: Uuid::new_v4(), root: self.root.clone() };

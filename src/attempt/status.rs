@@ -114,7 +114,7 @@ impl LiveStatus {
         self.now().saturating_sub(self.last_event)
     }
 
-    /// Returns whether pids in it can be signalled from here.
+    /// Returns whether this process can signal the pids in this status.
     pub fn is_of_this_host(&self) -> bool {
         self.host.as_ref().is_none_or(Host::is_own)
     }
@@ -238,7 +238,8 @@ mod tests {
         let elsewhere = Host { name: "n1".to_owned(), boot: "another".to_owned() };
         let here = process::monotonic().saturating_sub(Duration::from_secs(5));
         let read = status(Some(elsewhere)).seen_at(here);
-        // Five seconds ago it was read, and nothing else counts: not the time of day, and not the other host's uptime.
+        // The status was read five seconds ago, and nothing else counts: not the time of day, and not the other host's
+        // uptime.
         assert!((505..510).contains(&read.ran().as_secs()), "{:?}", read.ran());
         assert!((25..30).contains(&read.idle().as_secs()), "{:?}", read.idle());
         assert_eq!(read.questions[0].denied_at, here.checked_add(Duration::from_secs(60)));

@@ -28,7 +28,8 @@ pub struct VerificationAssignment {
     /// Ignored paths of the main checkout that are copied into the worktree before the setup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seed: Vec<String>,
-    /// The worktree whose ignored files are copied into the worktree. The setup then runs only if some are left out.
+    /// The worktree whose ignored files are copied into the worktree of this run. The setup then runs only if some are
+    /// left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignored_of: Option<PathBuf>,
     /// The path of the worktree. The default is in the folder of the verification run.

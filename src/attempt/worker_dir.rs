@@ -328,8 +328,8 @@ impl AttemptDir {
         Ok(self.claim_for(Claimant::Fenced)? || self.claimant()? == Some(Claimant::Fenced))
     }
 
-    /// Takes the claim from a supervisor that cannot be reached. If that still runs, it ends its CLI as soon as it sees
-    /// this, commits nothing and writes no outcome.
+    /// Takes the claim from a supervisor that cannot be reached. A supervisor that still runs ends its CLI as soon as
+    /// it sees the revocation, commits nothing and writes no outcome.
     pub fn revoke(&self) -> Result<(), FileError> {
         files::replace_json(&self.claim(), &Claim::by(Claimant::Revoked), true)
     }
@@ -338,8 +338,8 @@ impl AttemptDir {
         matches!(self.claimant(), Ok(Some(Claimant::Revoked)))
     }
 
-    /// Returns whether a supervisor has the claim. It is lost if the folder was removed or the claim was revoked, but not
-    /// by an error in reading it.
+    /// Returns whether a supervisor has the claim. The claim is lost if the folder was removed or the claim was
+    /// revoked, but not by an error in reading it.
     pub fn is_still_claimed(&self) -> bool {
         matches!(self.claimant(), Ok(Some(Claimant::Supervisor)) | Err(_))
     }

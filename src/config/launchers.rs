@@ -14,8 +14,8 @@ use super::spelling;
 /// The launcher that starts workers on the server's own machine. It has no section.
 pub const LOCAL: &str = "local";
 
-/// Options of `sbatch` that this program sets, that submit more than one job, or after which a job is not found again.
-/// `sbatch` accepts each beginning of a long name.
+/// Options of `sbatch` that this program sets, that submit more than one job, or with which a job is not found again.
+/// `sbatch` accepts every abbreviation of a long name.
 const OWN_OPTIONS: [&str; 20] = [
     "--array",
     "--chdir",
@@ -106,8 +106,8 @@ pub struct LauncherSettings {
     /// backend needs a key from the environment is refused, unless a login file exists or `pass_env` names the key.
     #[serde(default)]
     pub pass_keys: bool,
-    /// Maximum number of jobs of this launcher in one state directory, waiting and running. Further workers wait in the queue of the
-    /// server.
+    /// Maximum number of jobs of this launcher in one state directory, waiting and running. Further workers wait in the
+    /// queue of the server.
     #[serde(default = "max_jobs")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_jobs: u64,

@@ -8,9 +8,9 @@
 //! The rest of this room therefore finds a usual linked worktree. Both exchange the two names in one step, and can be
 //! repeated after a crash at any point: the record's folder [`CLONE_FOLDER`] shows how far it got.
 //!
-//! A clone that a worker has used is untrusted. Git never runs in it: no configuration, hook or attribute of it is read. Its refs
-//! and its index are copied as data, without following links, into a repository with a configuration of ours
-//! (`fetch.rs`), and git reads its objects from there.
+//! A clone that a worker has used is untrusted. Git never runs in it: no configuration, hook or attribute of it is
+//! read. Its refs and its index are copied as data, without following links, into a repository with a configuration of
+//! ours (`fetch.rs`), and git reads its objects from there.
 //!
 //! Refs that it has beyond the worker's branch are kept as `refs/orchestrator/clones/<worker>/…`, and are put back into
 //! the next clone (`make.rs`).

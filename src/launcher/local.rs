@@ -99,7 +99,8 @@ async fn until_ready(started: Detached, log: PathBuf) -> Result<ReadySupervisor,
     Err(LaunchError::NotReady { cause, log })
 }
 
-/// Connects to the socket of a supervisor. `None` if it cannot be reached; it then polls its files.
+/// Connects to the socket of a supervisor. `None` if it cannot be reached: the server then polls the files of the
+/// attempt, and the supervisor its inbox.
 pub async fn connect(socket: &Path) -> Option<UnixStream> {
     UnixStream::connect(socket).await.ok()
 }

@@ -1,5 +1,5 @@
-//! Starting a supervisor and connecting to it: on this host, or as a job of a cluster. The interface is files first, so
-//! that both start the same supervisor.
+//! Starts supervisors, on this host or as jobs of a cluster. Server and supervisor communicate through files, so the
+//! same supervisor runs in both cases.
 
 pub mod local;
 #[cfg(test)]

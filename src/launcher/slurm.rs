@@ -1,8 +1,9 @@
 //! Slurm, through its own commands: submit, observe and cancel jobs. Each job runs one supervisor, on a node that sees the
 //! attempt's folder under the same path.
 //!
-//! Only [`command`] starts a process. Nothing here decides whether a worker lives: that is [`crate::mission::life`], from
-//! what [`observe()`] reads. Slurm does not guarantee that a job runs once, the claim of the attempt does.
+//! Only [`command`] starts a process. Nothing here decides whether a worker lives: [`crate::mission::life`] does, from
+//! what [`observe()`] reads. Slurm does not guarantee that a job runs only once. The claim of the attempt ensures that
+//! only one of the runs has an effect.
 
 mod cancel;
 mod check;

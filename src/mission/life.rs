@@ -1,6 +1,6 @@
-//! The rule of liveness for an attempt on another host. Three sources are asked, in this order: the outcome record, the
-//! heartbeat of the supervisor, the engine (the cluster's scheduler). While an attempt that has begun may
-//! still run, only its outcome record ends it. An engine that does not answer proves nothing.
+//! The rule of liveness for an attempt on another host. Three sources are read: the outcome record, the heartbeat of
+//! the supervisor, and the engine (the cluster's scheduler). While an attempt that has begun may still run, only its
+//! outcome record ends it. An engine that does not answer proves nothing.
 //!
 //! Pure: all times are durations by the clock of the server that watches. Clocks of two hosts are never compared.
 
@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Time between two answers of the engine, both without the job, after which an attempt that has not begun is fenced.
+/// Time between two answers of the engine, both that the job is over, after which an attempt that has not begun is
+/// fenced.
 pub const CONFIRMED_AFTER: Duration = Duration::from_secs(30);
 /// Time for which a job runs without a claim until the user is notified.
 pub const LATE_AFTER: Duration = Duration::from_secs(10 * 60);
@@ -166,7 +167,8 @@ impl EngineWatch {
     }
 }
 
-/// The claim of an attempt. A claim that a server took (a fence) is followed by an outcome, and needs no rule.
+/// The claim of an attempt. A claim that a server took (a fence) needs no rule: the attempt is then settled, or goes
+/// back into the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
     None,
@@ -209,7 +211,7 @@ pub enum Life {
     Starts,
     /// Report that the job runs and the supervisor has not started, with the engine's log. Change nothing.
     StartsLate,
-    /// Ask the engine again: one answer without the job is no proof.
+    /// Ask the engine again: one answer that the job is over is no proof.
     AskAgain,
     /// Fence the attempt (take its claim). If that fails, it has begun: ask again. If it succeeds, nothing ran and
     /// nothing can: settle it as `could_not_start` with the state of the engine and the end of its log, or put it back
@@ -228,8 +230,8 @@ pub enum Life {
     CancelQueued,
     /// Nothing to do: the node is cut off from the engine. The attempt ends by itself, with its outcome.
     CutOff,
-    /// Look for the outcome once more. If there is none: revoke the claim, and settle the attempt as `lost`, with `host_lost`
-    /// if its node failed.
+    /// Look for the outcome once more. If there is none, revoke the claim, and settle the attempt as `lost`, with
+    /// `host_lost` if its node failed.
     Lost,
 }
 

@@ -4,8 +4,8 @@
 //! It runs on a thread of its own, since taking the journal's lock and writing may block. Everything slow (git,
 //! starting and following workers) is done by tasks that report back by mail.
 //!
-//! Its submodules handle the requests of bosses, both kinds of waits, the reports of tasks, takeovers and wakes. Nothing else
-//! has a method here.
+//! Its submodules handle the requests of bosses, both kinds of waits, the reports of tasks, takeovers and wakes.
+//! Nothing else has a method here.
 
 mod background;
 mod blocking_waits;

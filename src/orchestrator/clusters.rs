@@ -1,7 +1,7 @@
 //! The clusters that the settings name. For each, one task asks the scheduler for all jobs of this state directory at
 //! once, as long as a worker of this server runs there, and repeats cancellations until the jobs are gone.
 //!
-//! It reports what the scheduler answers and decides nothing: [`super::follow`] does, for each worker.
+//! The task publishes what the scheduler answers and decides nothing: [`super::follow`] does, for each worker.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -22,19 +22,19 @@ use crate::launcher::slurm::{self, Engine, JobNames, ObservedJob, TimeLimit};
 use crate::mission::id::WorkerId;
 use crate::mission::life::EngineState;
 
-/// Number of questions without an answer after which the scheduler is asked less often, and the intervals then.
+/// Number of polls without an answer after which the scheduler is polled less often, and the intervals then.
 const FAILURES: u32 = 3;
 const AFTER_FAILURES: Duration = Duration::from_secs(30);
 const AFTER_MORE_FAILURES: Duration = Duration::from_secs(60);
 /// Time for which the time limit of a partition is not asked for again.
 const LIMIT_HOLDS: Duration = Duration::from_secs(10 * 60);
-/// Number of files of workers that a server opens in a second, at most.
+/// Maximum number of times in a second that a server reads the files of a worker.
 const LOOKS_PER_SECOND: usize = 200;
 /// Number of workers whose files are read at the shortest interval.
 const FEW: usize = 10;
 /// Interval at which the files of more workers are read.
 const WITH_MORE: Duration = Duration::from_secs(1);
-/// Number of workers that are prepared at once at least, if there are fewer processors.
+/// Number of workers that are prepared at once if the machine has fewer processors than that.
 const PREPARED_AT_ONCE: usize = 4;
 
 type Attempt = (WorkerId, u32);
@@ -54,7 +54,7 @@ pub(super) struct Cluster {
     names: OnceCell<JobNames>,
     answers: watch::Sender<Answers>,
     activity: Mutex<Activity>,
-    /// Notified when followers shall look at once.
+    /// Notified when followers must check their workers at once.
     look: Notify,
     /// Notified when the scheduler must be polled, or a job cancelled, at once.
     ask: Notify,
@@ -87,7 +87,7 @@ struct Activity {
     followers: usize,
     /// True while the task runs.
     polls: bool,
-    /// Each with the time at which a cancellation was last sent.
+    /// Attempts whose jobs are to be cancelled, each with the time at which a cancellation was last sent.
     to_cancel: BTreeMap<Attempt, Option<Instant>>,
 }
 
@@ -122,7 +122,8 @@ impl Clusters {
         self.by_name.get(launcher).cloned()
     }
 
-    /// Asks all clusters whether they answer. `jobs` are the waiting and the running workers of each launcher.
+    /// Asks all clusters whether they answer. `jobs` has the numbers of waiting and of running workers of each
+    /// launcher.
     pub async fn views(&self, jobs: &HashMap<String, (usize, usize)>) -> Vec<LauncherView> {
         let view = async |cluster: &Arc<Cluster>| {
             let (waiting, running) = jobs.get(&cluster.name).copied().unwrap_or_default();
@@ -143,7 +144,7 @@ impl Clusters {
         views
     }
 
-    /// Makes all followers look at the files of their workers now.
+    /// Makes all followers check the files of their workers now.
     pub fn wake_followers(&self) {
         self.by_name.values().for_each(|cluster| cluster.look.notify_waiters());
     }
@@ -180,8 +181,8 @@ impl Cluster {
         Followed(Arc::clone(self))
     }
 
-    /// Cancels the job of an attempt, again and again until the scheduler does not have it any more. One cancellation is
-    /// no proof: a scheduler that stops soon after it may forget it.
+    /// Cancels the job of an attempt, again and again until the scheduler no longer has the job. One cancellation is
+    /// not enough: a scheduler that stops soon afterwards may forget the cancellation.
     pub fn cancel(self: &Arc<Self>, worker: &WorkerId, attempt: u32) {
         let key = (worker.clone(), attempt);
         let is_new = !self.activity().to_cancel.contains_key(&key);
@@ -196,7 +197,7 @@ impl Cluster {
         self.answers.borrow().clone()
     }
 
-    /// Returns why the scheduler does not answer. Asks it, unless it is asked all the time.
+    /// Returns why the scheduler does not answer. Asks it only if the background task does not poll it anyway.
     async fn problem(&self) -> Option<String> {
         if self.activity().polls {
             return self.answers.borrow().problem.as_ref().map(|problem| problem.why.clone());
@@ -212,7 +213,7 @@ impl Cluster {
 
     /// Returns the time limit of its jobs. `Unknown` if the scheduler does not answer.
     pub async fn time_limit(&self) -> TimeLimit {
-        // Held over the question, so that a batch of missions asks once.
+        // The lock is held while asking, so that a batch of missions asks once.
         let mut known = self.time_limit.lock().await;
         if let Some((until, limit)) = *known
             && Instant::now() < until
@@ -237,8 +238,9 @@ impl Cluster {
         self.names.get_or_try_init(read).await
     }
 
-    /// Waits until another worker may be prepared. With hundreds at once, all would be ready at the end, in any order.
-    /// Like this, the first jobs are submitted while others are prepared, in the order in which they were created.
+    /// Waits until another worker may be prepared. If hundreds were prepared at once, all would be ready only at the
+    /// end, in any order. With this limit, the first jobs are submitted while others are prepared, in the order in
+    /// which they were created.
     pub async fn turn_to_prepare(&self) -> Option<SemaphorePermit<'_>> {
         self.preparations.acquire().await.ok()
     }
@@ -251,7 +253,8 @@ impl Cluster {
         let _ = tokio::time::timeout(interval, self.look.notified()).await;
     }
 
-    /// Waits until the scheduler is to be asked again.
+    /// Waits until the followers are notified, as they are after each poll of the scheduler, but at most for the usual
+    /// interval.
     pub async fn until_next_poll(&self) {
         let _ = tokio::time::timeout(self.interval(0), self.look.notified()).await;
     }
@@ -294,7 +297,7 @@ impl Cluster {
         }
     }
 
-    /// Returns whether the task has work. Otherwise it counts as ended from here on.
+    /// Returns whether the task has work. If not, records that the task has ended.
     fn is_needed(&self) -> bool {
         let mut activity = self.activity();
         activity.polls = activity.followers > 0 || !activity.to_cancel.is_empty();
@@ -322,8 +325,8 @@ impl Cluster {
         }
     }
 
-    /// Cancels jobs by their names: a scheduler that was restarted with an older state gives a number to another job. Stops
-    /// at the first failure, since each command without an answer takes seconds.
+    /// Cancels jobs by their names: a scheduler that was restarted with an older state may give a number to another
+    /// job. Stops at the first failure, since each command without an answer takes seconds.
     async fn send_cancellations(&self, attempts: Vec<Attempt>) -> Result<(), String> {
         let names = self.names().await.map_err(|error| error.to_string())?;
         for (worker, attempt) in attempts {
@@ -339,7 +342,7 @@ impl Cluster {
         }
     }
 
-    /// Forgets the cancellations that were sent before this question, if the answer shows that their jobs are over.
+    /// Forgets the cancellations that were sent before this poll began, if the answer shows that their jobs are over.
     fn forget_cancelled(&self, asked: Instant, jobs: &[ObservedJob]) {
         let is_there = |(worker, attempt): &Attempt| {
             slurm::job_of(jobs, worker, *attempt)
@@ -366,7 +369,7 @@ impl Cluster {
 }
 
 impl Problem {
-    /// Describes it for users, with the time since when it lasts.
+    /// Describes the problem for users, with the time at which it began.
     pub fn words(&self) -> String {
         let since = Zoned::new(self.since, jiff::tz::TimeZone::system());
         format!("the cluster, which does not answer ({}, since {})", self.why, since.strftime("%H:%M"))

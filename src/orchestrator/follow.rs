@@ -48,7 +48,7 @@ impl Reporter {
     }
 
     pub fn send(&self, report: Report) {
-        // Without an actor the server is going; the next one finds the files.
+        // Without an actor, this server is about to end. The next server reads the files.
         let _ = self.mailbox.send(Ask::Reported { worker: self.worker.clone(), attempt: self.attempt, report });
     }
 }
@@ -80,7 +80,7 @@ async fn follow_here(attempt: AttemptDir, worker: Arc<Worker>, reporter: Reporte
         if !lease::is_held(&attempt.lock()) {
             match holder_of(&attempt) {
                 Ok(Holder::None(inbox_entries)) => {
-                    // A server was killed while it prepared a job.
+                    // A server that was killed while it prepared a job may have left the file.
                     PassedEnvironment::remove(attempt.root());
                     return reporter.send(Report::NeverBegan { inbox_entries });
                 }
@@ -107,7 +107,7 @@ fn assignment(attempt: &AttemptDir) -> Option<Assignment> {
     files::read_json(&attempt.assignment()).ok().flatten()
 }
 
-/// Until the supervisor closes the connection, which it does when it ends.
+/// Passes reports on until the supervisor closes the connection, which it does when it ends.
 async fn listen(stream: UnixStream, reporter: &Reporter) {
     let mut lines = BufReader::new(stream).lines();
     while let Ok(Some(line)) = lines.next_line().await {
@@ -125,11 +125,11 @@ fn report_status_file(attempt: &AttemptDir, reporter: &Reporter) {
 }
 
 enum Holder {
-    /// No supervisor, and by our claim none ever will be. With the entries of its inbox.
+    /// No supervisor has claimed the attempt, and our claim excludes any later one. With the entries of the inbox.
     None(Vec<InboxEntry>),
     /// A supervisor that died.
     Dead,
-    /// A supervisor that took it a moment ago, or that has just written its record.
+    /// A supervisor that claimed the attempt a moment ago, or that has just written its record.
     Lives,
 }
 
@@ -208,8 +208,8 @@ pub(super) async fn wake(context: Arc<Context>, attempt: AttemptDir) {
     }
 }
 
-/// Ends a supervisor that has not settled its attempt within the ceiling, if it runs as a job by ending the job. Following
-/// the attempt then finds the rest.
+/// Ends a supervisor that has not settled its attempt within the ceiling. One that runs as a job is ended by cancelling
+/// the job. The follower of the attempt then detects the end.
 pub(super) async fn insist(
     context: Arc<Context>,
     (id, number): (WorkerId, u32),

@@ -58,7 +58,8 @@ fn of_server(more: impl Iterator<Item = String>, launcher: &LauncherSettings, se
     PassedEnvironment { variables, path: env::var("PATH").unwrap_or_default(), secrets }
 }
 
-/// Returns the secrets of backends. The user is notified by servers.
+/// Returns the secrets of backends. That of the `notify_command` is left out, since only servers notify the user about
+/// jobs.
 fn secrets(settings: &Settings) -> Secrets {
     Secrets::of(&Settings { notify_command: None, ..settings.clone() })
 }

@@ -68,7 +68,8 @@ pub(super) async fn refuse_retry_too_long(
     refuse_over_limit(&cluster, mission.timeout_minutes, needed).await
 }
 
-/// Refuses a job that needs more minutes than the partition allows. They are determined only if it has a limit.
+/// Refuses a job that needs more minutes than the partition allows. Their number is determined only if the partition
+/// has a limit.
 pub(super) async fn refuse_over_limit(
     cluster: &Cluster,
     timeout_minutes: u32,
@@ -92,7 +93,7 @@ fn whole_minutes(limit: Duration) -> u64 {
     limit.as_secs() / 60
 }
 
-/// Returns the time limit of the setup of the next attempt. `None` if its worktree is set up.
+/// Returns the time limit of the setup of the next attempt. `None` if its worktree is already set up.
 fn setup_of_retry(context: &Context, worker: &Worker, fresh: bool) -> Result<Option<f64>> {
     if !fresh && StateDir::at(&context.state_root).worker(&worker.id).setup()?.is_some() {
         return Ok(None);

@@ -131,7 +131,8 @@ impl Records {
         result
     }
 
-    /// Shows servers on other hosts that this one lives. Closes everything if one of them has given this server up.
+    /// Shows servers on other hosts that this one lives. Closes the state directory if a server on another host may
+    /// have given this one up.
     pub fn keep_open(&mut self) {
         let heartbeat = self.open.as_mut().and_then(|open| open.heartbeat.as_mut());
         if heartbeat.is_some_and(|heartbeat| !heartbeat.keep()) {

@@ -61,7 +61,7 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
     let order = Arc::new(order);
     let reporter = follow::Reporter::new(mailbox, &order.worker);
     match launch(&context, &order).await {
-        // A supervisor that runs as a job is seen to run by following it.
+        // The follower reports the start of a supervisor that runs as a job.
         Ok(worker) if worker.next.run_on.is_some() => {}
         Ok(worker) => {
             let Worker { base_commit, base_branch, repository, .. } = worker;
@@ -153,7 +153,7 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
         port,
         ports_in_use: port.filter(|_| run_on.is_none()).map(ports::in_use).unwrap_or_default(),
         program,
-        // A job chooses it on its node.
+        // A supervisor that runs as a job chooses its socket on the node.
         socket: match run_on {
             None => sockets::new_socket_in(&sockets::user_folder().map_err(LaunchError::from)?),
             Some(_) => PathBuf::new(),
@@ -181,7 +181,8 @@ fn prepare(context: &Context, order: &StartOrder) -> Result<Worker, Orchestrator
     Ok(begins)
 }
 
-/// Writes down what a job needs. The last file decides that the attempt runs as a job, and is there before its job is.
+/// Writes down what a job needs. The file that is written last marks the attempt as one that runs as a job. It exists
+/// before the job is submitted.
 fn prepare_job(context: &Context, order: &StartOrder, launcher: &str) -> Result<(), OrchestratorError> {
     let Some(settings) = context.settings.launcher(launcher)? else { return Ok(()) };
     LiveStatus::prepare(&order.attempt_dir)?;

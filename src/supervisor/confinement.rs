@@ -21,8 +21,8 @@ use crate::mission::spec::Permissions;
 use crate::process::confine::{self, Restriction, Support};
 
 impl LiveAttempt {
-    /// Begins in a thread what takes time before the rules can be decided: it tries what the kernel enforces, and creates
-    /// the caches that tools need. The attempt waits for the disk meanwhile.
+    /// Starts a thread for what takes time before the rules can be decided: it tries what the kernel enforces, and
+    /// creates the caches that tools need. Meanwhile, the attempt waits for the disk.
     pub(super) fn prepare_confinement(&mut self) {
         let is_off = self.assignment.settings.confine == Confine::Off;
         if is_off || self.assignment.mission.permissions == Permissions::Full {
@@ -78,8 +78,8 @@ impl LiveAttempt {
         let settings = CliSettings::record(&state, &self.assignment.worker_id, self.assignment.attempt, cli_state)?;
         self.cli_settings = Some(settings);
         self.sockets.add_signing();
-        // Most users do not sign, and the CLI takes longer to start than the agent.
-        // A clone comes into the worktree meanwhile, and its settings are the worker's.
+        // Most users do not sign, and the CLI takes longer to start than the agent. If there is a clone, the user's
+        // checkout is used: the clone comes into the worktree meanwhile, and its settings are the worker's.
         let repository = self.assignment.repository.as_ref().filter(|_| has_clone);
         let checkout = repository.map_or_else(|| self.assignment.checkout(), Repository::checkout);
         if signing::has_keys() {

@@ -66,7 +66,8 @@ impl SocketFolder {
         });
     }
 
-    /// Returns the variables with which git signs in the confinement. They follow so many settings in the environment.
+    /// Returns the variables with which git signs in the confinement. `settings` is the number of git settings that the
+    /// environment already has.
     pub fn signing_variables(&self, settings: usize) -> BTreeMap<String, OsString> {
         self.signing.as_deref().map_or_else(BTreeMap::new, |program| signing::variables(program, settings))
     }

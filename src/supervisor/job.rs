@@ -29,10 +29,11 @@ use crate::process::{self, Host};
 /// Interval at which a job shows that it lives. A server calls it lost after `lost_after_seconds`, at least 60.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// Replaces this process by itself with the variables that its server passes. A program with threads cannot change its
-/// own environment safely.
+/// Replaces this process by a new run of this program that has the variables which the server passes. A program with
+/// threads cannot change its own environment safely.
 ///
-/// Returns if that has happened before. The file is removed later, by the one process that claims the attempt.
+/// Returns if this is already the new run. The file with the variables is removed later, by the one process that claims
+/// the attempt.
 pub(super) fn take_over_environment(folder: &Path) -> Result<(), SupervisorError> {
     if env::var_os(secrets::VARIABLE).is_some() {
         return Ok(());
@@ -61,7 +62,8 @@ pub(super) fn place_sockets(assignment: &mut Assignment) -> Result<(), Superviso
     Ok(())
 }
 
-/// Writes the status at least every few seconds until the task is aborted. What a server sees is that it changes.
+/// Writes the status again once every [`HEARTBEAT`] until the task is aborted. To a server, each change is a sign of
+/// life.
 pub(super) fn keep_alive(dir: AttemptDir, status: watch::Receiver<LiveStatus>) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
@@ -100,8 +102,9 @@ impl Hinted for NodeError {
 }
 
 impl LiveAttempt {
-    /// Checks that this node has what the worker needs, and finds the program of its CLI. Returns the end of the attempt
-    /// if something is missing. Without effect on the host of the server, where it was checked before.
+    /// Checks that this node has what the worker needs, and finds the program of its CLI. Returns the end of the
+    /// attempt if something is missing. Has no effect if the supervisor runs on the host of its server, which has
+    /// checked it before.
     pub(super) fn check_node(&mut self) -> Result<(), Box<TurnEnd>> {
         if !self.is_job() {
             return Ok(());
@@ -129,7 +132,8 @@ impl LiveAttempt {
         {
             return Err(NodeError::Git { node: node(), directory, why: with_hints(&error) });
         }
-        // Its server took it on another host, where a network file system may show other times of change.
+        // The server took the fingerprint on another host, where a network file system may show other modification
+        // times.
         if let (Some(_), Some(repository)) = (&self.assignment.main_checkout, &self.assignment.repository)
             && let Ok(here) = git::fingerprint(repository)
         {

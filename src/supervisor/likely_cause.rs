@@ -177,8 +177,8 @@ impl LiveAttempt {
     }
 }
 
-/// Returns a path for a worktree beside the worker's own, so that both have the same parent folders. `None` within the user's
-/// checkout.
+/// Returns a path for a worktree beside the worker's own, so that both have the same parent folders. `None` within the
+/// user's checkout.
 pub(super) fn beside(repository: &Repository, worktree: &Path) -> Option<PathBuf> {
     let folder = worktree.parent().filter(|folder| !folder.starts_with(repository.root()))?;
     Some(folder.join(verification::tree_name()))

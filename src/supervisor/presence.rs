@@ -19,7 +19,7 @@ pub fn keep(attempt: &LiveAttempt) -> Option<JoinHandle<()>> {
         let _lease = lease;
         loop {
             tokio::time::sleep(INTERVAL).await;
-            // A host that gives up this supervisor revokes its claim, too.
+            // The result is not needed: a server that gives up this supervisor also revokes its claim.
             heartbeat.keep();
         }
     }))

@@ -118,7 +118,8 @@ async fn supervise(root: &Path, mode: Mode) -> Result<(), SupervisorError> {
     let outcome = run_turns(&mut attempt).await;
     let outcome = outcome.filter(|_| !attempt.is_revoked()).ok_or(SupervisorError::Revoked)?;
     let dir = settle(&attempt, outcome).await?;
-    // Until here a full disk may have made it wait for long, and it shall not count as lost meanwhile.
+    // The heartbeat goes on until here: a full disk may have delayed the record for a long time, and the attempt must
+    // not count as lost meanwhile.
     background.iter().for_each(JoinHandle::abort);
     if matches!(mode, Mode::Job) {
         dir.free_reserve();
@@ -157,7 +158,8 @@ fn be_followed_here(
 }
 
 /// Begins what lets a server on another host follow the attempt. The cluster ends the processes of a supervisor that
-/// dies, and from here it cannot be known whether a server runs that notifies the user.
+/// dies, so they are not recorded. No alerts are reported, since a node cannot find out whether a server runs that
+/// reports them.
 fn be_followed_by_files(attempt: &LiveAttempt) -> Vec<JoinHandle<()>> {
     vec![job::keep_alive(attempt.dir.clone(), attempt.status.subscribe())]
 }

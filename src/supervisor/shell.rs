@@ -123,7 +123,7 @@ async fn stop(started: &mut SpawnedProcess) {
 
 fn launch(run: &ShellCommand<'_>) -> Launch {
     let mut env_set = run.sockets.variables();
-    // The settings of the environment are removed.
+    // Git's settings in the environment are removed below, so the numbers begin at 0.
     env_set.extend(run.sockets.signing_variables(0));
     env_set.extend(run.variables.iter().map(|(name, value)| (name.clone(), value.into())));
     env_set.insert(TAG_VARIABLE.to_owned(), run.tag.into());

@@ -1,6 +1,6 @@
-//! Signed commits in the confinement, where the folder with the user's keys of GnuPG cannot be written. A confined worker
-//! can ask a running agent for a signature, but cannot start one, so it is started outside. And GnuPG fails if it cannot
-//! write its lock files, so git calls it by a program that switches them off.
+//! Signed commits in the confinement, where the folder with the user's keys of GnuPG cannot be written. A confined
+//! worker can ask a running agent for a signature, but cannot start one, so it is started outside. And GnuPG fails if
+//! it cannot write its lock files, so git calls it through a program that switches these off.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,7 +12,8 @@ use std::process::{Command, Stdio};
 
 use crate::git::{self, Checkout};
 
-/// Runs the user's program for signatures. It asks git for its name, without the settings of the environment.
+/// Runs the user's program for signatures. It asks git for the name of that program, without the settings of the
+/// environment.
 const PROGRAM: &str = "#!/bin/sh
 unset GIT_CONFIG_COUNT
 program=$(git config --get gpg.openpgp.program || git config --get gpg.program || echo gpg)
@@ -42,7 +43,7 @@ pub fn write_program(folder: &Path) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// Returns the variables that make git use this program, after so many other settings.
+/// Returns the variables that make git use this program, if the environment already has this number of settings.
 pub fn variables(program: &Path, settings: usize) -> BTreeMap<String, OsString> {
     BTreeMap::from([
         (format!("GIT_CONFIG_KEY_{settings}"), "gpg.program".into()),

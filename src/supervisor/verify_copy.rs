@@ -1,6 +1,6 @@
 //! The verification of a worker that only reads. Its directory cannot be written, so the command runs in a scratch
-//! copy: a worktree of its own with the same files, uncommitted and ignored ones included, which is removed
-//! afterwards. Any server removes it if this process is killed. A folder that is in no repository is copied to the
+//! copy: a worktree of its own with the same files, uncommitted and ignored ones included, which is removed afterwards.
+//! If this process is killed, any server removes the worktree. A folder that is in no repository is copied to the
 //! worker's temporary folder.
 
 use std::fs::{self, File};
@@ -110,7 +110,8 @@ impl LiveAttempt {
             Err(error) => return could_not_run(with_hints(&error)),
         };
         let state = self.dir.state_dir();
-        // Named after the worker: no server has this name, so any server removes the folder if this process is killed.
+        // The folder is named after the worker: no server has this name, so any server removes the folder if this
+        // process is killed.
         let dir = VerificationDir::new(&state, &ServerId::from(self.assignment.worker_id.as_str()));
         let depth = process::depth_of(&self.assignment.tag);
         let run = VerificationAssignment {

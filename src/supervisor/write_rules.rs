@@ -80,9 +80,9 @@ struct Home {
 }
 
 impl AttemptRules {
-    /// Returns the rules of an attempt of a confined worker, and those of the CLI's `folders` that it can write. `state` is the
-    /// state directory. A worker that has a clone in its worktree writes nothing of the repository. The caches that tools
-    /// need were created.
+    /// Returns the rules of an attempt of a confined worker, and those of the CLI's `folders` that it can write.
+    /// `state` is the state directory. A worker that has a clone in its worktree writes nothing of the repository. The
+    /// caller has created the caches that tools need.
     pub fn of(
         assignment: &Assignment,
         folders: &[StateFolder],

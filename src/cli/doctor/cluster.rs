@@ -104,7 +104,7 @@ impl ProbeFolder {
 }
 
 impl Drop for ProbeFolder {
-    /// Removes the folder where it was made. The probe forgets its value instead.
+    /// Removes the folder. The probe, which did not create it, forgets its value instead of dropping it.
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }

@@ -2,8 +2,8 @@
 //!
 //! Git does not run in the clone. Its refs, its index and the state of operations are copied as plain files into a bare
 //! repository of ours, the reader, which borrows the clone's objects. The configuration, hooks and attributes of the
-//! clone have no effect, since the reader has its own. `git fetch` from the reader checks the hash of every object, and that the history
-//! of each fetched commit is complete.
+//! clone have no effect, since the reader has its own. `git fetch` from the reader checks the hash of every object, and
+//! that the history of each fetched commit is complete.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;

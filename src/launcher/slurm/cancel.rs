@@ -1,15 +1,17 @@
-//! Cancels jobs. An accepted `scancel` is no proof: a controller that stops soon after it may have the job in its queue
-//! again. So the caller repeats it until [`super::observe()`] reports the job as ended or gone.
+//! Cancels jobs. An accepted `scancel` is no proof: a controller that stops soon afterwards may have the job in its
+//! queue again when it comes back. So the caller repeats the cancellation until [`super::observe()`] reports the job as
+//! ended or gone.
 
 use std::ffi::OsString;
 
 use super::command::{Answer, Engine};
 
-/// Texts about a job that needs no cancel any more.
+/// Error texts about a job that no longer needs to be cancelled.
 const OVER: [&str; 2] = ["invalid job id", "already completing or completed"];
 
-/// Cancels every job with this name, which no job of another user has. Succeeds if there is none, or if it has ended. Not
-/// by number: a controller that was restarted with an older state gives a number to another job.
+/// Cancels every job with this name, which no job of another user has. Succeeds if there is none, or if it has ended.
+/// Jobs are not cancelled by number: a controller that was restarted with an older state may give the number to another
+/// job.
 pub async fn cancel_by_name(engine: &Engine, name: &str) -> Result<(), String> {
     match engine.ask("scancel", &[OsString::from(format!("--name={name}"))]).await {
         Answer::Refused { text, .. } if is_over(&text) => Ok(()),

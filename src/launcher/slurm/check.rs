@@ -55,7 +55,7 @@ impl ClusterCheck {
         }
     }
 
-    /// Asks each command for the version of Slurm. An error is the reason why it does not answer.
+    /// Asks each command for the version of Slurm. An error is the reason why a command does not answer.
     pub async fn versions(&self) -> Vec<(&'static str, Result<String, String>)> {
         let ask = async |command: &'static str| {
             let answer = self.engine.ask(command, &["--version".into()]).await;

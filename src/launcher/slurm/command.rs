@@ -1,6 +1,6 @@
-//! One function runs every command of Slurm: with an environment of its own and a time limit, in a process group that is
-//! ended with it. So no key of the server reaches the controller, and no variable of a job in which the boss runs changes
-//! a request.
+//! Runs the commands of Slurm. Each gets an environment of its own, so that no key of the server reaches the
+//! controller, and no variable of a job in which the boss runs changes a request. Each also has a time limit, and a
+//! process group that is killed with it, except a command that keeps running: see [`Engine::attach`].
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -62,12 +62,14 @@ const PASSED: [&str; 23] = [
     "LC_TELEPHONE",
     "LC_TIME",
 ];
-/// A variable that only the `command` of the settings gets, which may be `ssh`. It names the agent with the user's keys.
+/// A variable that is passed only if the settings have a `command`, which may be `ssh`. It names the socket of the
+/// agent with the user's keys.
 const PASSED_TO_PREFIX: &str = "SSH_AUTH_SOCK";
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// A script for `sh` that runs its arguments as a command, and ends that with TERM if it runs for ten seconds more after
-/// the end of the input. A waiting `srun` does not notice that end. Both read the same input, which has no more content.
+/// A script for `sh` that runs its arguments as a command. If the command still runs ten seconds after the end of the
+/// input, the script sends it TERM, since an `srun` whose job waits does not notice that end. The command and the
+/// script read the same input, which has no more content.
 const ENDED_BY_INPUT: &str = "exec 3<&0; \"$@\" <&3 3<&- & it=$!; { cat && { n=0; \
     while [ $n -lt 10 ] && kill -0 $it; do sleep 1; n=$((n + 1)); done; kill $it; }; } <&3 3<&- >/dev/null 2>&1 & \
     watch=$!; exec 3<&-; wait $it; exit=$?; kill $watch 2>/dev/null; exit $exit";
@@ -160,8 +162,8 @@ impl Answer {
     }
 }
 
-/// The way to the commands of one cluster. Clones share the limits on simultaneous commands, so launchers with the same
-/// `command` should share one.
+/// Access to the commands of one cluster. Clones share the limits on simultaneous commands, so launchers with the same
+/// `command` should use clones of one engine.
 #[derive(Debug, Clone)]
 pub struct Engine {
     prefix: Vec<String>,
@@ -171,12 +173,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Returns the way through this command, which may be empty, with the variables of this process.
+    /// Returns an engine that puts this prefix, which may be empty, before each command, with the variables of this
+    /// process.
     pub fn new(prefix: &[String]) -> Self {
         Self::in_environment(prefix, std::env::vars_os())
     }
 
-    /// Returns the same with other variables. Those that no command gets are dropped.
+    /// Returns an engine with these variables instead. Those that no command gets are dropped.
     pub fn in_environment(prefix: &[String], variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let is_passed = |name: &OsStr| {
             PASSED.iter().any(|passed| name == *passed) || (name == PASSED_TO_PREFIX && !prefix.is_empty())
@@ -207,8 +210,8 @@ impl Engine {
         let ended = match self.prefix.split_first() {
             None => run(self.command(OsStr::new(program), arguments), input).await,
             Some((first, rest)) => {
-                // The prefix may be `ssh`, which gives its arguments to a shell, or a program that does not. One word
-                // is the same to both.
+                // The prefix may be `ssh`, which passes its arguments to a shell, or a program that does not. So the
+                // only further argument is `sh`, which means the same to both, and the command itself is in the input.
                 let words: Vec<OsString> = rest.iter().map(OsString::from).chain(["sh".into()]).collect();
                 run(self.command(OsStr::new(first), &words), &far_script(program, arguments, input)).await
             }
@@ -216,8 +219,9 @@ impl Engine {
         self.answer(program, ended)
     }
 
-    /// Starts a command that goes on: its input and output are pipes, and its errors go to a file. The script is what its
-    /// input must begin with, and all that it may contain. Its end, such as that of this process, ends the command soon.
+    /// Starts a command that keeps running: its input and output are pipes, and its errors go to a file. The caller
+    /// must write the returned script to the input, and nothing else. The end of the input ends the command soon, so
+    /// the command does not outlive this process for long.
     pub(super) fn attach(&self, program: &str, arguments: &[OsString], errors: File) -> Result<Attached, NoAnswer> {
         let (command, script) = match self.prefix.split_first() {
             None => (self.watched_command(program, arguments), Vec::new()),
@@ -295,8 +299,8 @@ impl Engine {
     }
 }
 
-/// Returns a script for the shell behind a prefix. It starts the command with the same variables as here, so that keys in
-/// the start files of a login are not passed on either.
+/// Returns a script for the shell behind a prefix. It starts the command with only the variables in [`PASSED`], as they
+/// are set there, so that keys from the start files of a login are not passed on either.
 fn far_script(program: &str, arguments: &[OsString], input: &[u8]) -> Vec<u8> {
     let mut script = b"printf %s ".to_vec();
     script.extend(quote::for_sh(input));
@@ -305,7 +309,7 @@ fn far_script(program: &str, arguments: &[OsString], input: &[u8]) -> Vec<u8> {
     script
 }
 
-/// Returns the command for the shell behind a prefix, with a blank before it and the end of the line.
+/// Returns the command for the shell behind a prefix, with a space before it and a newline after it.
 fn far_command(program: &str, arguments: &[OsString]) -> Vec<u8> {
     let mut script = b" env -i".to_vec();
     for name in PASSED {
@@ -320,11 +324,11 @@ fn far_command(program: &str, arguments: &[OsString]) -> Vec<u8> {
     script
 }
 
-/// A command that goes on.
+/// A command that keeps running.
 #[derive(Debug)]
 pub(super) struct Attached {
     pub child: Child,
-    /// The beginning of its input.
+    /// The text that must be written to its input, and nothing else.
     pub script: Vec<u8>,
 }
 
@@ -374,11 +378,11 @@ async fn run(command: Option<Command>, input: &[u8]) -> Result<Ended, Failure> {
             }
             // Also after a normal end: the command may have left a process.
             drop(group);
-            // To the end: the beginning of an answer is none. A list of jobs must not lack any.
+            // The answer is read to its end: a list of jobs that lacks one would be wrong.
             (&mut answer).await;
         };
         let is_over = timeout(LIMIT, beside(ending, &mut complaints)).await.is_ok();
-        // A process outside of the group, such as a shared connection of `ssh`, may hold it open.
+        // A process outside of the group, such as a shared connection of `ssh`, may hold the error output open.
         let _ = timeout(REST, &mut complaints).await;
         (is_over, answer.as_mut().take_output())
     };
@@ -445,7 +449,8 @@ async fn drain(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) -> Re
     Ok(())
 }
 
-/// Returns the error output in one line, without the name of the command in each. If there is none, the output.
+/// Returns the error output in one line, without the command's name that begins each message. If there is none, returns
+/// the output.
 pub(super) fn shown(errors: &[u8], output: &[u8]) -> String {
     let is_blank = errors.iter().all(u8::is_ascii_whitespace);
     let text = String::from_utf8_lossy(if is_blank { output } else { errors });

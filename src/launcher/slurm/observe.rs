@@ -26,14 +26,14 @@ pub struct ObservedJob {
     pub start: Option<DateTime>,
 }
 
-/// Returns all our jobs that the engine knows, those too that have ended. An error is the reason why there is no answer,
-/// and says nothing about any job.
+/// Returns all our jobs that the engine knows, including those that have ended. An error is the reason why there is no
+/// answer, and says nothing about any job.
 pub async fn observe(engine: &Engine, names: &JobNames) -> Result<Vec<ObservedJob>, String> {
     let printed = engine.ask("squeue", &arguments(engine, None)).await.output()?;
     parse(&printed, names).ok_or_else(|| unreadable(&printed))
 }
 
-/// Returns the jobs with this name, as [`observe`].
+/// Returns the jobs with this name, as [`observe`] does.
 pub(super) async fn jobs_named(engine: &Engine, names: &JobNames, name: &str) -> Result<Vec<ObservedJob>, String> {
     let printed = engine.ask("squeue", &arguments(engine, Some(name))).await.output()?;
     let mut jobs = parse(&printed, names).ok_or_else(|| unreadable(&printed))?;
@@ -68,7 +68,7 @@ fn rank(state: &EngineState) -> u8 {
 }
 
 fn arguments(engine: &Engine, name: Option<&str>) -> Vec<OsString> {
-    // The user's number may be another one behind a prefix. `--me` exists since Slurm 20.02.
+    // Behind a prefix, the uid of the user may be another one. `--me` exists since Slurm 20.02.
     let by_number = || format!("--user={}", rustix::process::getuid().as_raw());
     let user = if engine.has_prefix() { "--me".to_owned() } else { by_number() };
     let name = name.map(|name| format!("--name={name}"));
@@ -76,8 +76,8 @@ fn arguments(engine: &Engine, name: Option<&str>) -> Vec<OsString> {
     fixed.into_iter().chain([user]).chain(name).map(OsString::from).collect()
 }
 
-/// Returns our jobs from the output of `squeue`. `None` if the output is not that of `squeue`, so that its lack of a job
-/// means nothing.
+/// Returns our jobs from the output of `squeue`. `None` if the output is not that of `squeue`: that a job is missing
+/// from it then means nothing.
 fn parse(printed: &str, names: &JobNames) -> Option<Vec<ObservedJob>> {
     let lines: Vec<&str> = printed.lines().filter(|line| !line.trim().is_empty()).collect();
     let is_answer = lines.is_empty() || lines.iter().any(|line| Fields::of(line).is_some());

@@ -1,6 +1,6 @@
 //! Quotes for the words of a shell script.
 
-/// Returns a word as every POSIX shell reads it.
+/// Quotes a word for every POSIX shell.
 pub fn for_sh(word: &[u8]) -> Vec<u8> {
     let mut quoted = vec![b'\''];
     for &byte in word {
@@ -13,7 +13,8 @@ pub fn for_sh(word: &[u8]) -> Vec<u8> {
     quoted
 }
 
-/// Returns a word as bash reads it, without control characters: `sbatch` refuses a script with a carriage return.
+/// Quotes a word for bash, with escapes in place of control characters: `sbatch` refuses a script with a carriage
+/// return.
 pub fn for_bash(word: &[u8]) -> Vec<u8> {
     if !word.iter().any(u8::is_ascii_control) {
         return for_sh(word);

@@ -201,7 +201,7 @@ pub(super) struct BatchJob<'a> {
     pub folder: &'a Path,
     pub settings: &'a LauncherSettings,
     pub minutes: u64,
-    /// It gets TERM this many seconds before its limit.
+    /// The job gets TERM this many seconds before its limit.
     pub notice: Option<u32>,
     /// Its command, as bash reads it.
     pub command: Vec<u8>,
@@ -213,7 +213,8 @@ impl BatchJob<'_> {
             "--parsable".to_owned(),
             format!("--job-name={}", self.name),
             "--no-requeue".to_owned(),
-            // Of the command's own environment. Any other value makes the node run the user's login shell.
+            // All variables of `sbatch` itself, which gets only a few. Any other value makes the node run the user's
+            // login shell.
             "--export=ALL".to_owned(),
             "--open-mode=append".to_owned(),
         ]
@@ -243,7 +244,7 @@ impl BatchJob<'_> {
         script
     }
 
-    /// Submits it. No other job has its name.
+    /// Submits the job. Its name is new, so no earlier job is looked for.
     pub async fn submit(&self, engine: &Engine, launcher: &str) -> Result<JobId, JobError> {
         match engine.submit("sbatch", &self.arguments(), &self.script()).await {
             Answer::Output(printed) => {
@@ -256,7 +257,7 @@ impl BatchJob<'_> {
     }
 }
 
-/// The reason why a job does not run that is not tried again.
+/// The reason why a job that is submitted only once does not run.
 #[derive(Debug, Error)]
 pub enum JobError {
     #[error(transparent)]
@@ -299,8 +300,8 @@ pub(super) fn size_options(settings: &LauncherSettings) -> impl Iterator<Item = 
     set.into_iter().flatten().map(OsString::from).chain(settings.args.iter().map(OsString::from))
 }
 
-/// Returns the pattern of which Slurm makes this path. With a backslash in it, each takes away the meaning of the next
-/// character, and `%` has none. Otherwise `%` begins a name to replace.
+/// Returns the pattern that Slurm expands to this path. If a pattern contains a backslash, every backslash escapes the
+/// next character, and `%` has no meaning. Otherwise `%` begins a placeholder.
 fn file_pattern(path: &Path) -> OsString {
     let bytes = path.as_os_str().as_bytes();
     let special = if bytes.contains(&b'\\') { b'\\' } else { b'%' };
@@ -319,7 +320,7 @@ fn job_number(printed: &str) -> Option<JobId> {
 
 fn refused(text: String, launcher: &str) -> Submission {
     let lower = text.to_ascii_lowercase();
-    // Without another line it does not say which of the limits is meant.
+    // The text about a policy alone does not say which limit is meant. It may be that on submitted jobs, which passes.
     if contains(&lower, &TRANSIENT) || (lower.contains(POLICY) && !lower.contains("; ")) {
         return Submission::Later(text);
     }

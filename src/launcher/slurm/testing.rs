@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::command::Engine;
 
-/// A folder with fake commands, and the way to them.
+/// A folder with fake commands.
 pub struct Fakes {
     pub folder: tempfile::TempDir,
 }
@@ -20,7 +20,8 @@ impl Fakes {
     pub fn add(self, name: &str, script: &str) -> Self {
         let path = self.folder.path().join(name);
         let text = format!("#!/bin/sh\nhere={}\n{script}\n", self.folder.path().display());
-        // Another process writes it: a file that is open for writing in a thread that forks cannot be started.
+        // Another process writes the script. If this one did, a child that another thread forks meanwhile could hold
+        // the file open for writing, and the system would then refuse to execute the script.
         let mut writer = Command::new("/bin/sh");
         writer.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(&path).stdin(Stdio::piped());
         let mut writer = writer.spawn().unwrap();
@@ -38,7 +39,7 @@ impl Fakes {
         std::fs::read_to_string(self.path().join(name)).unwrap_or_default()
     }
 
-    /// Returns the way to the fakes, with these variables beside PATH and HOME.
+    /// Returns an engine that runs the fakes, with these variables in addition to PATH and HOME.
     pub fn engine(&self, prefix: &[&str], variables: &[(&str, &str)]) -> Engine {
         let path = format!("{}:/usr/bin:/bin", self.path().display());
         let fixed = [("PATH", path.as_str()), ("HOME", "/home/user")];

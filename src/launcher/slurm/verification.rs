@@ -1,6 +1,7 @@
-//! Verification runs of integrations on a node: `srun` takes the place of the supervisor on this host. It passes on the
-//! input and the output, ends with its job, and its job ends with it. Its input ends with its server, however that ends.
-//! The run then ends by itself, and a job that waits is ended.
+//! Verification runs of integrations on a node. On this host, `srun` takes the place of the supervisor: it forwards the
+//! input and the output, and it ends when its job ends, and its job when it ends. When the server ends, in whatever
+//! way, the input of `srun` ends too. A run that has begun then ends by itself, and an `srun` whose job still waits
+//! gets TERM.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -55,7 +56,7 @@ pub async fn start_verification(
     let exited = tokio::spawn(until_exit(child, dropped.clone(), engine.clone(), job.name.clone()));
     let guard = dropped.drop_guard();
     let mut stdin = stdin.expect("its input is a pipe");
-    // If it has ended already, its output says so.
+    // If `srun` has ended already, the end of its output shows it.
     let _ = stdin.write_all(&script).await;
     let mut line = String::new();
     let mut output = BufReader::new(stdout.expect("its output is a pipe"));
@@ -79,7 +80,7 @@ pub async fn end_verification(engine: &Engine, name: &str) -> Result<bool, Strin
     Ok(!matches!(state, Some(EngineState::Waits { .. } | EngineState::Runs)))
 }
 
-/// Waits for the end of `srun`. Cancels its job if the future that started it is dropped, and with it the input.
+/// Waits for the end of `srun`. If the future that started it is dropped, and with it the input, cancels the job.
 async fn until_exit(
     mut srun: Child,
     dropped: CancellationToken,

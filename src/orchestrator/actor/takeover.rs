@@ -104,7 +104,7 @@ impl Actor {
         let Some(dir) = self.state.records.dir().cloned() else { return };
         let live = workers.iter().filter_map(|id| self.registry().get(id)).filter(|worker| worker.status.is_live());
         let found = live.filter_map(|worker| {
-            // A record that cannot be read is reported by following the attempt.
+            // The follower of the attempt reports a record that cannot be read.
             let attempt = dir.worker(&worker.id).attempt(worker.attempt);
             let outcome = attempt.outcome().ok().flatten()?;
             PassedEnvironment::remove(attempt.root());

@@ -69,7 +69,7 @@ async fn outcome_of_lost(
     {
         tracing::warn!(%error, "cannot revoke the claim of a lost attempt");
     }
-    // Until here a cancellation counts. A later message opens the next attempt.
+    // A cancellation counts only if it was posted before this. A later message opens the next attempt.
     if let Err(error) = attempt.close_inbox_unread() {
         tracing::warn!(%error, "cannot close the inbox of a lost attempt");
     }

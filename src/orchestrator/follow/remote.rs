@@ -2,8 +2,9 @@
 //! does what [`life`] says.
 //!
 //! The supervisor may be on another host. Locks, events of files and clocks prove nothing there, and the scheduler may
-//! not answer, forget jobs or run them twice. So a worker ends by its outcome record alone, unless the cluster reports
-//! that its job is over and its heartbeat has stood still for as long as this process watched.
+//! not answer, forget jobs or run them twice. So a worker that has begun ends by its outcome record alone, unless the
+//! cluster reports that its job is over and this process has watched for `lost_after_seconds` without seeing a
+//! heartbeat.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +39,7 @@ use crate::process;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Bytes of the job's own output that a failure quotes.
 const QUOTED: usize = 700;
-/// Time without a look after which the heartbeat is watched anew.
+/// Time without a check after which the heartbeat is watched anew.
 const LONGEST_GAP: Duration = Duration::from_secs(30);
 /// Time without a heartbeat after which a worker whose launcher was removed from the settings is reported.
 const LOST_AFTER: Duration = Duration::from_secs(120);
@@ -60,17 +61,18 @@ struct Follower<'a> {
     status: Option<LiveStatus>,
     /// True if a supervisor has claimed the attempt. It may have died before it wrote a status.
     begun: bool,
-    /// True if an earlier server has revoked the claim. All that is left is the record.
+    /// True if an earlier server has revoked the claim. Only the outcome record must still be written.
     is_revoked: bool,
     /// When the status last changed while this process watched, or when it began to watch.
     changed: Instant,
-    /// The last look that succeeded. Time without one is not watching.
+    /// When the last check began. A gap after it, such as one in which this process was stopped, does not count as
+    /// watching.
     looked: Instant,
     engine: EngineWatch,
-    /// The last answer of the scheduler that was considered, and what it said about the job.
+    /// The number of the last answer of the scheduler that was considered, and the job as of that answer.
     considered: u64,
     job: Option<ObservedJob>,
-    /// When it was submitted. Answers to earlier polls do not cover it.
+    /// When the job was submitted. Answers to polls that began earlier do not cover it.
     submitted: Instant,
     waits: ClusterWait,
     /// The last error in reading the files, which is logged once.
@@ -154,7 +156,8 @@ impl Follower<'_> {
 
     fn end(&self, report: Report) {
         PassedEnvironment::remove(self.attempt.root());
-        // A second job of the same name, from a submission whose answer was lost, or that the cluster has queued anew.
+        // The job that waits is a second one of the same name, from a submission whose answer was lost, or the cluster
+        // has queued the first one anew.
         if matches!(self.engine.state(), EngineState::Waits { .. }) {
             self.cancel_job();
         }
@@ -168,7 +171,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Looks once, and does what follows. Returns the report of the end of the attempt.
+    /// Checks the attempt once, and does what its state requires. Returns the report of its end, if it has ended.
     async fn look(&mut self) -> Result<Option<Report>, FileError> {
         if self.has_settled()? {
             return Ok(self.attempt.outcome()?.map(|outcome| Report::Ended(Box::new(outcome))));
@@ -188,7 +191,8 @@ impl Follower<'_> {
         let status = match LiveStatus::read(&self.attempt) {
             Ok(Some(status)) => status,
             Ok(None) => return Ok(false),
-            // A node that failed may have left half a file. It says that there was a supervisor, and nothing else.
+            // A node that failed may have left half a file. The file shows that there was a supervisor, and nothing
+            // else.
             Err(error @ FileError::Damaged { .. }) => {
                 self.begun = true;
                 self.log_once(with_hints(&error));
@@ -214,7 +218,7 @@ impl Follower<'_> {
             return Ok(None);
         };
         if cluster.answers().problem.is_some() {
-            // Hundreds of workers would ask it, one after another.
+            // Otherwise hundreds of workers would ask the scheduler, one after another.
             self.report_problem();
             return self.pause(&cluster).await;
         }
@@ -275,7 +279,7 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Takes over a new answer of the scheduler.
+    /// Evaluates the latest answer of the scheduler, if it is new.
     fn consider_answer(&mut self) -> Result<(), FileError> {
         let Some(cluster) = &self.cluster else { return Ok(()) };
         let answers = cluster.answers();
@@ -285,14 +289,14 @@ impl Follower<'_> {
         self.considered = answers.number;
         let Some(state) = self.state_in(&answers) else { return Ok(()) };
         self.engine.add(state, process::monotonic());
-        // Its server died between the submission and the note, and the job has begun since.
+        // The server that submitted the job died before it could record the number, and the job has begun since.
         match self.job.as_ref().map(|job| job.job) {
             Some(job) if self.launch.job.is_none() => self.note_job(job),
             _ => Ok(()),
         }
     }
 
-    /// Returns the state of the job. `None` if the question is older than the job.
+    /// Returns the state of the job. `None` if the poll began before the job was submitted.
     fn state_in(&mut self, answers: &Answers) -> Option<EngineState> {
         if answers.problem.is_some() {
             return Some(EngineState::Unknown);
@@ -359,8 +363,9 @@ impl Follower<'_> {
         }
     }
 
-    /// Looks for the record of a supervisor that has not written for long although the cluster has its job. It may be
-    /// suspended, or could not write that it has settled. Without its launcher, no cluster ends it, so a cancellation does.
+    /// Looks for the record of a supervisor that has not written for long although its job is not known to be over. The
+    /// supervisor may be suspended, or could not write that it has settled. If the launcher was removed from the
+    /// settings, no cluster can report that the job is over, so a cancellation makes the worker count as lost.
     async fn consider_silence(&mut self) -> Result<Option<Report>, FileError> {
         if let Some(outcome) = self.attempt.outcome()? {
             return Ok(Some(Report::Ended(Box::new(outcome))));
@@ -407,7 +412,7 @@ impl Follower<'_> {
     }
 
     /// Makes sure that no supervisor begins the attempt, and ends it: with a failure, or back into the queue. Returns
-    /// `None` if a supervisor has it.
+    /// `None` if a supervisor has claimed it.
     fn fence(&mut self, failure: impl FnOnce(&Self) -> Option<String>) -> Result<Option<Report>, FileError> {
         if !self.attempt.fence()? {
             self.begun = true;
@@ -425,7 +430,7 @@ impl Follower<'_> {
         Ok(Some(Report::Ended(Box::new(outcome))))
     }
 
-    /// Ends an attempt whose node is gone. A supervisor that lives there all the same sees that its claim is revoked, and
+    /// Ends an attempt whose node is gone. If a supervisor still lives there, it sees that its claim is revoked, and
     /// ends without a record.
     async fn lose(&mut self) -> Result<Option<Report>, FileError> {
         if let Some(outcome) = self.attempt.outcome()? {
@@ -444,7 +449,7 @@ impl Follower<'_> {
         Ok(outcome.map(|outcome| Report::Ended(Box::new(outcome))))
     }
 
-    /// Returns the failure. Only that of a node may be retried by itself.
+    /// Returns the failure. Only the failure of a node may be retried automatically.
     fn loss(&self) -> Failure {
         let is_of_host = matches!(self.engine.state(), EngineState::Ended(state) if state.is_of_the_host());
         let kind = if is_of_host { FailureKind::HostLost } else { FailureKind::Lost };
@@ -469,7 +474,7 @@ impl Follower<'_> {
         format!("{state}, and {silence}; {committed}uncommitted changes are in {place}")
     }
 
-    /// Returns how certain it is that nothing of the worker runs. A node that failed may run on.
+    /// Returns how certain it is that nothing of the worker runs. A node that is reported as failed may run on.
     async fn containment(&self) -> Containment {
         let is_reachable = matches!(self.engine.state(), EngineState::Ended(state) if *state != EndState::NodeFail);
         match &self.cluster {
