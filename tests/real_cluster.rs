@@ -1,6 +1,6 @@
 //! Codex and Claude Code as workers in jobs of a real Slurm cluster. The server runs on the login host, homes and
-//! repositories are on the folder that all hosts share, and the model is the scripted one on the loopback of this machine,
-//! which the nodes share.
+//! repositories are in the folder that all hosts share, and the model is the scripted one on the loopback interface of
+//! this machine, which the nodes share.
 //!
 //! Without the CLIs, Linux, root or Slurm each test prints SKIPPED; with `CI=true` it fails.
 

@@ -12,7 +12,7 @@ use crate::support::sandbox::status;
 use crate::support::wait::until;
 use crate::world::{LAUNCHER, World, on_cluster, text};
 
-/// The time in which a server answers that has nothing to ask the cluster.
+/// The time in which a server answers if it need not ask the cluster.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// Number of cancellations, unless `CLUSTER_CANCELS` sets it.
 const CANCELS: u64 = 20;
@@ -20,7 +20,8 @@ const CANCELS: u64 = 20;
 const BEFORE: Duration = Duration::from_millis(150);
 const AFTER: Duration = Duration::from_millis(450);
 
-/// What runs goes on, ends and is reported. What waits is shown as such, and runs once the controller is back.
+/// Workers that run go on, end and are reported. Those that wait are shown as waiting, and run once the controller is
+/// back.
 #[test]
 fn dead_controller_delays_only_what_waits() {
     let Some(world) = World::start(&[]) else { return };
@@ -107,8 +108,8 @@ fn waiting_workers(world: &World, boss: &mut Boss, count: u64, script: &str) -> 
     ids
 }
 
-/// Waits until the controller has saved the jobs of these workers. It forgets those that it has not saved, and gives their
-/// numbers to others.
+/// Waits until the controller has saved the jobs of these workers. If it is killed before, it forgets them and gives
+/// their numbers to other jobs.
 fn until_saved(world: &World, workers: &[String]) {
     let saved = world.cluster.folder().join("state/job_state");
     until("the controller has saved all jobs", || {
@@ -117,8 +118,8 @@ fn until_saved(world: &World, workers: &[String]) {
     });
 }
 
-/// Cancels a worker, and kills the controller this long after the moment `BEFORE` the call. Returns how long the answer
-/// took.
+/// Cancels a worker after the time `BEFORE`, and kills the controller after the time `dies`, both from now. Returns how
+/// long the answer took.
 fn cancel_beside_kill(world: &World, boss: &mut Boss, id: &str, dies: Duration) -> Duration {
     thread::scope(|scope| {
         scope.spawn(|| {

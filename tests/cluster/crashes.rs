@@ -1,5 +1,5 @@
-//! A server dies at each step between the preparation of a job and its end (table in `src/crash_point.rs`). The next one
-//! finishes the step. A reply of the cluster that was lost is no second run.
+//! A server dies at each step between the preparation of a job and its end (table in `src/crash_point.rs`). The next
+//! one finishes the step. A lost reply of the cluster leads to no second run.
 #![cfg(debug_assertions)]
 
 use std::fs;
@@ -107,8 +107,8 @@ fn knows_job(world: &World, worker: &str) -> bool {
     found.is_some_and(|worker| worker.job.is_some())
 }
 
-/// A worker that waits in the queue of the cluster is cancelled, and the server dies when it has made sure that it never
-/// begins.
+/// A worker that waits in the queue of the cluster is cancelled, and the server dies once it has made sure that the
+/// worker never begins.
 #[test]
 fn next_server_finishes_a_cancellation() {
     let waits = format!("{LAUNCHER}args = [\"--begin=now+1hour\"]\n");
@@ -151,8 +151,8 @@ const SUBMIT_AND_HANG: &str = "export PATH=${PATH#*:}\n\
     mkdir \"$0.hung\" 2>/dev/null && exec sleep 600\n\
     echo \"$number\"";
 
-/// A supervisor dies after it has claimed the attempt and before it has written anything, so that it is neither fenced
-/// nor has it a heartbeat.
+/// A supervisor dies after it has claimed the attempt and before it has written anything, so that the attempt cannot be
+/// fenced and has no heartbeat.
 #[test]
 fn supervisor_that_dies_at_its_claim_is_lost() {
     let Some(cluster) = Cluster::start(&[("NODES", "1")]) else { return };

@@ -8,7 +8,7 @@ use crate::support::sandbox::{create, mission, status, with};
 use crate::support::wait::until;
 use crate::world::{LAUNCHER, World, text};
 
-/// The next server follows its workers by their files alone.
+/// A server whose settings lack the launcher follows the workers by their files alone.
 #[test]
 fn worker_outlives_its_launcher_in_the_settings() {
     let Some(world) = World::start(&[("NODES", "1"), ("CPUS", "1")]) else { return };
@@ -88,8 +88,8 @@ fn retry_chooses_another_launcher() {
     boss.leave();
 }
 
-/// A retry that needs more time than its partition allows is refused, as a new mission is. An automatic one fails without
-/// a job.
+/// A retry that needs more time than its partition allows is refused, as a new mission is. An automatic retry fails
+/// without a job.
 #[test]
 fn retry_over_the_limit_of_its_partition_is_refused() {
     let settings = "[launchers.short]\nkind = \"slurm\"\npartition = \"short\"\n[launchers.free]\nkind = \"slurm\"\n";
@@ -112,7 +112,7 @@ fn retry_over_the_limit_of_its_partition_is_refused() {
     world.until(&mut boss, &fails, "running");
     boss.leave();
     world.slurm("scontrol", &["update", "PartitionName=agents", "MaxTime=10"]);
-    // The last one may keep the earlier limit for some minutes.
+    // A new server is needed, since the last one remembers the former limit for some minutes.
     let mut boss = world.boss();
     fs::write(world.sandbox.shared("go"), "").expect("a writable folder");
     let failed = world.until(&mut boss, &fails, "failed");

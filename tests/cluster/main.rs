@@ -34,7 +34,7 @@ fn twelve_workers_run_on_three_nodes() {
     run_twelve(&world);
 }
 
-/// Locks and inotify hold within one host only here, and new names are visible up to 30 s late.
+/// Here, locks and inotify work within one host only, and new names are visible up to 30 s late.
 #[test]
 fn twelve_workers_run_on_a_lagging_file_system() {
     let Some(world) = World::start(LAGGING) else { return };
@@ -169,7 +169,7 @@ fn commands_show_and_move_a_worker() {
     boss.leave();
 }
 
-/// Integrations are verified on a node, with its output, and without any process of it left there or here.
+/// An integration is verified on a node. Its output is in the answer, and no process of it is left on the node or here.
 #[test]
 fn integration_is_verified_on_a_node() {
     let settings = "verify_on = \"cluster\"\n[launchers.cluster]\nkind = \"slurm\"\n\
@@ -215,7 +215,7 @@ fn integration_is_verified_on_a_node() {
     boss.leave();
 }
 
-/// A killed server takes its verification along, whether that runs or waits. No other server is needed.
+/// When a server is killed, its verification ends too, whether that runs or waits. No other server is needed.
 #[test]
 fn verification_ends_with_a_killed_server() {
     let settings = "verify_on = \"cluster\"\n[launchers.cluster]\nkind = \"slurm\"\n";
@@ -243,7 +243,7 @@ fn verification_ends_with_a_killed_server() {
     boss.leave();
 }
 
-/// A verification that the cluster refuses could not run, with the text of the cluster.
+/// A verification that the cluster refuses has the result `could_not_run`, with the text of the cluster.
 #[test]
 fn refused_verification_could_not_run() {
     let settings = "verify_on = \"cluster\"\n[launchers.cluster]\nkind = \"slurm\"\npartition = \"nowhere\"\n";
@@ -283,7 +283,7 @@ fn next_server_takes_over_jobs() {
     let count = world.on_hosts(world.sandbox.shared("starts"));
     let script = format!("run echo x >> {}\nwait-file {} 300\nsay done", count.display(), go.display());
     let ids: Vec<String> = (0..4).map(|n| world.create(&mut boss, &format!("Part {n}"), &script)).collect();
-    // The order of the jobs is that of their submissions, which run beside each other.
+    // Any two may be the first, since the workers are prepared at the same time.
     until("two of them run", || ids.iter().filter(|id| status(&mut boss, id)["status"] == "running").count() == 2);
     boss.kill_server();
     let mut boss = world.boss();
@@ -296,8 +296,8 @@ fn next_server_takes_over_jobs() {
     boss.leave();
 }
 
-/// A node loses power. Its worker is lost once the cluster reports it and its heartbeat has stopped, not before, and a
-/// retry continues in its worktree on another node.
+/// A node loses power. Its worker is lost once the cluster reports the failure and the heartbeat has stopped, not
+/// before, and a retry continues in its worktree on another node.
 #[test]
 fn worker_of_a_dead_node_is_lost_and_retried() {
     let Some(world) = World::start(&[("NODES", "2"), ("CPUS", "1")]) else { return };

@@ -11,8 +11,8 @@ use crate::support::wait::until;
 use crate::world::{World, on_cluster, text};
 
 /// A node is cut off and its supervisor hangs, as with a disk that does not answer. The worker is lost, and the server
-/// dies when it has revoked the claim. The supervisor that goes on later ends its CLI, commits nothing, and changes no
-/// record.
+/// dies right after it has revoked the claim. When the supervisor goes on later, it ends its CLI, commits nothing, and
+/// changes no record.
 #[cfg(debug_assertions)]
 #[test]
 fn hung_supervisor_of_a_lost_worker_changes_nothing() {
@@ -30,7 +30,7 @@ fn hung_supervisor_of_a_lost_worker_changes_nothing() {
     until("the server dies", || boss.call("list_worker_missions", json!({})).is_none());
     assert_eq!(fs::read_to_string(&log).expect("a log of crashes").lines().count(), 1);
 
-    // Nothing is left to wait for: it is given up.
+    // The next server need not wait: the claim is already revoked.
     let mut boss = world.boss();
     let lost = world.until(&mut boss, &id, "lost");
     assert_eq!(lost["outcome"]["run"]["reason"], "host_lost", "{lost:#}");
@@ -73,8 +73,8 @@ fn job_that_the_cluster_ends_keeps_its_work() {
     boss.leave();
 }
 
-/// Checks it with both ways in which Slurm tracks the processes of a job: by control group, where this machine has one,
-/// and by parent.
+/// Checks both ways in which Slurm tracks the processes of a job: by control group, where this machine has one, and by
+/// parent.
 #[test]
 fn nothing_is_left_on_a_node() {
     std::thread::scope(|scope| {

@@ -1,4 +1,5 @@
-//! Keys reach a node in one private file, between the submission and the claim, and only with `pass_keys`.
+//! Keys reach a node in one private file, which exists from the preparation of the job to the claim, and only with
+//! `pass_keys`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

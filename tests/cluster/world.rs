@@ -1,4 +1,4 @@
-//! A cluster, a repository on the folder that its hosts share, and a boss whose server runs on the login host.
+//! A cluster, a repository in the folder that its hosts share, and a boss whose server runs on the login host.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -36,7 +36,7 @@ impl World {
 
     /// Creates a repository and settings on a cluster that others may use too.
     pub fn beside(cluster: &Arc<Cluster>, settings: &str) -> Self {
-        // A lagging cluster has its files there, and no folder of them is mounted on this host.
+        // A lagging file system keeps its files there, and is not mounted on this host.
         let backing = cluster.folder().join("backing");
         let sandbox = Sandbox::within(&if backing.exists() { backing } else { cluster.shared() });
         let world = Self { sandbox, cluster: Arc::clone(cluster) };
@@ -86,13 +86,14 @@ impl World {
         let repo = self.on_hosts(self.sandbox.repo());
         let prefix = self.cluster.on_login();
         let mut command = self.sandbox.bare_command(&prefix[0]);
-        // What the test starts and kills is the parent of the server.
+        // The test starts and kills only the parent of the server, so the server must end with it.
         command
             .args(&prefix[1..])
             .args(["setpriv", "--pdeathsig", "KILL"])
             .args(["sh", "-c", "cd \"$0\" && exec \"$@\""])
             .arg(&repo);
-        // The fixture needs its own. Others, such as keys, must not be among the arguments of a process.
+        // The fixture needs its own values of these two variables. Others, such as keys, must not be among the
+        // arguments of a process.
         let (late, early): (Vec<_>, Vec<_>) =
             variables.iter().copied().partition(|(name, _)| ["PATH", "SLURM_CONF"].contains(name));
         command.arg("env").args(late.iter().map(|(name, value)| format!("{name}={value}"))).arg(PROGRAM);
@@ -162,7 +163,7 @@ impl World {
         Some(launch["job"].as_u64()?.to_string())
     }
 
-    /// Returns the process of the supervisor of a worker's first attempt, by its number on this machine.
+    /// Returns the process of the supervisor of a worker's first attempt, with its pid on this machine.
     pub fn supervisor(&self, worker: &str) -> Identity {
         let attempt = self.on_hosts(self.sandbox.attempt(worker, 1)).display().to_string();
         let is_it = |pid: &u32| {

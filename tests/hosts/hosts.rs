@@ -72,7 +72,7 @@ impl Drop for Peer {
 
 /// Runs a shell command in this folder, in which `$0` is the program.
 pub fn in_folder(mut command: Command, folder: &Path, line: &str) -> Command {
-    // The folder is another one before the command has entered the host.
+    // The shell changes the folder itself: before the command has entered the host, the path names another folder.
     command.args(["-c", &format!("cd {} && {line}", folder.display()), PROGRAM]);
     command
 }

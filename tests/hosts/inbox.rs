@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::hosts::{self, Peer};
 use crate::support::wait::until;
 
-/// Half a minute is what a name takes that was asked for too early.
+/// A name that was asked for too early takes half a minute to appear.
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]
@@ -62,7 +62,7 @@ fn claim_has_one_holder_on_all_hosts() {
     let (mut server, mut supervisor) = (Peer::on_login(&cluster), Peer::on_node(&cluster));
     for number in 1..=2 {
         assert_eq!(server.call("create", &attempt(number), ""), "created");
-        // Both have asked for it too early.
+        // Both have asked for the claim too early.
         assert_eq!(server.call("claimed", &attempt(number), ""), "false");
         assert_eq!(supervisor.call("claimed", &attempt(number), ""), "false");
     }

@@ -28,7 +28,7 @@ fn run(words: &[&str]) -> Result<String, FileError> {
         |entries: Vec<InboxEntry>| entries.into_iter().filter_map(InboxEntry::into_text).collect::<Vec<_>>().join(",");
     Ok(match words[0] {
         "create" => attempt.create(&()).map(|()| "created".to_owned())?,
-        // As a supervisor begins.
+        // These are the first steps of a supervisor.
         "claim" => {
             attempt.reserve_outcome()?;
             attempt.take_claim()?.to_string()

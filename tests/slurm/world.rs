@@ -1,4 +1,4 @@
-//! A cluster, the way to its commands, and attempts whose supervisor is a script.
+//! A cluster, an engine for its commands, and attempts whose supervisor is a script.
 
 use std::ffi::OsString;
 use std::fs;

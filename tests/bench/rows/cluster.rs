@@ -27,7 +27,7 @@ const CEILING: Duration = Duration::from_secs(120);
 /// Intervals at which a server reads the files of few workers, and of more.
 const POLL: Duration = Duration::from_millis(250);
 const POLL_OF_MORE: Duration = Duration::from_secs(1);
-/// Number of workers that run at once in the rows with many of them, and of those that wait.
+/// Number of workers that run at once in the rows with many workers, and of those that wait.
 const RUNNING: usize = 50;
 const MANY: usize = 200;
 
@@ -304,7 +304,7 @@ pub fn calls() -> Vec<Line> {
     let lines = [1, 50, MANY].map(|number| {
         remote.submit(number - queued);
         queued = number;
-        // The poll after the submissions.
+        // The poll that follows the submissions is not counted.
         std::thread::sleep(Duration::from_secs(2));
         let before = remote.calls().len();
         std::thread::sleep(MINUTE);
@@ -373,7 +373,7 @@ fn programs(is_it: impl Fn(&[String]) -> bool) -> Vec<u32> {
     pids.filter(|pid| is_it(&words(*pid))).collect()
 }
 
-/// Puts commands that count before those of the scheduler.
+/// Creates wrappers of the scheduler's commands, which log each call.
 fn wrap_commands(world: &World) {
     let folder = world.place("bin");
     for name in ["sbatch", "squeue", "scancel", "sinfo", "scontrol"] {
@@ -385,15 +385,15 @@ fn wrap_commands(world: &World) {
     }
 }
 
-/// Returns a PATH with the commands that count. The floors use it too, since to count takes time.
+/// Returns a PATH with these wrappers first. The floors use it too, since logging takes time.
 fn counted_path(world: &World) -> std::ffi::OsString {
     let path = path();
     let folders = std::iter::once(world.place("bin")).chain(std::env::split_paths(&path));
     std::env::join_paths(folders).expect("a PATH")
 }
 
-/// Writes a program by another process: a child of another thread could inherit the open file, and then nothing could
-/// execute it.
+/// Writes a program through another process. If this one did, a child of another thread could inherit the open file,
+/// and the system would refuse to execute the program.
 fn write_program(path: PathBuf, script: &str) {
     let mut writer = Command::new("sh");
     writer.args(["-c", "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", script]).arg(path);
