@@ -344,6 +344,14 @@ impl AttemptDir {
         matches!(self.claimant(), Ok(Some(Claimant::Supervisor)) | Err(_))
     }
 
+    /// Returns whether no supervisor may begin the attempt or go on with it: it was fenced or lost, has an outcome, or
+    /// its folder was removed. With an error in reading, it may.
+    pub fn is_over(&self) -> bool {
+        matches!(self.claimant(), Ok(Some(Claimant::Fenced | Claimant::Revoked)))
+            || matches!(self.outcome(), Ok(Some(_)))
+            || matches!(self.root.try_exists(), Ok(false))
+    }
+
     fn claim_for(&self, by: Claimant) -> Result<bool, FileError> {
         match files::create_json_once(&self.claim(), &Claim::by(by)) {
             Ok(()) => Ok(true),

@@ -3,8 +3,9 @@
 //!
 //! The task publishes what the scheduler answers and decides nothing: [`super::follow`] does, for each worker.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ type Attempt = (WorkerId, u32);
 #[derive(Default)]
 pub(super) struct Clusters {
     by_name: BTreeMap<String, Arc<Cluster>>,
+    state_root: PathBuf,
+    is_checked: AtomicBool,
 }
 
 /// One launcher: jobs of one size on a cluster.
@@ -85,6 +88,8 @@ pub(super) struct Problem {
 #[derive(Default)]
 struct Activity {
     followers: usize,
+    /// True if the scheduler must be asked once, for jobs of ended attempts.
+    must_check: bool,
     /// True while the task runs.
     polls: bool,
     /// Attempts whose jobs are to be cancelled, each with the time at which a cancellation was last sent.
@@ -114,7 +119,7 @@ impl Clusters {
             };
             (name.clone(), Arc::new(cluster))
         });
-        Self { by_name: by_name.collect() }
+        Self { by_name: by_name.collect(), state_root: state_root.to_owned(), is_checked: AtomicBool::new(false) }
     }
 
     /// Returns the cluster of a launcher. `None` if the settings have none of this name.
@@ -142,6 +147,32 @@ impl Clusters {
         let is_removed = |(name, _): &(&String, _)| !self.by_name.contains_key(*name);
         views.extend(jobs.iter().filter(is_removed).map(|(name, counts)| removed(name, *counts)));
         views
+    }
+
+    /// Begins to look for waiting jobs whose attempts have ended, and to cancel them. The process that ended such an
+    /// attempt may have ended itself before it could cancel the job. Later calls do nothing.
+    pub fn check_for_ended_attempts(&self) {
+        if self.by_name.is_empty() || self.is_checked.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if StateDir::at(&self.state_root).existing_id().is_none() {
+            return;
+        }
+        let mut asked = BTreeSet::new();
+        for cluster in self.by_name.values().filter(|cluster| asked.insert(&cluster.settings.command)) {
+            cluster.activity().must_check = true;
+            cluster.poll_in_background();
+        }
+    }
+
+    /// Sends the cancellations that were not sent yet. Without an answer of the scheduler, the next server sends them.
+    pub async fn send_cancellations(&self) {
+        for cluster in self.by_name.values() {
+            let unsent = cluster.unsent_cancellations();
+            if !unsent.is_empty() {
+                cluster.send_or_log(unsent).await;
+            }
+        }
     }
 
     /// Makes all followers check the files of their workers now.
@@ -285,6 +316,7 @@ impl Cluster {
                 Ok(jobs) => {
                     failures = 0;
                     self.forget_cancelled(asked, &jobs);
+                    self.cancel_jobs_of_ended_attempts(&jobs).await;
                     self.note(asked, jobs);
                 }
                 Err(why) => {
@@ -300,7 +332,7 @@ impl Cluster {
     /// Returns whether the task has work. If not, records that the task has ended.
     fn is_needed(&self) -> bool {
         let mut activity = self.activity();
-        activity.polls = activity.followers > 0 || !activity.to_cancel.is_empty();
+        activity.polls = activity.followers > 0 || activity.must_check || !activity.to_cancel.is_empty();
         activity.polls
     }
 
@@ -318,11 +350,38 @@ impl Cluster {
         slurm::observe(&self.engine, names).await
     }
 
+    /// Cancels the waiting jobs of attempts that have ended. A server of this state directory on another host would
+    /// keep it closed, so the files are as this host has written them.
+    async fn cancel_jobs_of_ended_attempts(&self, jobs: &[ObservedJob]) {
+        let state = StateDir::at(&self.state_root);
+        let waits = |job: &&ObservedJob| matches!(job.state, EngineState::Waits { .. });
+        let waiting: Vec<Attempt> = jobs.iter().filter(waits).map(|job| (job.worker.clone(), job.attempt)).collect();
+        let is_over = move |(worker, attempt): &Attempt| state.worker(worker).attempt(*attempt).is_over();
+        let ended = blocking(move || Ok(waiting.into_iter().filter(is_over).collect::<Vec<_>>())).await;
+        let mut activity = self.activity();
+        activity.must_check = false;
+        for attempt in ended.unwrap_or_default() {
+            if !activity.to_cancel.contains_key(&attempt) {
+                activity.to_cancel.insert(attempt, None);
+                self.ask.notify_one();
+            }
+        }
+    }
+
     async fn cancel_all(&self) {
         let attempts: Vec<Attempt> = self.activity().to_cancel.keys().cloned().collect();
+        self.send_or_log(attempts).await;
+    }
+
+    async fn send_or_log(&self, attempts: Vec<Attempt>) {
         if let Err(error) = self.send_cancellations(attempts).await {
             tracing::warn!(cluster = %self.name, error, "cannot cancel a job; trying again");
         }
+    }
+
+    fn unsent_cancellations(&self) -> Vec<Attempt> {
+        let activity = self.activity();
+        activity.to_cancel.iter().filter(|(_, sent)| sent.is_none()).map(|(attempt, _)| attempt.clone()).collect()
     }
 
     /// Cancels jobs by their names: a scheduler that was restarted with an older state may give a number to another

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::actor;
@@ -29,6 +30,9 @@ use crate::mission::id::{BackendName, BossId, ThreadId, WaitId, WorkerId};
 use crate::mission::message::Author;
 use crate::mission::registry::Worker;
 use crate::mission::wake::WakeFailure;
+
+/// Time limit of the end of this process for cancellations of jobs that were not sent yet.
+const LAST_CANCELLATIONS: Duration = Duration::from_secs(2);
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -409,5 +413,6 @@ impl Orchestrator {
         // An integration that could not be recorded must not land.
         self.actor.jobs.end_all();
         let _ = self.actor.ask(|reply| Ask::ShutDown { reply }).await;
+        let _ = timeout(LAST_CANCELLATIONS, self.actor.context.clusters.send_cancellations()).await;
     }
 }

@@ -101,6 +101,39 @@ fn cancelled_job_never_runs_after_a_restart() {
     boss.leave();
 }
 
+/// Jobs of cancelled workers leave the queue although the process that cancelled them ends at once. If the scheduler did
+/// not answer it, the next server cancels them.
+#[test]
+fn job_of_a_cancelled_worker_leaves_the_queue() {
+    let Some(world) = World::start(&[("NODES", "1"), ("CPUS", "1")]) else { return };
+    let mut boss = world.boss();
+    let hold = world.create(&mut boss, "Hold", "sleep 600");
+    world.until(&mut boss, &hold, "running");
+    let cancel = |boss: &mut Boss, ids: &[String]| {
+        ids.iter().for_each(|id| drop(boss.succeed("cancel_worker", json!({"worker_id": id}))));
+    };
+    let waiting = waiting_workers(&world, &mut boss, 4, "say done");
+    cancel(&mut boss, &waiting[..3]);
+    boss.leave();
+    until("the server has cancelled three jobs", || world.jobs() == 2);
+    world.print(&["cancel", &waiting[3]]);
+    until("the command has cancelled its job", || world.jobs() == 1);
+
+    let mut boss = world.boss();
+    let waiting = waiting_workers(&world, &mut boss, 3, "say done");
+    until_saved(&world, &waiting);
+    world.cluster.run("ctl-kill", &[]);
+    cancel(&mut boss, &waiting);
+    boss.leave();
+    world.cluster.run("ctl-start", &[]);
+    until("the controller has the jobs again", || world.jobs() == 4);
+    let mut next = world.boss();
+    until("the next server has cancelled them", || world.jobs() == 1);
+    next.succeed("cancel_worker", json!({"worker_id": hold}));
+    until("no job is left", || world.jobs() == 0);
+    next.leave();
+}
+
 /// Creates workers and waits until the jobs of all of them wait.
 fn waiting_workers(world: &World, boss: &mut Boss, count: u64, script: &str) -> Vec<String> {
     let ids: Vec<String> = (0..count).map(|n| world.create(boss, &format!("Wait {n}"), script)).collect();

@@ -30,6 +30,10 @@ impl Actor {
         if !self.state.records.is_open() {
             return;
         }
+        if !self.is_one_shot() {
+            let _runtime = self.runtime.enter();
+            self.state.context.clusters.check_for_ended_attempts();
+        }
         self.state.records.catch_up();
         let me = self.state.context.server.clone();
         let heir = self.state.context.anonymous
