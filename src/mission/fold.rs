@@ -198,6 +198,8 @@ impl Registry {
             if worker.advance(Event::Requeued) {
                 worker.next = next.clone();
                 worker.lease = lease.clone();
+                // That of the last attempt, perhaps on another launcher.
+                worker.job = None;
                 worker.queued_at = line.at;
                 worker.queued_seq = line.seq;
                 worker.started_at = None;

@@ -81,7 +81,7 @@ pub struct Run {
     /// [`super::summary::AttemptSummary::elapsed`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_seconds: Option<u64>,
-    /// It could not start because of the repository or its place in it, not because of the backend.
+    /// It could not start because of the repository, its place in it or the cluster, not because of the backend.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub place_failed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]

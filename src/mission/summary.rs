@@ -60,7 +60,7 @@ pub struct AttemptSummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confinement: Option<Confinement>,
     pub survivors: u32,
-    /// It could not start because of the repository or its place in it, not because of the backend.
+    /// It could not start because of the repository, its place in it or the cluster, not because of the backend.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub place_failed: bool,
     /// Allowlisted daemons that were left running.

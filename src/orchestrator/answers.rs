@@ -51,6 +51,8 @@ pub struct WorkerView {
     pub block: Option<Advice>,
     /// The condition that a queued worker waits for.
     pub waits_for: Option<String>,
+    /// True if that does not come about by itself: its cluster would never start its job.
+    pub needs_change: bool,
     /// Branches that its branch does not merge cleanly with, as far as they were checked.
     pub collisions: Vec<Collision>,
     /// The part of the conflict check that was skipped.
@@ -81,6 +83,7 @@ impl WorkerView {
             live,
             block: None,
             waits_for: None,
+            needs_change: false,
             collisions: Vec::new(),
             unchecked: None,
             redelivered: false,

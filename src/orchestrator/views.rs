@@ -146,10 +146,12 @@ impl<'a> Views<'a> {
     /// Returns a view with a given load, which is the same for many workers.
     pub fn view_in(&self, load: &Load<'_>, worker: &Arc<Worker>) -> WorkerView {
         let live = self.live.get(&worker.id).filter(|_| worker.status.is_live()).cloned();
+        let hold = self.hold(load, worker);
         WorkerView {
             meant_for: self.branch_of(worker),
             block: graph::block(self.registry, worker),
-            waits_for: self.hold(load, worker).map(|hold| hold.to_string()),
+            needs_change: matches!(hold, Some(WaitReason::Cluster { is_lasting: true, .. })),
+            waits_for: hold.map(|hold| hold.to_string()),
             collisions: self.collisions.of(&worker.id).to_vec(),
             unchecked: self.collisions.unchecked(&worker.id),
             enforced: self.enforcement(worker),

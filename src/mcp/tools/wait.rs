@@ -390,7 +390,9 @@ fn next_step(
         (WaitStatus::StillRunning, _) if asks => {
             "answer the questions with send_message_to_worker, then wait_for_any_worker".to_owned()
         }
-        (WaitStatus::StillRunning, _) => "wait_for_any_worker again; queued workers start by themselves".to_owned(),
+        (WaitStatus::StillRunning, _) => {
+            "wait_for_any_worker again; queued workers start by themselves, unless waits_for names a change".to_owned()
+        }
         (WaitStatus::Idle, _) => {
             "nothing is running or queued: batch_create_workers for the next missions, or finish".to_owned()
         }

@@ -47,7 +47,7 @@ pub(super) fn next_step(view: &WorkerView) -> String {
         Ending::TimedOut => format!("retry_worker {id} to continue, or a narrower mission with create_worker_mission"),
         Ending::Lost => format!("get_worker_status {id} with include [\"diff\"], then retry_worker {id}"),
         Ending::Interrupted => format!("retry_worker {id}"),
-        Ending::Failed => after_failure(id, last),
+        Ending::Failed => after_failure(view, last),
     }
 }
 
@@ -56,6 +56,10 @@ fn before_settlement(view: &WorkerView) -> String {
     let is_queued = view.worker.status == WorkerStatus::Queued;
     if is_queued && view.block.is_some() {
         format!("fix or retry what blocks it, or cancel_worker {id}")
+    } else if is_queued && view.needs_change {
+        format!(
+            "have what waits_for names changed, or retry elsewhere: cancel_worker {id}, then retry_worker with run_on"
+        )
     } else if is_queued && view.waits_for.is_some() {
         "wait_for_any_worker; it starts by itself".to_owned()
     } else if view.worker.status == WorkerStatus::NeedsAnswer {
@@ -100,9 +104,13 @@ fn after_collision(id: &str, collision: &Collision) -> String {
     )
 }
 
-fn after_failure(id: &str, last: &entry::AttemptSummary) -> String {
+fn after_failure(view: &WorkerView, last: &entry::AttemptSummary) -> String {
+    let id = view.worker.id.short();
     let backend = size::line(last.backend.as_str(), 40);
     match last.failure.as_ref().map(|failure| failure.kind) {
+        Some(FailureKind::CouldNotStart) if last.place_failed && view.launcher().is_some() => {
+            format!("have the cause that its message names fixed; then retry_worker {id}, or with another run_on")
+        }
         Some(FailureKind::CouldNotStart) if last.place_failed => {
             format!(
                 "fix the cause that its message names, in the repository or the worktree's directory; then retry_worker {id}"

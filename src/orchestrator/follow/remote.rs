@@ -401,7 +401,14 @@ impl Follower<'_> {
             _ if self.is_forgotten_again() => format!("the cluster has forgotten {MOST_FORGOTTEN} of its jobs"),
             _ => return None,
         };
-        let said = if log.trim().is_empty() { String::new() } else { format!(":\n{}", log.trim()) };
+        let said = match log.trim() {
+            // Such a job cannot write its log either.
+            "" => format!(
+                " and printed nothing: check that the node sees {} under the same path",
+                self.attempt.root().display()
+            ),
+            said => format!(":\n{said}"),
+        };
         Some(format!("cannot start the supervisor on {}: {how}{said}", self.node()))
     }
 
@@ -425,6 +432,7 @@ impl Follower<'_> {
         let Some(message) = failure(self) else { return Ok(Some(Report::NeverBegan { inbox_entries })) };
         let failure = Failure { kind: FailureKind::CouldNotStart, message, resets_at: None };
         let mut outcome = outcomes::never_ran(&self.worker, self.worker.attempt, Ending::Failed, Some(failure));
+        outcome.run.place_failed = true;
         outcome.run.undelivered.extend(inbox_entries.into_iter().filter_map(InboxEntry::into_text));
         self.attempt.settle(&outcome)?;
         Ok(Some(Report::Ended(Box::new(outcome))))

@@ -144,6 +144,29 @@ fn failed_worktree_does_not_blame_the_backend() {
 }
 
 #[test]
+fn failed_job_blames_the_launcher() {
+    let mut view = settled(3, Ending::Failed);
+    let worker = Arc::make_mut(&mut view.worker);
+    worker.next.run_on = Some("cluster".to_owned());
+    worker.settled[0].failure = Some(FailureSummary { kind: FailureKind::CouldNotStart, message: "no".to_owned() });
+    worker.settled[0].place_failed = true;
+    let next = WorkerReport::new(&view, 4_000).next_step;
+    assert!(next.starts_with("have the cause") && next.ends_with("or with another run_on"), "{next}");
+}
+
+#[test]
+fn job_that_never_starts_is_not_awaited() {
+    let mut view = settled(3, Ending::Failed);
+    let worker = Arc::make_mut(&mut view.worker);
+    (worker.status, worker.next.run_on) = (WorkerStatus::Queued, Some("cluster".to_owned()));
+    view.waits_for = Some("the cluster: PartitionConfig".to_owned());
+    assert!(WorkerReport::new(&view, 4_000).next_step.contains("starts by itself"));
+    view.needs_change = true;
+    let next = WorkerReport::new(&view, 4_000).next_step;
+    assert!(next.contains("have what waits_for names changed") && next.contains("run_on"), "{next}");
+}
+
+#[test]
 fn failed_setup_asks_for_its_fix() {
     let mut view = settled(3, Ending::Failed);
     let last = &mut Arc::make_mut(&mut view.worker).settled[0];
