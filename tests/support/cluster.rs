@@ -23,11 +23,19 @@ impl Cluster {
     /// Starts a cluster with these settings of the fixture, such as `("NODES", "1")`. `None` if it cannot run here, which
     /// fails if `CI` is set.
     pub fn start(settings: &[(&str, &str)]) -> Option<Self> {
-        if let Some(why) = missing(settings) {
-            assert!(std::env::var_os("CI").is_none(), "not skipped in CI: {why}");
-            eprintln!("SKIPPED: {why}");
-            return None;
-        }
+        Self::is_possible(settings).then(|| Self::start_here(settings))
+    }
+
+    /// Returns whether a cluster with these settings can run here. If not, prints that the test is skipped, which fails if
+    /// `CI` is set.
+    pub fn is_possible(settings: &[(&str, &str)]) -> bool {
+        let Some(why) = missing(settings) else { return true };
+        assert!(std::env::var_os("CI").is_none(), "not skipped in CI: {why}");
+        eprintln!("SKIPPED: {why}");
+        false
+    }
+
+    fn start_here(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("slurm-").tempdir().expect("a temporary folder").keep();
         let folder = folder.canonicalize().expect("a temporary folder");
         let (number, lock) = free_number();
@@ -43,7 +51,7 @@ impl Cluster {
         let started = cluster.command("start", &[]).envs(own).envs(settings.iter().copied()).output();
         let started = started.expect("the fixture runs");
         assert!(started.status.success(), "the cluster does not start: {started:?}");
-        Some(cluster)
+        cluster
     }
 
     /// Runs a verb of the fixture, such as `ctl-kill`, which must succeed. Returns what it printed.
