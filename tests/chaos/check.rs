@@ -1,6 +1,7 @@
 //! Checks from outside at the end of a round: in the files, in git, and in the traces of the fake CLIs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Instant;
 
 use orchestrator_boss::attempt::state_dir::StateDir;
@@ -9,6 +10,7 @@ use orchestrator_boss::mission::id::ServerId;
 use orchestrator_boss::store::journal::Journal;
 use serde_json::Value;
 
+use crate::kind::Kind;
 use crate::model::{Mission, Model};
 use crate::world::{CEILING, World};
 
@@ -37,6 +39,7 @@ pub fn all(world: &World, model: &Model) {
         facts.check_reports(request, worker, mission);
         facts.check_ending(request, worker, mission);
         facts.check_starts(worker, mission);
+        facts.check_supervisors(worker);
         facts.check_work(request, worker, mission);
         facts.check_race(request, worker, mission);
     }
@@ -50,6 +53,8 @@ struct Facts<'a> {
     tasks: BTreeMap<String, Value>,
     /// Worker, attempt, and the step that it reached.
     trace: Vec<(String, u64, String)>,
+    /// Worker, attempt, and the process that started a CLI. Empty without a cluster.
+    starts: Vec<(String, u64, String)>,
     /// Files that a ref contains.
     committed: BTreeSet<String>,
 }
@@ -61,7 +66,14 @@ impl<'a> Facts<'a> {
         // -m: a salvage commit may have several parents.
         let log = world.git(&["log", "--all", "-m", "--name-only", "--format="]).expect("git works");
         let committed = log.lines().map(str::to_owned).collect();
-        Self { world, model, tasks, trace: trace(world), committed }
+        Self {
+            world,
+            model,
+            tasks,
+            trace: lines_of(&world.trace()),
+            starts: lines_of(&world.shared("starts")),
+            committed,
+        }
     }
 
     fn task(&self, worker: &str) -> &Value {
@@ -114,8 +126,31 @@ impl<'a> Facts<'a> {
         assert!(task["status"] == status || task["status"] == "blocked", "{task:#} {outcome:#}");
         assert_eq!(outcome["cleanup"]["survivors"], 0, "{outcome:#}");
         assert!(mission.may_end_as(status), "{request} {mission:?}: {outcome:#}");
+        self.check_failure_of_host(mission, &outcome);
         if status == "completed" && !mission.disturbed.messaged && !mission.disturbed.retried {
             assert!(self.has_reached(worker, "end"), "{worker} never came to its end: {outcome:#}");
+        }
+    }
+
+    /// Checks that only a dead part of the cluster is named as such, and that it only prevents a start where nothing else
+    /// fails.
+    fn check_failure_of_host(&self, mission: &Mission, outcome: &Value) {
+        let failure = &outcome["run"]["failure"]["kind"];
+        assert!(failure != "host_lost" || mission.disturbed.host_failed, "{mission:?}: {outcome:#}");
+        let fails_itself = mission.kind.ending() == "failed" || mission.kind == Kind::FailsOnce;
+        if outcome["status"] == "failed" && !fails_itself {
+            assert_eq!(failure, "could_not_start", "{mission:?}: {outcome:#}");
+        }
+    }
+
+    /// Checks that one supervisor started all CLIs of an attempt.
+    fn check_supervisors(&self, worker: &str) {
+        let mut by_attempt: BTreeMap<u64, BTreeSet<&str>> = BTreeMap::new();
+        for (_, attempt, parent) in self.starts.iter().filter(|(id, ..)| id == worker) {
+            by_attempt.entry(*attempt).or_default().insert(parent);
+        }
+        for (attempt, parents) in by_attempt {
+            assert_eq!(parents.len(), 1, "attempt {attempt} of {worker} had several supervisors: {parents:?}");
         }
     }
 
@@ -220,9 +255,9 @@ fn tasks(world: &World) -> BTreeMap<String, Value> {
     by_worker
 }
 
-/// Returns the traces of the fake CLIs: worker, attempt, and a word.
-fn trace(world: &World) -> Vec<(String, u64, String)> {
-    let text = std::fs::read_to_string(world.trace()).unwrap_or_default();
+/// Returns the lines that the fake CLIs have written to a file: worker, attempt, and a text.
+fn lines_of(file: &Path) -> Vec<(String, u64, String)> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
     let line = |line: &str| {
         let (tag, word) = line.split_once(' ')?;
         let mut parts = tag.split('.');

@@ -17,11 +17,13 @@ pub struct Disturbed {
     pub cli_killed: bool,
     /// Its supervisor died before it had claimed the attempt.
     pub start_failed: bool,
+    /// A part of the cluster died on which its job may have depended.
+    pub host_failed: bool,
 }
 
 impl Disturbed {
     pub fn is_none(&self) -> bool {
-        let killed = self.supervisor_killed || self.cli_killed || self.start_failed;
+        let killed = self.supervisor_killed || self.cli_killed || self.start_failed || self.host_failed;
         !(killed || self.cancelled || self.messaged || self.retried)
     }
 }
@@ -36,6 +38,8 @@ pub struct Mission {
     pub needs: Vec<String>,
     /// Known once the creation was answered.
     pub worker: Option<String>,
+    /// One of its attempts may run as a job of the cluster.
+    pub on_cluster: bool,
     pub disturbed: Disturbed,
     /// A merge was requested, and may have been made.
     pub merge_asked: bool,
@@ -52,11 +56,11 @@ impl Mission {
                 // have been interrupted before it began, and have completed what the message asked for instead.
                 "failed" => {
                     let no_more = disturbed.cancelled || disturbed.messaged && disturbed.retried;
-                    (self.kind == Kind::FailsOnce && no_more) || disturbed.start_failed
+                    (self.kind == Kind::FailsOnce && no_more) || disturbed.start_failed || disturbed.host_failed
                 }
                 "cancelled" => disturbed.cancelled || self.kind.races(),
                 "completed" => (disturbed.messaged || disturbed.retried) && self.kind != Kind::VerifyFails,
-                "lost" => disturbed.supervisor_killed,
+                "lost" => disturbed.supervisor_killed || disturbed.host_failed,
                 "interrupted" => disturbed.cli_killed,
                 _ => false,
             }
@@ -93,6 +97,7 @@ impl Model {
                 task,
                 needs: needs.clone(),
                 worker: None,
+                on_cluster: false,
                 disturbed: Disturbed::default(),
                 merge_asked: false,
                 merged: false,
@@ -121,7 +126,11 @@ impl Model {
         let workers = self.batches[batch].requests.iter().map(|request| {
             let mission = &self.missions[request];
             let needs: Vec<&str> = mission.needs.iter().map(|need| &*self.missions[need].task).collect();
-            mission.kind.mission(request, &mission.task, &needs, &world.trace())
+            let mut call = mission.kind.mission(request, &mission.task, &needs, &world.trace());
+            if mission.on_cluster {
+                call["run_on"] = json!("cluster");
+            }
+            call
         });
         let race = self.batches[batch].requests.iter().all(|request| self.missions[request].kind.races());
         json!({ "workers": workers.collect::<Vec<_>>(), "race": race })

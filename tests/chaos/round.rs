@@ -5,29 +5,38 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::dice::Dice;
+use crate::hosts::Parts;
 use crate::kind::KINDS;
 use crate::model::Model;
 use crate::server::{Answer, Server};
-use crate::world::{CEILING, World};
+use crate::world::World;
 use orchestrator_boss::process::{Signal, send};
 
 /// Maximum number of missions; more would only make a round longer.
 const MOST_MISSIONS: usize = 9;
 const STEPS: usize = 16;
+/// Steps of a round with a cluster, where each takes longer and a part of them is for the cluster.
+const STEPS_ON_CLUSTER: usize = 24;
+/// The time in which a cancellation is answered if no part of the cluster is dead. It is not waited for any longer.
+const SOON: Duration = Duration::from_secs(1);
 /// The sessions of the bosses; the last boss has none.
 pub const BOSSES: [Option<&str>; 3] = [Some("first-boss"), Some("second-boss"), None];
 /// The boss of each window; the first boss has two.
 const WINDOWS: [usize; 4] = [0, 0, 1, 2];
 
 pub struct Round<'a> {
-    world: &'a World,
-    dice: Dice,
+    pub world: &'a World,
+    pub dice: Dice,
     pub model: Model,
+    /// Which parts of the cluster are dead.
+    pub parts: Parts,
     windows: Vec<Option<Server>>,
     /// Cancelled waits: window and request. They may have been answered before the cancellation.
     cancelled: Vec<(usize, u64)>,
     /// Waits that go on in the background: the window that began each, and its task.
     tasks: Vec<(usize, String)>,
+    /// Cancellations of workers that are not answered yet: window, request and tool.
+    pending: Vec<(usize, u64, &'static str)>,
 }
 
 impl<'a> Round<'a> {
@@ -37,16 +46,19 @@ impl<'a> Round<'a> {
             world,
             dice: Dice::new(seed),
             model: Model::default(),
+            parts: Parts::default(),
             windows,
             cancelled: Vec::new(),
             tasks: Vec::new(),
+            pending: Vec::new(),
         }
     }
 
     pub fn run(&mut self) {
         self.open(0);
         self.create(0);
-        for _ in 0..STEPS {
+        let steps = if self.world.cluster.is_some() { STEPS_ON_CLUSTER } else { STEPS };
+        for _ in 0..steps {
             let at = self.dice.below(WINDOWS.len() as u64) as usize;
             // A dead server stays away for a while, so that others take over its workers.
             if self.windows[at].is_some() || self.dice.once_in(2) {
@@ -58,6 +70,9 @@ impl<'a> Round<'a> {
 
     fn step(&mut self, at: usize) {
         self.open(at);
+        if self.world.cluster.is_some() && self.dice.once_in(3) {
+            return self.move_cluster(at);
+        }
         match self.dice.below(38) {
             0..=6 => self.create(at),
             7..=9 => self.wait(at),
@@ -106,6 +121,12 @@ impl<'a> Round<'a> {
 
     /// Calls a tool. Sometimes kills the server before it can answer, or just after.
     fn call(&mut self, at: usize, tool: &str, arguments: Value) -> Option<Answer> {
+        let id = self.begin(at, tool, arguments)?;
+        self.windows[at].as_mut()?.answer(id)
+    }
+
+    /// Begins a call. Returns `None` if the server was killed.
+    fn begin(&mut self, at: usize, tool: &str, arguments: Value) -> Option<u64> {
         if self.dice.once_in(9) {
             let pause = Duration::from_millis(self.dice.below(30));
             let server = self.windows[at].as_mut()?;
@@ -114,10 +135,10 @@ impl<'a> Round<'a> {
             self.kill(at);
             return None;
         }
-        self.call_safely(at, tool, arguments)
+        Some(self.windows[at].as_mut()?.begin(tool, arguments))
     }
 
-    fn call_safely(&mut self, at: usize, tool: &str, arguments: Value) -> Option<Answer> {
+    pub fn call_safely(&mut self, at: usize, tool: &str, arguments: Value) -> Option<Answer> {
         self.windows[at].as_mut()?.call(tool, arguments)
     }
 
@@ -141,6 +162,7 @@ impl<'a> Round<'a> {
             kinds.push((kind, needs.into_iter().collect()));
         }
         let batch = self.model.plan(boss, &kinds);
+        self.draw_launchers(batch);
         let call = self.model.call(batch, self.world);
         let answer = self.call(at, "batch_create_workers", call);
         self.take_created(batch, answer);
@@ -151,6 +173,7 @@ impl<'a> Round<'a> {
         let before = self.model.known(boss, true);
         let needs = if self.dice.once_in(4) { self.dice.one_of(&before).cloned() } else { None };
         let batch = self.model.plan_race(boss, needs.as_slice());
+        self.draw_launchers(batch);
         let call = self.model.call(batch, self.world);
         let answer = self.call(at, "batch_create_workers", call);
         self.take_created(batch, answer);
@@ -177,7 +200,7 @@ impl<'a> Round<'a> {
         json!({ "worker_ids": names, "timeout_seconds": self.dice.below(2) })
     }
 
-    fn take_wait(&mut self, at: usize, answer: Option<Answer>) -> Option<String> {
+    pub fn take_wait(&mut self, at: usize, answer: Option<Answer>) -> Option<String> {
         let answer = answer?.expect("a wait never fails");
         self.model.take_wait(WINDOWS[at], &answer);
         answer["status"].as_str().map(str::to_owned)
@@ -251,19 +274,36 @@ impl<'a> Round<'a> {
         let Some(request) = self.pick_own(at) else { return };
         self.model.mission(&request).disturbed.cancelled = true;
         let arguments = json!({ "worker_id": self.model.worker(&request) });
-        if let Some(answer) = self.call(at, "cancel_worker", arguments) {
-            let answer = answer.expect("a cancellation is answered");
-            assert_eq!(answer["survivors"], 0, "{answer}");
-        }
+        self.end_workers(at, "cancel_worker", arguments);
     }
 
     fn cancel_all(&mut self, at: usize) {
         for mission in self.model.missions.values_mut().filter(|mission| mission.boss == WINDOWS[at]) {
             mission.disturbed.cancelled = true;
         }
-        if let Some(answer) = self.call(at, "cancel_all_workers", json!({})) {
-            let answer = answer.expect("a cancellation is answered");
-            assert_eq!(answer["failed"], json!([]), "{answer}");
+        self.end_workers(at, "cancel_all_workers", json!({}));
+    }
+
+    /// Cancels. The end of a worker may wait until a dead part of the cluster is back, so its answer is taken later.
+    fn end_workers(&mut self, at: usize, tool: &'static str, arguments: Value) {
+        let Some(id) = self.begin(at, tool, arguments) else { return };
+        let patience = if self.world.cluster.is_some() { SOON } else { self.world.ceiling() };
+        match self.windows[at].as_mut().and_then(|server| server.answer_within(id, patience)) {
+            Some(answer) => check_cancelled(tool, answer),
+            None if self.world.cluster.is_some() => self.pending.push((at, id, tool)),
+            None => panic!("no answer to {tool} within {patience:?}"),
+        }
+    }
+
+    /// Takes the answers of this window that have come, or of all windows in the end.
+    fn take_pending(&mut self, of: Option<usize>) {
+        for (at, id, tool) in std::mem::take(&mut self.pending) {
+            let Some(server) = &mut self.windows[at] else { continue };
+            match of {
+                None => check_cancelled(tool, server.answer(id)),
+                Some(window) if window == at => check_cancelled(tool, server.early_answer(id)),
+                Some(_) => self.pending.push((at, id, tool)),
+            }
         }
     }
 
@@ -273,6 +313,7 @@ impl<'a> Round<'a> {
         let delivery = if self.dice.once_in(2) { "when_ready" } else { "interrupt" };
         let worker = self.model.worker(&request);
         let message = json!({"worker_id": worker, "message": "FAKE:\nsay heard", "delivery": delivery});
+        self.note_dead_parts(&request);
         if let Some(answer) = self.call(at, "send_message_to_worker", message) {
             answer.expect("a message is taken");
         }
@@ -282,7 +323,8 @@ impl<'a> Round<'a> {
         let Some(request) = self.pick_own(at) else { return };
         let backend = if self.dice.once_in(3) { "other" } else { "fake" };
         let worker = self.model.worker(&request);
-        let arguments = json!({"worker_id": worker, "fresh": self.dice.once_in(2), "backend": backend});
+        let mut arguments = json!({"worker_id": worker, "fresh": self.dice.once_in(2), "backend": backend});
+        self.draw_launcher_of_retry(&request, &mut arguments);
         let answer = self.call(at, "retry_worker", arguments);
         // Refused while the worker is open.
         self.model.mission(&request).disturbed.retried |= !matches!(answer, Some(Err(_)));
@@ -360,6 +402,7 @@ impl<'a> Round<'a> {
     /// Removes a dead server, after its earlier answers were taken.
     fn forget(&mut self, at: usize) {
         self.take_answers_to_cancelled();
+        self.take_pending(Some(at));
         self.cancelled.retain(|(window, _)| *window != at);
         self.windows[at] = None;
     }
@@ -397,6 +440,7 @@ impl<'a> Round<'a> {
 
     /// Starts all servers again, ends hanging workers, and waits until nothing more is reported.
     fn finish(&mut self) {
+        self.bring_back_enough();
         (0..WINDOWS.len()).for_each(|at| self.open(at));
         for at in 1..WINDOWS.len() {
             self.end_hanging_workers(at);
@@ -404,17 +448,20 @@ impl<'a> Round<'a> {
         for at in 0..WINDOWS.len() {
             let began = Instant::now();
             while self.wait_for_reports(at) != "idle" {
-                assert!(began.elapsed() < CEILING, "not all settle: {:#?}", self.list(at));
+                self.resume_nodes();
+                assert!(began.elapsed() < self.world.ceiling(), "not all settle: {:#?}", self.list(at));
             }
         }
         self.take_answers_to_cancelled();
+        self.take_pending(None);
         crate::check::leases(self.world);
         (0..WINDOWS.len()).for_each(|at| self.leave(at));
     }
 
     fn end_hanging_workers(&mut self, at: usize) {
         let mine = self.model.known(WINDOWS[at], true);
-        let hanging: Vec<&String> = mine.iter().filter(|it| self.model.missions[*it].kind.hangs()).collect();
+        let mut hanging: Vec<&String> = mine.iter().filter(|it| self.model.missions[*it].kind.hangs()).collect();
+        hanging.retain(|it| !self.world.is_abandoned(self.model.worker(it)));
         let server = self.windows[at].as_mut().expect("an open window");
         let cancel =
             |request: &&String| server.begin("cancel_worker", json!({"worker_id": self.model.worker(request)}));
@@ -432,5 +479,15 @@ impl<'a> Round<'a> {
 
     fn list(&mut self, at: usize) -> Option<Answer> {
         self.call_safely(at, "list_worker_missions", json!({ "scope": "all" }))
+    }
+}
+
+/// Checks the answer to a cancellation. A dead server sends none.
+fn check_cancelled(tool: &str, answer: Option<Answer>) {
+    let Some(answer) = answer else { return };
+    let answer = answer.expect("a cancellation is answered");
+    match tool {
+        "cancel_worker" => assert_eq!(answer["survivors"], 0, "{answer}"),
+        _ => assert_eq!(answer["failed"], json!([]), "{answer}"),
     }
 }

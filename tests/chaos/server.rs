@@ -3,14 +3,14 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use orchestrator_boss::process::{Identity, Signal, send};
 use serde_json::{Value, json};
 
-use crate::world::{CEILING, World};
+use crate::world::World;
 
 /// The structured answer, or the tool's refusal.
 pub type Answer = Result<Value, String>;
@@ -23,6 +23,9 @@ pub struct Server {
     /// Answers that arrived during the wait for another one.
     early: HashMap<u64, Value>,
     dead: bool,
+    /// The longest wait for an answer, or for its exit.
+    ceiling: Duration,
+    is_on_login: bool,
 }
 
 impl Server {
@@ -43,7 +46,7 @@ impl Server {
 
     fn spawn(world: &World, boss: Option<&str>, environment: &[(&str, String)]) -> Self {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(world.path("servers.log"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
+        let mut command = world.program();
         command
             .arg("--config")
             .arg(world.path("config.toml"))
@@ -54,14 +57,22 @@ impl Server {
             .env_remove("ORCHESTRATOR_MAX_WORKERS")
             .envs(boss.map(|boss| ("CLAUDE_CODE_SESSION_ID", boss)))
             .envs(environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(world.repo())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log.expect("a log file"));
         let mut child = command.spawn().expect("the server starts");
         let input = child.stdin.take();
         let output = lines_of(child.stdout.take().expect("a piped stream"));
-        Self { child, input, output, next_id: 0, early: HashMap::new(), dead: false }
+        Self {
+            child,
+            input,
+            output,
+            next_id: 0,
+            early: HashMap::new(),
+            dead: false,
+            ceiling: world.ceiling(),
+            is_on_login: world.cluster.is_some(),
+        }
     }
 
     /// Calls a tool. Returns `None` if the server died before it answered.
@@ -99,6 +110,15 @@ impl Server {
         self.response(id).map(|message| to_answer(&message))
     }
 
+    /// Waits this long for an answer. Returns `None` if it has not come, and `Some(None)` if the server died before it.
+    pub fn answer_within(&mut self, id: u64, time: Duration) -> Option<Option<Answer>> {
+        match self.response_within(id, time) {
+            Ok(message) => Some(Some(to_answer(&message))),
+            Err(RecvTimeoutError::Disconnected) => Some(None),
+            Err(RecvTimeoutError::Timeout) => None,
+        }
+    }
+
     /// Returns the answer to a cancelled call, if the server sent one.
     pub fn early_answer(&mut self, id: u64) -> Option<Answer> {
         while let Ok(line) = self.output.try_recv() {
@@ -109,7 +129,7 @@ impl Server {
 
     /// Reads the remaining answers of a dead server. An incomplete last line is ignored.
     fn read_remaining(&mut self) {
-        while let Ok(line) = self.output.recv_timeout(CEILING) {
+        while let Ok(line) = self.output.recv_timeout(self.ceiling) {
             if serde_json::from_str::<Value>(&line).is_ok() {
                 self.keep(&line);
             }
@@ -127,18 +147,25 @@ impl Server {
     }
 
     fn response(&mut self, id: u64) -> Option<Value> {
-        let until = Instant::now() + CEILING;
+        match self.response_within(id, self.ceiling) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("no answer to request {id} within {:?}", self.ceiling),
+        }
+    }
+
+    fn response_within(&mut self, id: u64, time: Duration) -> Result<Value, RecvTimeoutError> {
+        let until = Instant::now() + time;
         loop {
             if let Some(message) = self.early.remove(&id) {
-                return Some(message);
+                return Ok(message);
             }
             match self.output.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.keep(&line),
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.dead = true;
-                    return None;
+                Err(error) => {
+                    self.dead |= error == RecvTimeoutError::Disconnected;
+                    return Err(error);
                 }
-                Err(RecvTimeoutError::Timeout) => panic!("no answer to request {id} within {CEILING:?}"),
             }
         }
     }
@@ -167,12 +194,24 @@ impl Server {
 
     /// Stops the server for this time, so that it continues with outdated knowledge.
     pub fn stop_for(&self, time: Duration) {
-        let Some(process) = Identity::of(self.child.id()) else { return };
+        let Some(child) = Identity::of(self.child.id()) else { return };
+        let process = self.process_on_login().unwrap_or(child);
         send(&process, Signal::Stop);
         std::thread::spawn(move || {
             std::thread::sleep(time);
             send(&process, Signal::Continue);
+            send(&child, Signal::Continue);
         });
+    }
+
+    /// Returns the server itself if it runs on the login host of a cluster. Its parent is the child of this process, and
+    /// stops and continues with it.
+    fn process_on_login(&self) -> Option<Identity> {
+        let pid = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        // A server on this host has children of its own.
+        let first = children.split_whitespace().next()?.parse().ok().filter(|_| self.is_on_login)?;
+        Identity::of(first)
     }
 
     pub fn is_dead(&self) -> bool {
@@ -184,7 +223,7 @@ impl Server {
         self.input = None;
         let began = Instant::now();
         while self.child.try_wait().expect("a child of this process").is_none() {
-            assert!(began.elapsed() < CEILING, "the server does not exit after its boss");
+            assert!(began.elapsed() < self.ceiling, "the server does not exit after its boss");
             std::thread::sleep(Duration::from_millis(10));
         }
         self.read_remaining();

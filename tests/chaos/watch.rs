@@ -1,4 +1,5 @@
-//! Watches a world during its round: the state file is valid at every moment, and no outcome record ever changes.
+//! Watches a world during its round: the state file is valid at every moment, no outcome record ever changes, and no job is
+//! called lost while its supervisor lives.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -69,12 +70,24 @@ impl Seen {
             (Ok(now), Some(before)) if now != *before => Err(format!("{} was changed", path.display())),
             (Err(error), Some(_)) => Err(format!("{} went away: {error}", path.display())),
             (Ok(now), None) => {
+                check_loss(&path, &now)?;
                 self.outcomes.insert(path, now);
                 Ok(())
             }
             _ => Ok(()),
         }
     }
+}
+
+/// Checks a new record: the supervisor of a lost job is dead.
+fn check_loss(path: &Path, record: &[u8]) -> Result<(), String> {
+    let Some(attempt) = path.parent().filter(|attempt| attempt.join("launch.json").exists()) else { return Ok(()) };
+    let outcome: Value = serde_json::from_slice(record).map_err(|error| format!("{}: {error}", path.display()))?;
+    let is_lost = ["lost", "host_lost"].iter().any(|kind| outcome["run"]["failure"]["kind"] == *kind);
+    if is_lost && crate::hosts::is_owner_alive(attempt) {
+        return Err(format!("{} is lost, and its supervisor lives: {outcome:#}", attempt.display()));
+    }
+    Ok(())
 }
 
 fn folders(path: &Path) -> Vec<PathBuf> {
