@@ -1,7 +1,7 @@
 //! Signals, only to identified processes. Only a sweep signals groups, since it knows all their members.
 
 use rustix::io::Errno;
-use rustix::process::{Pid, getpgrp, kill_process, kill_process_group};
+use rustix::process::{Pid, kill_process, kill_process_group};
 
 use super::platform;
 use super::record::Identity;
@@ -47,9 +47,18 @@ pub fn send(target: &Identity, signal: Signal) -> SignalResult {
 /// reach other processes.
 pub(super) fn signal_group(group: u32, signal: Signal) -> SignalResult {
     match i32::try_from(group).ok().and_then(Pid::from_raw) {
-        Some(group) if group != Pid::INIT && group != getpgrp() => kill_process_group(group, signal.raw()).into(),
+        Some(group) if group != Pid::INIT && group.as_raw_pid() != own_group() => {
+            kill_process_group(group, signal.raw()).into()
+        }
         _ => SignalResult::Refused(Errno::INVAL.raw_os_error()),
     }
+}
+
+/// Returns the group of this process. 0 if it was started in a PID namespace from outside, where its group has no number.
+/// The function of rustix does not allow for that.
+fn own_group() -> i32 {
+    // SAFETY: it takes nothing and cannot fail.
+    unsafe { libc::getpgrp() }
 }
 
 impl Signal {
@@ -104,8 +113,29 @@ mod tests {
 
     #[test]
     fn own_and_universal_groups_are_refused() {
-        for group in [0, 1, getpgrp().as_raw_pid().unsigned_abs()] {
+        let own = Identity::own().unwrap().record().unwrap().group;
+        for group in [0, 1, own] {
             assert!(matches!(signal_group(group, Signal::Continue), SignalResult::Refused(_)), "{group}");
         }
+        // No group has this number.
+        assert_eq!(signal_group(i32::MAX.unsigned_abs(), Signal::Continue), SignalResult::NoSuchProcess);
+    }
+
+    /// A process that was started in a PID namespace from outside, such as by `nsenter`, sees its own group as 0.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn own_group_outside_of_the_namespace_is_refused() {
+        let mut inside = Command::new("unshare");
+        inside.args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]);
+        if !inside.arg("true").status().is_ok_and(|status| status.success()) {
+            return eprintln!("SKIPPED: no PID namespace can be made here");
+        }
+        let mut inside = Command::new("unshare");
+        inside.args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]);
+        inside
+            .arg(std::env::current_exe().unwrap())
+            .arg("process::signal::tests::own_and_universal_groups_are_refused");
+        let run = inside.arg("--exact").output().unwrap();
+        assert!(String::from_utf8_lossy(&run.stdout).contains("1 passed"), "{run:?}");
     }
 }
