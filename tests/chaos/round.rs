@@ -428,7 +428,7 @@ impl<'a> Round<'a> {
 
     /// Kills a process that the status file names, and only while that process is alive.
     fn kill_process_of(&mut self, at: usize, which: &str) {
-        let Some(request) = self.pick_own(at) else { return };
+        let Some(request) = self.pick_for_kill(at, which) else { return };
         let Some(process) = self.world.process_of(self.model.worker(&request), which) else { return };
         let disturbed = &mut self.model.mission(&request).disturbed;
         match which {
@@ -436,6 +436,16 @@ impl<'a> Round<'a> {
             _ => disturbed.cli_killed = true,
         }
         send(&process, Signal::Kill);
+    }
+
+    /// Picks a worker of this boss. With a cluster, where a worker runs for a small part of a round, one that runs.
+    fn pick_for_kill(&mut self, at: usize, which: &str) -> Option<String> {
+        if self.world.cluster.is_none() {
+            return self.pick_own(at);
+        }
+        let mut running = self.model.known(WINDOWS[at], true);
+        running.retain(|request| self.world.process_of(self.model.worker(request), which).is_some());
+        self.dice.one_of(&running).cloned()
     }
 
     /// Starts all servers again, ends hanging workers, and waits until nothing more is reported.
