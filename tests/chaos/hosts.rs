@@ -24,6 +24,9 @@ pub struct Hosts {
 #[derive(Debug, Clone, Default)]
 pub struct Parts {
     pub controller_dead: bool,
+    /// The controller was dead. Afterwards it may give the number of a job that it has forgotten to another one, whose start
+    /// then fails.
+    pub numbers_reused: bool,
     pub nodes: [Node; NODES],
 }
 
@@ -38,7 +41,7 @@ pub enum Node {
 
 impl Parts {
     pub fn are_well(&self) -> bool {
-        !self.controller_dead && self.nodes == [Node::Well; NODES]
+        !self.controller_dead && !self.numbers_reused && self.nodes == [Node::Well; NODES]
     }
 }
 
@@ -81,6 +84,7 @@ impl Hosts {
     pub fn toggle_controller(&self, parts: &mut Parts) {
         self.cluster.run(if parts.controller_dead { "ctl-start" } else { "ctl-kill" }, &[]);
         parts.controller_dead = !parts.controller_dead;
+        parts.numbers_reused = true;
     }
 
     /// Switches a node off, or on again.
