@@ -66,7 +66,7 @@ mod waking;
 mod worktree_places;
 mod worktrees;
 
-pub use crate::launcher::slurm::{ClusterCheck, ObservedJob, Partition, jobs_left};
+pub use crate::launcher::slurm::{ClusterCheck, ObservedJob, Partition, jobs_left, lasting};
 pub use answers::*;
 pub use builds::{
     BuildFolder, BuildsStay, BuildsSurvey, KeptFolder, Pruning, WorktreeBuilds, builds_of, finished_at, has_worktree,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::sandbox::PROGRAM;
 use crate::support::wait::{until, until_some};
-use crate::world::World;
+use crate::world::{LAUNCHER, World};
 
 /// Returns the finding of this name.
 fn finding<'a>(checks: &'a Value, topic: &str, name: &str) -> &'a Value {
@@ -82,6 +82,18 @@ fn doctor_measures_a_lagging_file_system() {
     let (folder, locks) = (finding(&checks, "node", "folder"), finding(&checks, "node", "locks"));
     assert_eq!((&folder["severity"], &locks["severity"]), (&json!("note"), &json!("note")), "{checks:#}");
     assert!(message(locks).contains("within one host only"), "{checks:#}");
+}
+
+#[test]
+fn doctor_gives_up_a_job_that_never_starts() {
+    let launchers = format!("{LAUNCHER}[launchers.large]\nkind = \"slurm\"\ncpus = 64\nmemory = \"10M\"\n");
+    let Some(world) = World::with_settings(&[("NODES", "1")], &launchers) else { return };
+    let checks = doctor(&world, &["--on", "large"], "/tmp");
+    let job = finding(&checks, "node", "job");
+    assert_eq!(job["severity"], "bad", "{checks:#}");
+    assert!(message(job).contains("it waits: ") && message(job).contains("`cpus`"), "{checks:#}");
+    assert!(message(job).contains("[launchers.large]"), "{checks:#}");
+    assert_eq!(world.jobs(), 0);
 }
 
 #[test]

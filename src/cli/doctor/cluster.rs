@@ -27,15 +27,18 @@ use crate::cli::output;
 use crate::cli::places::Places;
 use crate::config::{LauncherSettings, Settings};
 use crate::files::{self, FileError, lease};
+use crate::mission::hint::Hint;
 use crate::mission::id::BackendName;
 use crate::mission::life::EngineState;
 use crate::mission::outcome::tail;
-use crate::orchestrator::{ClusterCheck, Partition, program_of};
+use crate::orchestrator::{ClusterCheck, Partition, lasting, program_of};
 
 /// Time limit for the job to start and to report.
 const LIMIT: Duration = Duration::from_secs(180);
 /// Time for the report to become visible after the job has ended.
 const AFTER_END: Duration = Duration::from_secs(10);
+/// Time for a reason that does not pass by itself, after which the probe is given up.
+const STUCK: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const ASK_EVERY: Duration = Duration::from_secs(2);
 /// Bytes of the job's output that a finding quotes.
@@ -247,6 +250,7 @@ impl Probe<'_> {
         let job = submitted.map_err(|error| Finding::bad("job", hint::of(&error)))?;
         let began = Instant::now();
         let (mut asked, mut ended, mut waits) = (began, None, String::new());
+        let mut stuck: Option<(Instant, Vec<Hint>)> = None;
         loop {
             self.answer().map_err(failed)?;
             if let Some(report) = files::read_json::<Option<NodeReport>>(&self.folder.report()).ok().flatten().flatten()
@@ -256,7 +260,11 @@ impl Probe<'_> {
             if asked.elapsed() >= ASK_EVERY {
                 asked = Instant::now();
                 match self.check.probe_state().await {
-                    Ok(Some((EngineState::Waits { reason }, _))) => waits = format!("it waits: {reason}"),
+                    Ok(Some((EngineState::Waits { reason }, _))) => {
+                        let since = stuck.map_or_else(Instant::now, |(since, _)| since);
+                        stuck = lasting(&reason, self.launcher, job).map(|hints| (since, hints));
+                        waits = format!("it waits: {reason}");
+                    }
                     Ok(Some((EngineState::Runs, node))) => waits = format!("it runs on {}", node.unwrap_or_default()),
                     Ok(Some((EngineState::Ended(state), _))) => {
                         ended.get_or_insert((Instant::now(), format!("ended as {state}")));
@@ -269,9 +277,13 @@ impl Probe<'_> {
             if let Some((_, how)) = ended.as_ref().filter(|(at, _)| at.elapsed() > AFTER_END) {
                 return Err(self.without_report(&format!("job {job} {how} without a report")));
             }
+            if let Some((_, hints)) = stuck.as_ref().filter(|(since, _)| since.elapsed() > STUCK) {
+                let hints: Vec<String> = hints.iter().map(Hint::words).collect();
+                return Err(self.to_edit(Finding::bad("job", format!("{waits}; {}", hints.join(", or ")))));
+            }
             if began.elapsed() > LIMIT {
                 let message = format!("job {job} did not report within {} s; {waits}", LIMIT.as_secs());
-                return Err(Finding::warn("job", message).fix(format!("sinfo; squeue --job={job}")));
+                return Err(Finding::warn("job", message).fix("sinfo"));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -288,13 +300,20 @@ impl Probe<'_> {
     fn without_report(&self, what: &str) -> Finding {
         let printed = ClusterCheck::printed(&self.folder.0);
         let printed = tail(printed.trim_end(), QUOTED);
-        let said = if printed.is_empty() {
-            format!(": the node must see {} under the same path", self.folder.0.display())
-        } else {
-            format!(", but printed:\n{printed}")
-        };
-        let message = format!("{what}{said}\nsee `program` and `prologue` in [launchers.{}]", self.launcher);
-        let finding = Finding::bad("job", message);
+        if printed.is_empty() {
+            // Such a job cannot write its log either.
+            let folder = self.folder.0.display();
+            let message = format!(
+                "{what}, and printed nothing: the node must see {folder} under the same path, so have the repository on a \
+                 file system that the nodes share"
+            );
+            return Finding::bad("job", message);
+        }
+        let settings = format!("see `program` and `prologue` in [launchers.{}]", self.launcher);
+        self.to_edit(Finding::bad("job", format!("{what}, but printed:\n{printed}\n{settings}")))
+    }
+
+    fn to_edit(&self, finding: Finding) -> Finding {
         self.all.file.as_deref().map_or(finding.clone(), |file| finding.fix(edit(file)))
     }
 
@@ -327,8 +346,7 @@ impl Probe<'_> {
                 "{MISSING}; install it there, or add its folder to the PATH by `prologue` in [launchers.{}]",
                 self.launcher
             );
-            let finding = Finding::warn(name, message);
-            self.all.file.as_deref().map_or(finding.clone(), |file| finding.fix(edit(file)))
+            self.to_edit(Finding::warn(name, message))
         };
         names.iter().filter(is_here).map(report).collect()
     }
