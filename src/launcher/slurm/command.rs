@@ -74,15 +74,23 @@ const ENDED_BY_INPUT: &str = "exec 3<&0; \"$@\" <&3 3<&- & it=$!; { cat && { n=0
     while [ $n -lt 10 ] && kill -0 $it; do sleep 1; n=$((n + 1)); done; kill $it; }; } <&3 3<&- >/dev/null 2>&1 & \
     watch=$!; exec 3<&-; wait $it; exit=$?; kill $watch 2>/dev/null; exit $exit";
 
-/// Texts of a command that did not reach the controller, or not in time.
-const NO_CONTACT: [&str; 9] = [
+/// Texts of a command that did not reach the controller, or not in time. Most are of the messages of Slurm's protocol in
+/// `slurm_errno.c`; the first is the function that sends a request.
+const NO_CONTACT: [&str; 16] = [
+    "slurm_msg_sendto",
     "unable to contact slurm",
+    "unexpected missing socket",
     "socket timed out",
     "zero bytes were transmitted",
+    "insane message length",
+    "header lengths are longer than data",
+    "connection reset",
+    "broken pipe",
     "communication connection failure",
     "connection refused",
     "connection timed out",
     "transport endpoint is not connected",
+    "no route to host",
     "munge encode failed",
     "in standby mode",
 ];

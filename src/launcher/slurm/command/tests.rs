@@ -114,13 +114,24 @@ async fn refusal_behind_a_prefix_is_not_one_of_ssh() {
 
 #[tokio::test]
 async fn lost_contact_is_no_answer() {
-    let text = "Batch job submission failed: Unable to contact slurm controller (connect failure)";
+    let failed = |why: &str| format!("Batch job submission failed: {why}");
+    for text in [
+        failed("Unable to contact slurm controller (connect failure)"),
+        failed("Zero Bytes were transmitted or received"),
+        // The controller died while the request was sent.
+        format!(
+            "slurm_msg_sendto: address:port=127.0.0.1:6817 msg_type=4003: Unexpected missing socket error; {}",
+            failed("Unexpected missing socket error")
+        ),
+        failed("Unexpected missing socket error"),
+    ] {
+        let fakes = Fakes::new().add("sbatch", &format!("echo 'sbatch: error: {text}' >&2; exit 1"));
+        let none = cause(fakes.engine(&[], &[]).ask("sbatch", &[]).await);
+        assert_eq!(none.to_string(), format!("sbatch: {text}"));
+    }
     let fakes = Fakes::new()
-        .add("sbatch", &format!("echo 'sbatch: error: {text}' >&2; exit 1"))
         .add("ssh", "echo 'ssh: connect to host login1 port 22: No route to host' >&2; exit 255")
         .add("plain", "exec \"$@\"");
-    let none = cause(fakes.engine(&[], &[]).ask("sbatch", &[]).await);
-    assert_eq!(none.to_string(), format!("sbatch: {text}"));
     let none = cause(fakes.engine(&["ssh", "login1"], &[]).ask("squeue", &[]).await);
     assert_eq!(none.to_string(), "squeue: ssh: connect to host login1 port 22: No route to host");
     let none = cause(fakes.engine(&["plain"], &[]).ask("sinfo-of-no-cluster", &[]).await);
