@@ -360,11 +360,12 @@ impl Cluster {
         let ended = blocking(move || Ok(waiting.into_iter().filter(is_over).collect::<Vec<_>>())).await;
         let mut activity = self.activity();
         activity.must_check = false;
+        let known = activity.to_cancel.len();
         for attempt in ended.unwrap_or_default() {
-            if !activity.to_cancel.contains_key(&attempt) {
-                activity.to_cancel.insert(attempt, None);
-                self.ask.notify_one();
-            }
+            activity.to_cancel.entry(attempt).or_insert(None);
+        }
+        if activity.to_cancel.len() > known {
+            self.ask.notify_one();
         }
     }
 

@@ -10,6 +10,9 @@
 #[path = "../chaos/check.rs"]
 mod check;
 #[allow(dead_code)]
+#[path = "../chaos/hosts.rs"]
+mod hosts;
+#[allow(dead_code)]
 #[path = "../chaos/kind.rs"]
 mod kind;
 #[allow(dead_code)]

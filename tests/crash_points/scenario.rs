@@ -32,8 +32,8 @@ impl<'a> Scenario<'a> {
         self.create();
         self.race();
         self.message("r3");
-        self.cancel("r8");
-        self.be_woken_by("r0");
+        self.be_woken_by_the_cancellation_of("r8");
+        self.wait_for("r0");
         self.integrate("r0");
         self.wait_for("r6");
         self.retry("r6");
@@ -225,18 +225,22 @@ impl<'a> Scenario<'a> {
         !answer["worker"]["outcome"].is_null()
     }
 
-    /// Waits in the background, and asks for the end of the wait until it is over.
-    fn be_woken_by(&mut self, request: &str) {
+    /// Waits in the background for a worker that does not end by itself, cancels it, and asks for the end of the wait until
+    /// it is over.
+    fn be_woken_by_the_cancellation_of(&mut self, request: &str) {
         let began = Instant::now();
         loop {
             let arguments = json!({"worker_ids": [self.model.worker(request)]});
             let answer = match self.until_answered(|server| server.begin_background_wait(&arguments)) {
                 Err(answer) => answer,
-                Ok(task) => until_some("the end of the wait", || {
-                    let state = self.until_answered(|server| server.task(&task));
-                    assert!(["working", "completed"].map(Value::from).contains(&state["status"]), "{state:#}");
-                    (state["status"] == "completed").then(|| state["result"]["structuredContent"].clone())
-                }),
+                Ok(task) => {
+                    self.cancel(request);
+                    until_some("the end of the wait", || {
+                        let state = self.until_answered(|server| server.task(&task));
+                        assert!(["working", "completed"].map(Value::from).contains(&state["status"]), "{state:#}");
+                        (state["status"] == "completed").then(|| state["result"]["structuredContent"].clone())
+                    })
+                }
             };
             self.model.take_wait(BOSS, &answer);
             if answer["settled"] != json!([]) {
