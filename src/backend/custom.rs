@@ -329,6 +329,7 @@ impl Backend for CustomBackend {
             login_command: format!("set one of: {}", self.key_variables.join(", ")),
             read_auth: probe::read_nothing,
             own_service: None,
+            service: None,
             tested_version: String::new(),
             is_from_documentation: false,
         }

@@ -501,10 +501,21 @@ pub struct Probe {
     /// Parses stdout and exit code of `auth_args`. `None` if they do not show whether it is logged in.
     pub read_auth: fn(&str, i32) -> Option<bool>,
     pub own_service: Option<OwnService>,
+    /// The service of its models, unless it is configured for another one. `None` if that is not known.
+    pub service: Option<ModelService>,
     /// The version that this adapter was tested with; empty if there is none.
     pub tested_version: String,
     /// True if the adapter was written from the CLI's documentation and never tried.
     pub is_from_documentation: bool,
+}
+
+/// Where the models of a CLI are, as its program names it (Claude Code 2.1.332, Codex 0.171.0, Gemini CLI 0.61.0).
+#[derive(Debug, Clone, Copy)]
+pub struct ModelService {
+    /// The variable that names another address; empty if there is none.
+    pub variable: &'static str,
+    /// It depends on the login which of them is used.
+    pub addresses: &'static [&'static str],
 }
 
 /// A service with a login of its own, for which a CLI may be configured. Its status command does not report that login.
@@ -515,6 +526,8 @@ pub struct OwnService {
     pub is_used: fn(&str) -> bool,
     /// Returns the environment variable that has the key of that service, from the content of the configuration.
     pub key_variable: fn(&str) -> Option<String>,
+    /// Returns the address of that service, from the content of the configuration.
+    pub address: fn(&str) -> Option<String>,
 }
 
 /// A folder in which a CLI keeps its state.

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::lines::object;
-use super::{LoginFile, OwnService, Probe};
+use super::{LoginFile, ModelService, OwnService, Probe};
 
 /// Parses the output of `--version`: `2.1.9 (Claude Code)`, `codex-cli 0.9.0`, `0.9.0`.
 pub fn read_version(stdout: &str) -> Option<String> {
@@ -45,6 +45,7 @@ pub fn claude_code() -> Probe {
         login_command: "claude auth login".into(),
         read_auth: read_claude_code,
         own_service: None,
+        service: Some(ModelService { variable: "ANTHROPIC_BASE_URL", addresses: &["https://api.anthropic.com"] }),
         tested_version: tested_with("@anthropic-ai/claude-code"),
         is_from_documentation: false,
     }
@@ -63,7 +64,10 @@ pub fn codex() -> Probe {
             config: login_file(Some("CODEX_HOME"), ".codex", "config.toml"),
             is_used: names_a_provider,
             key_variable: key_of_provider,
+            address: address_of_provider,
         }),
+        // The first for a login with ChatGPT, the second for a key.
+        service: Some(ModelService { variable: "", addresses: &["https://chatgpt.com", "https://api.openai.com"] }),
         tested_version: tested_with("@openai/codex"),
         is_from_documentation: false,
     }
@@ -85,6 +89,11 @@ pub fn gemini() -> Probe {
         login_command: "set GEMINI_API_KEY, or run gemini and log in with a Standard or Enterprise licence".into(),
         read_auth: read_nothing,
         own_service: None,
+        // The first for a key, the second for a login with Google.
+        service: Some(ModelService {
+            variable: "GOOGLE_GEMINI_BASE_URL",
+            addresses: &["https://generativelanguage.googleapis.com", "https://cloudcode-pa.googleapis.com"],
+        }),
         tested_version: tested_with("@google/gemini-cli"),
         is_from_documentation: false,
     }
@@ -107,6 +116,7 @@ pub fn opencode() -> Probe {
         login_command: "opencode auth login".into(),
         read_auth: read_opencode,
         own_service: None,
+        service: None,
         tested_version: tested_with("opencode-ai"),
         is_from_documentation: false,
     }
@@ -138,9 +148,17 @@ fn names_a_provider(config: &str) -> bool {
 
 /// Returns the variable that has the key of the provider that the user configured.
 fn key_of_provider(config: &str) -> Option<String> {
+    field_of_provider(config, "env_key")
+}
+
+fn address_of_provider(config: &str) -> Option<String> {
+    field_of_provider(config, "base_url")
+}
+
+fn field_of_provider(config: &str, field: &str) -> Option<String> {
     let config: toml::Table = toml::from_str(config).ok()?;
     let provider = config.get("model_providers")?.get(provider_of(&config)?)?;
-    Some(provider.get("env_key")?.as_str()?.to_owned())
+    Some(provider.get(field)?.as_str()?.to_owned())
 }
 
 fn provider_of(config: &toml::Table) -> Option<String> {

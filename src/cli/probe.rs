@@ -1,5 +1,7 @@
 //! `probe`: checks the node of a cluster that it runs on, for `doctor --on`. Hidden, and started as a job.
 
+use std::collections::BTreeMap;
+use std::env;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
@@ -31,7 +33,10 @@ fn report(folder: &Path, places: &Places) -> Result<(), FileError> {
     // The other host removes the folder.
     let files = std::mem::ManuallyDrop::new(ProbeFolder::at(folder));
     let settings = Settings::load(places.config.as_deref()).unwrap_or_default();
-    let agents = thread::spawn(move || doctor::check_node(&settings));
+    let variables: BTreeMap<String, String> = files::read_json(&files.variables())?.unwrap_or_default();
+    // As in a job: a variable of the server counts first, and then one of the node or the prologue.
+    let variable = move |name: &str| variables.get(name).cloned().or_else(|| env::var(name).ok());
+    let agents = thread::spawn(move || doctor::check_node(&settings, variable));
     let node = Host::own().name.clone();
     let locks_hold = lease::take(&files.lock()).ok().map(|taken| taken.is_none());
     let (content, name) = exchange(&files, &node)?;

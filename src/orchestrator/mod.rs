@@ -80,7 +80,7 @@ pub use message_views::{DeliveryState, MessageView, inbox_entries, messages_to, 
 pub use observer::{BossOverview, Observer, Overview};
 pub use own_repository::own_repository;
 pub use place::state_root;
-pub use probe::{BackendCheck, check_backends, program_of};
+pub use probe::{BackendCheck, check_backends, program_of, services_of};
 pub use question_error::QuestionError;
 pub use setup_suggestion::suggested_setup;
 pub use user_events::{WAVE as EVENT_WAVE, send as send_user_events};

@@ -281,6 +281,17 @@ pub(super) fn own_key_variable(probe: &Probe) -> Option<String> {
     own_service(probe).and_then(|(service, config)| (service.key_variable)(&config))
 }
 
+/// Returns the addresses of the service that a CLI uses, of which one is enough. Empty if that is not known.
+pub fn services_of(probe: &Probe, variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let own = own_service(probe).and_then(|(service, config)| (service.address)(&config));
+    let Some(usual) = probe.service else { return own.into_iter().collect() };
+    let named = || variable(usual.variable).filter(|address| !address.is_empty());
+    match own.or_else(named) {
+        Some(address) => vec![address],
+        None => usual.addresses.iter().map(|address| (*address).to_owned()).collect(),
+    }
+}
+
 /// Returns the service for which a CLI may be configured, and the content of its configuration.
 fn own_service(probe: &Probe) -> Option<(&OwnService, String)> {
     let service = probe.own_service.as_ref()?;

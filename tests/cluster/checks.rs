@@ -1,6 +1,8 @@
 //! `doctor --on`: what it finds on a node, and that it leaves nothing there.
 
 use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -23,9 +25,14 @@ fn message(finding: &Value) -> &str {
 
 /// Returns the answer of `doctor` with these arguments, with one more folder on its PATH.
 fn doctor(world: &World, arguments: &[&str], folder: &str) -> Value {
+    doctor_with(world, arguments, folder, &[])
+}
+
+fn doctor_with(world: &World, arguments: &[&str], folder: &str, variables: &[(&str, &str)]) -> Value {
     let path = std::env::var("PATH").expect("a PATH");
     let mut command = world.command(&[&["doctor", "--json"], arguments].concat());
-    let output = command.env("PATH", format!("{folder}:{path}")).output().expect("doctor runs");
+    command.envs(variables.iter().copied()).env("PATH", format!("{folder}:{path}"));
+    let output = command.output().expect("doctor runs");
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"))
 }
@@ -82,6 +89,36 @@ fn doctor_measures_a_lagging_file_system() {
     let (folder, locks) = (finding(&checks, "node", "folder"), finding(&checks, "node", "locks"));
     assert_eq!((&folder["severity"], &locks["severity"]), (&json!("note"), &json!("note")), "{checks:#}");
     assert!(message(locks).contains("within one host only"), "{checks:#}");
+}
+
+#[test]
+fn doctor_tries_the_way_to_the_service_of_a_model() {
+    let Some(world) = World::start(&[("NODES", "1")]) else { return };
+    let bin = world.on_hosts(world.sandbox.shared("bin"));
+    fs::create_dir_all(&bin).expect("a folder");
+    fs::write(bin.join("claude"), "#!/bin/sh\necho 2.0.0\n").expect("a script");
+    fs::set_permissions(bin.join("claude"), fs::Permissions::from_mode(0o755)).expect("a mode");
+    let more = format!("pass_env = [\"ANTHROPIC_BASE_URL\"]\nprologue = [\"export PATH='{}':$PATH\"]\n", bin.display());
+    let settings = fs::read_to_string(world.sandbox.settings_file()).expect("settings");
+    fs::write(world.sandbox.settings_file(), settings.replace(LAUNCHER, &format!("{LAUNCHER}{more}"))).expect("a file");
+    // The nodes share the loopback of this host.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let service = listener.local_addr().expect("an address");
+    let network = |variables: &[(&str, &str)]| {
+        let checks = doctor_with(&world, &["--on", "cluster"], "/tmp", variables);
+        finding(&checks, "node", "network").clone()
+    };
+    let address = format!("http://{service}/v1");
+    let reached = network(&[("ANTHROPIC_BASE_URL", &address)]);
+    let expected = json!(format!("{service} is reached (claudecode)"));
+    assert_eq!((&reached["severity"], &reached["message"]), (&json!("ok"), &expected));
+    let proxy = service.to_string();
+    let reached = network(&[("ANTHROPIC_BASE_URL", "https://model.invalid"), ("HTTPS_PROXY", &proxy)]);
+    assert_eq!(reached["message"], format!("{service}, the proxy to model.invalid, is reached (claudecode)"));
+    drop(listener);
+    let refused = network(&[("ANTHROPIC_BASE_URL", &address)]);
+    assert_eq!(refused["severity"], "warn", "{refused:#}");
+    assert!(message(&refused).starts_with(&format!("cannot reach {service} (claudecode): ")), "{refused:#}");
 }
 
 #[test]

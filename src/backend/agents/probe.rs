@@ -17,6 +17,7 @@ pub fn of(preset: &Preset) -> Probe {
         login_command: preset.login.to_owned(),
         read_auth: read_nothing,
         own_service: None,
+        service: None,
         tested_version: match preset.evidence {
             Evidence::Tried(version) => version.to_owned(),
             Evidence::Documentation => String::new(),

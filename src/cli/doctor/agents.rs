@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::check::Finding;
+use super::network;
 use crate::backend::{Backends, CustomOutput};
 use crate::cli::shell::quoted;
 use crate::config::Settings;
@@ -36,8 +37,12 @@ pub fn check_all(settings: &Settings) -> (Vec<Finding>, Usable) {
     (listed.chain(others(&absent)).collect(), usable)
 }
 
-/// Checks the CLIs on a node of a cluster. Also returns the names of the backends whose program is not there.
-pub fn check_node(settings: &Settings) -> (Vec<Finding>, Usable, Vec<String>) {
+/// Checks the CLIs on a node of a cluster, and the way to their services. Also returns the names of the backends whose
+/// program is not there.
+pub fn check_node(
+    settings: &Settings,
+    variable: impl Fn(&str) -> Option<String>,
+) -> (Vec<Finding>, Usable, Vec<String>) {
     let backends = Backends::with_custom(settings.custom.clone());
     let checks = match ask(settings, &backends) {
         Ok(checks) => checks,
@@ -46,7 +51,10 @@ pub fn check_node(settings: &Settings) -> (Vec<Finding>, Usable, Vec<String>) {
     let usable = usable(&checks, &backends);
     let (there, missing): (Vec<_>, Vec<_>) = checks.iter().partition(|it| it.view.path.is_some());
     let missing = missing.iter().map(|it| it.view.backend.to_string()).collect();
-    (there.into_iter().map(|it| check(it, settings, &backends)).collect(), usable, missing)
+    let names: Vec<&str> = there.iter().map(|it| it.view.backend.as_str()).collect();
+    let network = network::check(&backends, &names, variable);
+    let agents = there.iter().map(|it| check(it, settings, &backends));
+    (agents.chain(network).collect(), usable, missing)
 }
 
 /// Asks all CLIs at once.

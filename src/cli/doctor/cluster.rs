@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::agents::Usable;
 use super::check::{Finding, Severity};
 use super::machine::edit;
+use super::network::PROXIES;
 use super::{CheckContext, Topic, Verdict};
 use crate::attempt::node_check::NodeCheck;
 use crate::attempt::state_dir::StateDir;
@@ -103,6 +104,11 @@ impl ProbeFolder {
 
     pub fn report(&self) -> PathBuf {
         self.0.join("report.json")
+    }
+
+    /// Variables that jobs get from their server, by name.
+    pub fn variables(&self) -> PathBuf {
+        self.0.join("variables.json")
     }
 }
 
@@ -243,6 +249,7 @@ impl Probe<'_> {
     async fn report(&self) -> Result<NodeReport, Finding> {
         let failed = |error: FileError| Finding::bad("folder", hint::of(&error));
         let _held = lease::take(&self.folder.lock()).map_err(failed)?;
+        files::replace_json(&self.folder.variables(), &self.variables(), false).map_err(failed)?;
         let own = std::env::current_exe().map_err(|error| Finding::bad("program", error.to_string()))?;
         let program = self.settings.program.clone().unwrap_or(own);
         let file = self.all.file.as_ref().map(|file| file.canonicalize().unwrap_or_else(|_| file.clone()));
@@ -289,6 +296,16 @@ impl Probe<'_> {
         }
     }
 
+    /// Returns the variables that decide how a job reaches the services of the models. None of them is a key.
+    fn variables(&self) -> BTreeMap<String, String> {
+        let backends = Backends::with_custom(self.all.custom.clone());
+        let services = backends.names().filter_map(|name| backends.get(name).ok()?.probe().service);
+        let passed =
+            services.map(|service| service.variable).filter(|name| self.settings.pass_env.iter().any(|it| it == name));
+        let names = PROXIES.into_iter().chain(passed);
+        names.filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect()
+    }
+
     /// Answers the probe once it has written the name of its node.
     fn answer(&self) -> Result<(), FileError> {
         let node = files::read_json::<Option<String>>(&self.folder.node_file()).ok().flatten().flatten();
@@ -329,11 +346,13 @@ impl Probe<'_> {
         let stops = |check: &Finding| check.name == "git" && check.severity == Severity::Bad;
         findings.extend(checks.into_iter().map(|check| Finding { stops_all: stops(&check), ..check }));
         findings.extend(self.missing(&missing));
-        findings.push(Finding::note(
-            "network",
-            "not checked: workers need a way from the nodes to the service of their model, if need be through a proxy \
-             (pass_env, prologue)",
-        ));
+        if findings.iter().all(|finding| finding.name != "network") {
+            findings.push(Finding::note(
+                "network",
+                "not checked: workers need a way from the nodes to the service of their model, if need be through a \
+                 proxy (pass_env, prologue)",
+            ));
+        }
         (findings, usable)
     }
 

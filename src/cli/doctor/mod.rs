@@ -14,6 +14,7 @@ mod confinement;
 mod git;
 mod leftovers;
 mod machine;
+mod network;
 mod next;
 mod plugin;
 mod version;
