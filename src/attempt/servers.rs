@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(servers.owner_elsewhere().unwrap().map(|owner| owner.is_alive), Some(false));
     }
 
-    /// The server may run on another host, whatever its lock on this host says and however long it cannot be seen.
+    /// The server may run on another host, even if its lock on this host is free and it cannot be seen for long.
     #[test]
     fn server_counts_as_alive_if_it_cannot_be_seen() {
         let folder = tempfile::tempdir().unwrap();

@@ -509,7 +509,8 @@ pub struct Probe {
     pub is_from_documentation: bool,
 }
 
-/// Where the models of a CLI are, as its program names it (Claude Code 2.1.332, Codex 0.171.0, Gemini CLI 0.61.0).
+/// The addresses at which a CLI finds its models, as its program names them (Claude Code 2.1.332, Codex 0.171.0, Gemini
+/// CLI 0.61.0).
 #[derive(Debug, Clone, Copy)]
 pub struct ModelService {
     /// The variable that names another address; empty if there is none.

@@ -1,7 +1,6 @@
 //! Verification runs of integrations on a node. On this host, `srun` takes the place of the supervisor: it forwards the
-//! input and the output, and it ends when its job ends, and its job when it ends. When the server ends, in whatever
-//! way, the input of `srun` ends too. A run that has begun then ends by itself, and an `srun` whose job still waits
-//! gets TERM.
+//! input and the output, and it and its job end with each other. When the server ends, even by a signal, the input of
+//! `srun` ends too. A run that has begun then ends by itself, and an `srun` whose job still waits gets TERM.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
