@@ -88,10 +88,11 @@ pub async fn run_program(
     command.args(arguments).current_dir(directory).process_group(0).kill_on_drop(true);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let root = child.id().and_then(Identity::of);
-    let stderr = child.stderr.take();
+    // Closed only after all processes were found: a closed pipe ends the program, and then nobody knows its descendants.
+    let mut stderr = child.stderr.take();
     let mut printed = Vec::new();
     let ended = timeout(limit, async {
-        let mut reading = pin!(read_beginning(stderr, &mut printed));
+        let mut reading = pin!(read_beginning(stderr.as_mut(), &mut printed));
         tokio::select! {
             status = child.wait() => {
                 // A process that the program leaves behind may hold the pipe open.
