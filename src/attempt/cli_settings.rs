@@ -45,24 +45,24 @@ struct Change<'a> {
 }
 
 impl CliSettings {
-    /// Reads the settings in these state folders, and records them.
-    pub fn record(
-        state: &StateDir,
-        worker_id: &WorkerId,
-        attempt: u32,
-        folders: Vec<PathBuf>,
-    ) -> Result<Self, FileError> {
+    /// Reads the settings in these state folders.
+    pub fn read(worker_id: &WorkerId, attempt: u32, folders: Vec<PathBuf>) -> Self {
         let before = settings_in(&folders);
-        let settings = Self { worker_id: worker_id.clone(), attempt, folders, before, changed: None };
+        Self { worker_id: worker_id.clone(), attempt, folders, before, changed: None }
+    }
+
+    /// Records the settings.
+    pub fn record(&self, state: &StateDir) -> Result<(), FileError> {
         // Nothing can change in no folders.
-        if !settings.folders.is_empty() {
-            settings.write(state, false)?;
-            settings.sync_later(state);
-            if let Err(error) = files::replace_json(&settings.copy(state), &settings, false) {
-                tracing::warn!(%error, "cannot copy the record of the settings of the CLI");
-            }
+        if self.folders.is_empty() {
+            return Ok(());
         }
-        Ok(settings)
+        self.write(state, false)?;
+        self.sync_later(state);
+        if let Err(error) = files::replace_json(&self.copy(state), self, false) {
+            tracing::warn!(%error, "cannot copy the record of the settings of the CLI");
+        }
+        Ok(())
     }
 
     /// Ends the record of an attempt: it stays only if a setting that can run programs has changed. Returns a sentence
@@ -122,7 +122,7 @@ impl CliSettings {
     }
 
     /// Reads a record. A damaged one is replaced by its copy, and it is an error if that is no help.
-    fn read(state: &StateDir, path: &Path) -> Result<Option<Self>, FileError> {
+    fn recorded(state: &StateDir, path: &Path) -> Result<Option<Self>, FileError> {
         let damaged = match files::read_json(path) {
             Err(damaged @ FileError::Damaged { .. }) => damaged,
             read => return read,
@@ -169,7 +169,7 @@ pub fn open_changes(state: &StateDir) -> Result<Vec<String>, FileError> {
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        let settings = match CliSettings::read(state, &path) {
+        let settings = match CliSettings::recorded(state, &path) {
             Ok(Some(settings)) => settings,
             Ok(None) => continue,
             // Another record must not hide what this one cannot show.

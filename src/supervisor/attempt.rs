@@ -3,14 +3,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::cleanup::{CleanupTotal, SWEEP_GRACE};
+use super::confinement_decision::Decision;
 use super::inbox::{Inbox, QueuedMessage};
 use super::isolation::SocketFolder;
 use super::limits::WorkerLimits;
@@ -21,7 +22,7 @@ use super::refused_writes::RefusedWrites;
 use super::self_edits::SelfEdits;
 use super::startup::SupervisorError;
 use super::status_publisher::StatusPublisher;
-use super::write_rules::AttemptRules;
+use super::write_rules::{AttemptRules, ConfinementError};
 use crate::attempt::assignment::Assignment;
 use crate::attempt::cli_settings::CliSettings;
 use crate::attempt::inbox::{InboxEntry, Instruction};
@@ -58,8 +59,8 @@ pub(super) struct LiveAttempt {
     turns_add_up: bool,
     pub cleanup: CleanupTotal,
     pub sockets: SocketFolder,
-    /// See [`LiveAttempt::prepare_confinement`].
-    pub confinement_prepared: Option<JoinHandle<()>>,
+    /// See [`LiveAttempt::begin_confinement`].
+    pub deciding: Option<JoinHandle<Result<Decision, ConfinementError>>>,
     pub rules: AttemptRules,
     pub own_clone: OwnClone,
     /// The beginning of the attempt, by the clock of file timestamps.
@@ -126,7 +127,7 @@ impl LiveAttempt {
             run: Run { started_at: Some(Timestamp::now()), ..Run::default() },
             cleanup: CleanupTotal::default(),
             sockets: SocketFolder::default(),
-            confinement_prepared: None,
+            deciding: None,
             rules: AttemptRules::default(),
             own_clone: OwnClone::default(),
             since: SystemTime::now(),

@@ -1,15 +1,11 @@
-//! The confinement of a worker: whether its attempt is confined, and what the kernel answered. `write_rules.rs` has what
-//! it can write.
-
-use std::thread::JoinHandle;
+//! The confinement of an attempt: its rules are set before anything is started, and the kernel's answer is recorded.
+//! `confinement_decision.rs` decides whether it is confined, and `write_rules.rs` what it can write.
 
 use super::attempt::{LiveAttempt, TurnEnd};
 use super::blocking::blocking;
-use super::caches;
-use super::own_clone::OwnClone;
+use super::confinement_decision::{DecidedRules, Decision, decide};
 use super::signing;
-use super::write_rules::{AttemptRules, ConfinementError, why_not, why_without_effect};
-use crate::attempt::cli_settings::CliSettings;
+use super::write_rules::ConfinementError;
 use crate::attempt::sockets;
 use crate::backend::Refusal;
 use crate::config::Confine;
@@ -18,78 +14,56 @@ use crate::mission::confined::{Confined, Confinement};
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Failure, FailureKind};
 use crate::mission::spec::Permissions;
-use crate::process::confine::{self, Restriction, Support};
+use crate::process::confine::Restriction;
 
 impl LiveAttempt {
-    /// Starts a thread for what takes time before the rules can be decided: it tries what the kernel enforces, and
-    /// creates the caches that tools need. Meanwhile, the attempt waits for the disk.
-    pub(super) fn prepare_confinement(&mut self) {
+    /// Begins to decide in a thread, since it reads many files. Meanwhile, the attempt waits for the disk.
+    pub(super) fn begin_confinement(&mut self) {
         let is_off = self.assignment.settings.confine == Confine::Off;
         if is_off || self.assignment.mission.permissions == Permissions::Full {
             return;
         }
-        let prepare = || {
-            if let (Support::Yes(_), Ok(home)) = (confine::support(), etcetera::home_dir()) {
-                caches::create_needed(&home, |name| std::env::var_os(name));
-            }
-        };
-        // Without it, the rules take longer, and caches that are missing stay so.
-        self.confinement_prepared = std::thread::Builder::new().spawn(prepare).ok();
+        let (assignment, folders) = (self.assignment.clone(), self.backend.state_folders());
+        let state = self.dir.state_dir();
+        self.deciding = Some(tokio::task::spawn_blocking(move || decide(&assignment, &folders, state.root())));
     }
 
-    /// Decides the rules of the attempt. Fails if the settings demand what the kernel cannot do.
-    pub(super) fn confine(&mut self) -> Result<(), Box<TurnEnd>> {
-        match self.decide_rules() {
-            Ok(rules) => {
-                self.rules = rules;
-                Ok(())
-            }
-            Err(error) => {
-                let message = with_hints(&error);
-                let failure = Failure { kind: FailureKind::CouldNotStart, message, resets_at: None };
-                let end = TurnEnd::not_started(failure, None);
-                self.record_end(&end);
-                Err(Box::new(end))
-            }
-        }
+    /// Sets the rules of the attempt. Fails if the settings demand what the kernel cannot do.
+    pub(super) async fn confine(&mut self) -> Result<(), Box<TurnEnd>> {
+        let Err(error) = self.set_rules().await else { return Ok(()) };
+        let failure = Failure { kind: FailureKind::CouldNotStart, message: with_hints(&error), resets_at: None };
+        let end = TurnEnd::not_started(failure, None);
+        self.record_end(&end);
+        Err(Box::new(end))
     }
 
-    fn decide_rules(&mut self) -> Result<AttemptRules, ConfinementError> {
-        self.confinement_prepared.take().map(JoinHandle::join);
-        let confine = self.assignment.settings.confine;
-        let why = match self.assignment.mission.permissions {
-            Permissions::Full => Some("permissions: full".to_owned()),
-            _ => why_not(confine)?,
+    async fn set_rules(&mut self) -> Result<(), ConfinementError> {
+        let state = self.dir.state_dir();
+        let decision = match self.deciding.take() {
+            Some(deciding) => deciding.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?,
+            None => decide(&self.assignment, &self.backend.state_folders(), state.root())?,
         };
-        if let Some(why) = why {
-            return self.unconfined(why);
-        }
+        let DecidedRules { mut rules, own_clone, cli_settings } = match decision {
+            Decision::Confined(decided) => *decided,
+            Decision::Unconfined { why } => return self.leave_unconfined(why),
+        };
+        cli_settings.record(&state)?;
         self.sockets.add_temporary(&sockets::folder_beside(&self.assignment.socket));
-        let (folders, state) = (self.backend.state_folders(), self.dir.state_dir());
-        self.own_clone = OwnClone::of(&self.assignment);
-        let has_clone = self.own_clone.is_used();
-        let (rules, cli_state) = AttemptRules::of(&self.assignment, &folders, state.root(), &self.sockets, has_clone)?;
-        let tried = rules.commands.as_ref().map(|rules| why_without_effect(confine, rules));
-        if let Some(why) = tried.transpose()?.flatten() {
-            drop(self.sockets.take_temporary());
-            self.own_clone = OwnClone::default();
-            return self.unconfined(why);
-        }
-        let settings = CliSettings::record(&state, &self.assignment.worker_id, self.assignment.attempt, cli_state)?;
-        self.cli_settings = Some(settings);
+        rules.grant_folders(&self.sockets);
         self.sockets.add_signing();
         // Most users do not sign, and the CLI takes longer to start than the agent. If there is a clone, the user's
         // checkout is used: the clone comes into the worktree meanwhile, and its settings are the worker's.
-        let repository = self.assignment.repository.as_ref().filter(|_| has_clone);
+        let repository = self.assignment.repository.as_ref().filter(|_| own_clone.is_used());
         let checkout = repository.map_or_else(|| self.assignment.checkout(), Repository::checkout);
         if signing::has_keys() {
             std::thread::spawn(move || signing::start_agent(&checkout));
         }
-        Ok(rules)
+        (self.rules, self.own_clone, self.cli_settings) = (rules, own_clone, Some(cli_settings));
+        Ok(())
     }
 
-    /// Returns the rules of an attempt that the kernel does not confine, and records the reason.
-    fn unconfined(&mut self, why: String) -> Result<AttemptRules, ConfinementError> {
+    /// Records why the kernel does not confine the attempt. Fails if only the kernel could keep the worker from writing.
+    fn leave_unconfined(&mut self, why: String) -> Result<(), ConfinementError> {
         if self.needs_kernel_to_only_read() {
             return Err(ConfinementError::ReadOnly { why });
         }
@@ -97,7 +71,7 @@ impl LiveAttempt {
         if self.assignment.settings.confine != Confine::Off {
             self.record_confinement(Confinement::Off { why });
         }
-        Ok(AttemptRules::default())
+        Ok(())
     }
 
     /// Returns whether the mission only reads, and its CLI cannot be kept to that.

@@ -11,6 +11,7 @@ mod caches;
 mod cleanup;
 mod confined_check;
 mod confinement;
+mod confinement_decision;
 mod exit;
 mod finish;
 mod inbox;

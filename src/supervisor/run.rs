@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::attempt::LiveAttempt;
+use super::attempt::{LiveAttempt, TurnEnd};
 use super::blocking::blocking;
 use super::finish::Finished;
 use super::isolation::SocketFolder;
@@ -89,15 +89,15 @@ async fn supervise(root: &Path, mode: Mode) -> Result<(), SupervisorError> {
             None
         }
     };
-    dir.reserve_outcome()?;
     Secrets::inherited().restore(&mut assignment.settings);
     let backends = Backends::with_custom(assignment.settings.custom.clone());
     let mut attempt = LiveAttempt::new(assignment, dir, &backends)?;
+    attempt.begin_confinement();
+    attempt.dir.reserve_outcome()?;
     // After everything that can fail: an attempt without a claim never began, and the server reports why.
     if !attempt.dir.take_claim()? {
         return Err(SupervisorError::Claimed);
     }
-    attempt.prepare_confinement();
     attempt.sockets = SocketFolder::make(sockets::folder_beside(&attempt.assignment.socket));
     crash_point::at(Point::Claimed);
     job::forget_environment(attempt.dir.root());
@@ -190,12 +190,7 @@ async fn report_alerts(mut status: watch::Receiver<LiveStatus>, root: PathBuf, o
 
 /// Returns the outcome. `None` if a server has revoked the claim.
 async fn run_turns(attempt: &mut LiveAttempt) -> Option<Outcome> {
-    let ready = match attempt.check_node().and_then(|()| attempt.confine()) {
-        Ok(()) => attempt.set_up().await.map_err(Box::new),
-        Err(end) => Err(end),
-    };
-    let ready = ready.and_then(|()| attempt.refuse_if_stopped());
-    let mut next = match ready {
+    let mut next = match get_ready(attempt).await {
         Ok(()) => attempt.first_turn(),
         Err(end) => match attempt.finish(&end).await {
             Finished::Settled(outcome) => return Some(*outcome),
@@ -217,6 +212,14 @@ async fn run_turns(attempt: &mut LiveAttempt) -> Option<Outcome> {
             Finished::NextTurn(input) => next = input,
         }
     }
+}
+
+/// Does what precedes the first turn. `Err`: the end of an attempt that has none.
+async fn get_ready(attempt: &mut LiveAttempt) -> Result<(), Box<TurnEnd>> {
+    attempt.check_node()?;
+    attempt.confine().await?;
+    attempt.set_up().await.map_err(Box::new)?;
+    attempt.refuse_if_stopped()
 }
 
 /// Writes the outcome, and returns the folder that has it. If the disk is full beyond the reserved room, the texts are

@@ -82,16 +82,15 @@ struct Home {
 impl AttemptRules {
     /// Returns the rules of an attempt of a confined worker, and those of the CLI's `folders` that it can write.
     /// `state` is the state directory. A worker that has a clone in its worktree writes nothing of the repository. The
-    /// caller has created the caches that tools need.
+    /// caller has created the caches that tools need, and grants the folders of the attempt.
     pub fn of(
         assignment: &Assignment,
         folders: &[StateFolder],
         state: &Path,
-        sockets: &SocketFolder,
         has_clone: bool,
     ) -> Result<(Self, Vec<PathBuf>), ConfinementError> {
         let home = Home::of(&assignment.settings)?;
-        let mut shared = common_rules(&home, sockets);
+        let mut shared = common_rules(&home);
         let mut commands = shared.clone();
         let git = grant_work(&mut commands, assignment, has_clone);
         for folder in nested_folders(assignment, state) {
@@ -108,6 +107,13 @@ impl AttemptRules {
         let (cli, commands, verification, git) = (Some(cli), Some(commands), Some(verification), Some(git));
         let granted = if cli_state.is_empty() { CliState::None } else { CliState::Whole };
         Ok((Self { cli, commands, verification, git, cli_state: granted }, cli_state))
+    }
+
+    /// Grants the folders for the sockets and the temporary files of the attempt.
+    pub fn grant_folders(&mut self, folders: &SocketFolder) {
+        for rules in [&mut self.cli, &mut self.commands, &mut self.verification].into_iter().flatten() {
+            grant_folders(rules, folders);
+        }
     }
 }
 
@@ -134,7 +140,8 @@ pub(super) fn rules_of_verification(
         sockets.add_temporary(path);
     }
     sockets.add_signing();
-    let mut rules = common_rules(&home, sockets);
+    let mut rules = common_rules(&home);
+    grant_folders(&mut rules, sockets);
     rules.add(&tree, GrantKind::Folder, Links::Refused);
     if !has_clone {
         rules.add(&run.repository.common_dir, GrantKind::Folder, Links::Refused);
@@ -155,7 +162,7 @@ pub(super) struct CheckRules {
 impl CheckRules {
     pub fn of(settings: &Settings, work: &[&Path], state: &[StateFolder]) -> Result<Self, ConfinementError> {
         let home = Home::of(settings)?;
-        let mut rules = common_rules(&home, &SocketFolder::default());
+        let mut rules = common_rules(&home);
         for folder in work {
             rules.add(folder, GrantKind::Folder, Links::Followed);
         }
@@ -226,20 +233,22 @@ impl Home {
     }
 }
 
-/// Returns the rules that all processes of a worker share: devices, caches, its temporary folder, and what the user
-/// allows.
-fn common_rules(home: &Home, sockets: &SocketFolder) -> WriteRules {
+/// Returns the rules that all processes of a worker share: devices, caches, and what the user allows.
+fn common_rules(home: &Home) -> WriteRules {
     let mut rules = WriteRules::devices();
     rules.forbid_reading(&home.confine_unreadable);
-    for path in sockets.paths() {
-        rules.add(path, GrantKind::Folder, Links::Followed);
-    }
     caches::grant(&mut rules, &home.path, |name| std::env::var_os(name));
     for path in &home.confine_writable {
         let kind = if path.is_dir() { GrantKind::Folder } else { GrantKind::File };
         rules.add(path, kind, Links::Followed);
     }
     rules
+}
+
+fn grant_folders(rules: &mut WriteRules, folders: &SocketFolder) {
+    for path in folders.paths() {
+        rules.add(path, GrantKind::Folder, Links::Followed);
+    }
 }
 
 /// Grants the directory of the mission, and the repository that the server knows it to be in.

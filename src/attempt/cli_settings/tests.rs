@@ -25,7 +25,9 @@ impl World {
     }
 
     fn record(&self, attempt: u32) -> CliSettings {
-        CliSettings::record(&self.state, &WorkerId::new(1, "t"), attempt, vec![self.home.clone()]).unwrap()
+        let settings = CliSettings::read(&WorkerId::new(1, "t"), attempt, vec![self.home.clone()]);
+        settings.record(&self.state).unwrap();
+        settings
     }
 
     /// Returns the names of the changes without the folder.
