@@ -17,6 +17,7 @@ use crate::git::{
     RepositoryError, SalvageError, UncommittedError, WorktreeError,
 };
 use crate::launcher::local::LaunchError;
+use crate::launcher::slurm::JobMinutes;
 use crate::mission::create::{Draft, Rejection};
 use crate::mission::hint::{Hint, Hinted};
 use crate::mission::lifecycle::WorkerStatus;
@@ -55,11 +56,11 @@ pub enum OrchestratorError {
     #[error("cannot run {backend} on {launcher}: its key is in {keys}, which is not passed to the cluster")]
     KeyNotPassed { backend: String, launcher: String, keys: String, login: Option<String> },
     #[error(
-        "cannot run on {launcher}: its jobs are limited to {allowed} minutes{}, but this mission needs {needed} \
-         (timeout_minutes {timeout}, and {} for setup, checks, questions and reserve)",
-        of_partition(partition), needed - timeout
+        "cannot run on {launcher}: its jobs are limited to {allowed} minutes{}, but this mission needs {} \
+         ({needed})",
+        of_partition(partition), needed.total()
     )]
-    TooLongForPartition { launcher: String, partition: Option<String>, timeout: u64, needed: u64, allowed: u64 },
+    TooLongForPartition { launcher: String, partition: Option<String>, needed: JobMinutes, allowed: u64 },
     #[error(transparent)]
     Launcher(#[from] UnknownLauncher),
     #[error("cannot start {backend}: it is not logged in")]
@@ -365,8 +366,8 @@ impl OrchestratorError {
                 let pass = format!("ask the user to set pass_keys in [launchers.{launcher}]");
                 login.iter().map(log_in).chain([pass]).map(Hint::to).collect()
             }
-            Self::TooLongForPartition { launcher, timeout, needed, allowed, .. } => {
-                let longest = allowed.saturating_sub(needed - timeout);
+            Self::TooLongForPartition { launcher, needed, allowed, .. } => {
+                let longest = allowed.saturating_sub(needed.beside_timeout());
                 let partition = Hint::to(format!(
                     "ask the user to name a partition with a longer time limit in [launchers.{launcher}]"
                 ));

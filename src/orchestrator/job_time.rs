@@ -11,25 +11,26 @@ use super::error::OrchestratorError;
 use super::start;
 use crate::attempt::state_dir::StateDir;
 use crate::config::Settings;
-use crate::launcher::slurm::{self, MissionLimits, TimeLimit};
+use crate::launcher::slurm::{JobMinutes, TimeLimit};
 use crate::mission::create::{Draft, DraftPlace};
+use crate::mission::question::QuestionPolicy;
 use crate::mission::registry::Worker;
 use crate::mission::spec::{Place, RunOn};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
-/// Returns the limits that the job of a mission must have time for.
-pub(super) fn limits(
+/// Returns the minutes that the job of a mission needs.
+pub(super) fn minutes(
     settings: &Settings,
     timeout_minutes: u32,
     verifies: bool,
     setup_minutes: Option<f64>,
-) -> MissionLimits {
-    MissionLimits {
-        timeout_minutes: timeout_minutes.into(),
-        verify_minutes: verifies.then_some(settings.verify_timeout_minutes.into()),
-        setup_minutes,
-        question_limit: settings.question_limit(),
+) -> JobMinutes {
+    let checks = verifies.then_some(settings.verify_timeout_minutes);
+    let minutes = JobMinutes::new(timeout_minutes, setup_minutes, checks);
+    match settings.questions {
+        QuestionPolicy::Ask => minutes.with_questions(settings.question_limit()),
+        QuestionPolicy::AllowInWorktree | QuestionPolicy::Deny => minutes,
     }
 }
 
@@ -44,10 +45,9 @@ pub(super) async fn refuse_too_long(context: &Arc<Context>, draft: &Draft) -> Re
             Ok(setup_minutes(&inner, is_worktree, asked.setup_command.is_some()))
         };
         let setup = blocking(setup).await?;
-        let limits = limits(&context.settings, draft.timeout_minutes, draft.verify_command.is_some(), setup);
-        Ok(slurm::time_limit(&limits))
+        Ok(minutes(&context.settings, draft.timeout_minutes, draft.verify_command.is_some(), setup))
     };
-    refuse_over_limit(&cluster, draft.timeout_minutes, needed).await
+    refuse_over_limit(&cluster, needed).await
 }
 
 /// Refuses the next attempt of a settled worker for the same reason.
@@ -62,28 +62,25 @@ pub(super) async fn refuse_retry_too_long(
     let needed = async {
         let (inner, worker, fresh) = (Arc::clone(context), Arc::clone(worker), request.fresh);
         let setup = blocking(move || setup_of_retry(&inner, &worker, fresh)).await?;
-        let limits = limits(&context.settings, mission.timeout_minutes, mission.verify_command.is_some(), setup);
-        Ok(slurm::time_limit(&limits))
+        Ok(minutes(&context.settings, mission.timeout_minutes, mission.verify_command.is_some(), setup))
     };
-    refuse_over_limit(&cluster, mission.timeout_minutes, needed).await
+    refuse_over_limit(&cluster, needed).await
 }
 
 /// Refuses a job that needs more minutes than the partition allows. Their number is determined only if the partition
 /// has a limit.
 pub(super) async fn refuse_over_limit(
     cluster: &Cluster,
-    timeout_minutes: u32,
-    needed: impl Future<Output = Result<u64>>,
+    needed: impl Future<Output = Result<JobMinutes>>,
 ) -> Result<()> {
     let TimeLimit::At(limit) = cluster.time_limit().await else { return Ok(()) };
     let needed = needed.await?;
-    if TimeLimit::At(limit).allows(needed) {
+    if TimeLimit::At(limit).allows(needed.total()) {
         return Ok(());
     }
     Err(OrchestratorError::TooLongForPartition {
         launcher: cluster.name.clone(),
         partition: cluster.settings.partition.clone(),
-        timeout: timeout_minutes.into(),
         needed,
         allowed: whole_minutes(limit),
     })

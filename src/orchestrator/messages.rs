@@ -7,6 +7,7 @@ use super::error::OrchestratorError as E;
 use super::question_error::QuestionError as Q;
 use crate::files::FileError;
 use crate::git::WorktreeError;
+use crate::launcher::slurm::JobMinutes;
 use crate::mission::hint::with_hints;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::question::Decision;
@@ -57,8 +58,7 @@ fn requests() -> Vec<E> {
         E::TooLongForPartition {
             launcher: "cluster".into(),
             partition: Some("short".into()),
-            timeout: 120,
-            needed: 145,
+            needed: JobMinutes::new(120, Some(10.0), None),
             allowed: 60,
         },
         E::NoBranch { worker: worker(), path: "/src".into() },

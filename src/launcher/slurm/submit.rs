@@ -6,7 +6,6 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-use std::time::Duration;
 
 use thiserror::Error;
 
@@ -19,10 +18,6 @@ use crate::mission::hint::{Hint, Hinted};
 use crate::mission::id::WorkerId;
 use crate::mission::life::JobId;
 
-/// Minutes beyond the limits of a mission, so that Slurm's limit is reached only when ours did not work.
-pub(super) const SPARE_MINUTES: u64 = 15;
-/// Minutes for questions that are never denied.
-const MINUTES_FOR_QUESTIONS: u64 = 24 * 60;
 /// Slurm sends TERM to the supervisor this many seconds before its limit.
 const NOTICE_SECONDS: u32 = 120;
 /// Name of the job's own output, in the folder of the attempt.
@@ -347,27 +342,6 @@ pub(super) fn refusal(text: String, launcher: &str) -> SubmitError {
 fn contains(text: &str, phrases: &[&str]) -> bool {
     let lower = text.to_ascii_lowercase();
     phrases.iter().any(|phrase| lower.contains(phrase))
-}
-
-/// The limits of a mission that its job must have time for.
-#[derive(Debug, Clone, Copy)]
-pub struct MissionLimits {
-    pub timeout_minutes: u64,
-    /// `None` without a `verify_command`.
-    pub verify_minutes: Option<u64>,
-    /// `None` without a `setup_command`.
-    pub setup_minutes: Option<f64>,
-    /// `None` if questions are never denied.
-    pub question_limit: Option<Duration>,
-}
-
-/// Returns the time limit of a mission's job, in minutes. It is a backstop: our limits end the mission before.
-pub fn time_limit(limits: &MissionLimits) -> u64 {
-    // A cast of a float that is too large gives the largest number.
-    let setup = limits.setup_minutes.map_or(0, |minutes| minutes.ceil() as u64);
-    let questions = limits.question_limit.map_or(MINUTES_FOR_QUESTIONS, |limit| limit.as_secs().div_ceil(60));
-    let parts = [limits.verify_minutes.unwrap_or(0), setup, questions, SPARE_MINUTES];
-    parts.into_iter().fold(limits.timeout_minutes, u64::saturating_add)
 }
 
 #[cfg(test)]

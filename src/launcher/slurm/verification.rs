@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::cancel::cancel_by_name;
 use super::command::{Attached, Engine, shown};
+use super::minutes::RESERVE;
 use super::observe::state_of;
 use super::quote;
-use super::submit::{JobError, SPARE_MINUTES, refusal, size_options};
+use super::submit::{JobError, refusal, size_options};
 use crate::attempt::status::READY;
 use crate::attempt::verification_dir::VerificationDir;
 use crate::config::LauncherSettings;
@@ -98,7 +99,7 @@ async fn until_exit(
 
 impl VerificationJob<'_> {
     fn arguments(&self) -> Vec<OsString> {
-        let minutes = self.limit.as_secs().div_ceil(60).saturating_add(SPARE_MINUTES);
+        let minutes = self.limit.as_secs().div_ceil(60).saturating_add(RESERVE);
         let mut folder = OsString::from("--chdir=");
         folder.push(self.dir.root());
         let fixed = [

@@ -522,16 +522,15 @@ async fn submission(
     let names = cluster.names().await?;
     let setup = assignment(attempt).and_then(|assignment| assignment.setup);
     let mission = &worker.mission;
-    let limits = job_time::limits(
+    let minutes = job_time::minutes(
         &context.settings,
         mission.timeout_minutes,
         mission.verify_command.is_some(),
         setup.map(|setup| setup.timeout_minutes),
     );
-    let minutes = slurm::time_limit(&limits);
     // A job that was submitted may have begun.
     if !may_exist {
-        job_time::refuse_over_limit(cluster, mission.timeout_minutes, async { Ok(minutes) }).await?;
+        job_time::refuse_over_limit(cluster, async { Ok(minutes) }).await?;
     }
     let request = JobRequest {
         names,
@@ -541,7 +540,7 @@ async fn submission(
         program: cluster.settings.program.as_deref().unwrap_or_else(|| context.program.path()),
         launcher: &cluster.name,
         settings: &cluster.settings,
-        minutes,
+        minutes: minutes.total(),
     };
     Ok(slurm::submit(&cluster.engine, &request, may_exist).await)
 }

@@ -209,18 +209,3 @@ async fn missing_command_and_configuration_are_final() {
     let Submission::Refused(error) = result else { panic!("{result:?}") };
     assert!(with_hints(&error).contains("set SLURM_CONF"), "{error}");
 }
-
-#[test]
-fn job_has_time_for_everything_within_a_mission() {
-    let limits = MissionLimits {
-        timeout_minutes: 120,
-        verify_minutes: None,
-        setup_minutes: None,
-        question_limit: Some(Duration::from_secs(601)),
-    };
-    assert_eq!(time_limit(&limits), 120 + 11 + 15);
-    let all = MissionLimits { verify_minutes: Some(30), setup_minutes: Some(0.5), question_limit: None, ..limits };
-    assert_eq!(time_limit(&all), 120 + 30 + 1 + 24 * 60 + 15);
-    let endless = MissionLimits { setup_minutes: Some(f64::MAX), ..all };
-    assert_eq!(time_limit(&endless), u64::MAX);
-}
