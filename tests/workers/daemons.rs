@@ -114,11 +114,15 @@ async fn check_command_lines(end: &str) {
             pid.display()
         ));
     }
+    // Otherwise the worker could end, and its processes with it, before the test has identified them.
+    let identified = world.shared("identified");
+    script.push_str(&format!("until [ -e {} ]; do sleep 0.01; done\n", identified.display()));
     let (id, _tagged) = worker(&world, &server, &script, end).await;
     let mut processes = Vec::new();
     for (number, it) in SHARED.iter().chain(&OWN).enumerate() {
         processes.push((number < SHARED.len(), it, process(&pids.join(number.to_string())).await));
     }
+    std::fs::write(identified, "").unwrap();
     end_worker(&world, &server, &id, end).await;
     for (is_shared, (name, line), process) in &processes {
         assert_eq!(process.is_alive(), *is_shared, "{name} at its end by {end:?}: {line}");
