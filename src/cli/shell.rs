@@ -17,6 +17,11 @@ pub(super) fn word(text: &str) -> String {
     }
 }
 
+/// Returns a command as a person types it behind these words, such as `ssh login1`.
+pub(super) fn behind(prefix: &[String], command: &str) -> String {
+    prefix.iter().map(|text| word(text)).chain([command.to_owned()]).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

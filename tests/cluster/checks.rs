@@ -77,6 +77,7 @@ fn doctor_finds_what_a_node_lacks() {
     world.cluster.run("login", &["sbatch", &name, "--output=/dev/null", "--wrap=sleep 300"]);
     let checks = doctor(&world, &[], "/tmp/bin");
     let jobs = finding(&checks, "left_over", "jobs");
+    assert!(message(jobs).starts_with("on the cluster of cluster, their attempts"), "{checks:#}");
     assert!(message(jobs).contains(&format!("of {id}")), "{checks:#}");
     assert!(jobs["fix"][0].as_str().is_some_and(|fix| fix.starts_with("scancel ")), "{checks:#}");
     boss.leave();
@@ -119,6 +120,23 @@ fn doctor_tries_the_way_to_the_service_of_a_model() {
     let refused = network(&[("ANTHROPIC_BASE_URL", &address)]);
     assert_eq!(refused["severity"], "warn", "{refused:#}");
     assert!(message(&refused).starts_with(&format!("cannot reach {service} (claudecode): ")), "{refused:#}");
+}
+
+#[test]
+fn doctor_names_settings_of_launchers_that_do_harm() {
+    let launchers = format!(
+        "{LAUNCHER}[launchers.greedy]\nkind = \"slurm\"\n[launchers.away]\nkind = \"slurm\"\ncommand = [\"/nowhere/ssh\", \"login\"]\n"
+    );
+    let Some(world) = World::with_settings(&[("NODES", "1")], &launchers) else { return };
+    let checks = doctor(&world, &["--on", "greedy"], "/tmp");
+    let memory = finding(&checks, "cluster", "memory");
+    assert!(message(memory).contains("gets all memory of its node"), "{checks:#}");
+    assert!(message(memory).contains("[launchers.greedy]"), "{checks:#}");
+    let checks = doctor(&world, &["--on", "cluster"], "/tmp");
+    assert!(!checks.to_string().contains("all memory of its node"), "{checks:#}");
+    let checks = doctor(&world, &["--on", "away"], "/tmp");
+    let failed = finding(&checks, "cluster", "sbatch, squeue, scancel, sinfo, scontrol, srun");
+    assert!(message(failed).contains("/nowhere/ssh"), "{checks:#}");
 }
 
 #[test]

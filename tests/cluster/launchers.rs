@@ -99,7 +99,10 @@ fn retry_over_the_limit_of_its_partition_is_refused() {
     world.until(&mut boss, &id, "completed");
     let refused = boss.refused("retry_worker", json!({"worker_id": id, "run_on": "short"}));
     assert!(refused.contains("its jobs are limited to 10 minutes (partition short)"), "{refused}");
-    assert!(refused.contains("needs 145 (timeout_minutes 120") && refused.contains("[launchers.short]"), "{refused}");
+    assert!(
+        refused.contains("needs 135 (timeout_minutes 120, reserve 15)") && refused.contains("[launchers.short]"),
+        "{refused}"
+    );
     let command = world.command(&["retry", &id, "--run-on", "short"]).output().expect("the program runs");
     let said = String::from_utf8_lossy(&command.stderr).into_owned();
     assert!(!command.status.success() && said.contains("limited to 10 minutes (partition short)"), "{said}");

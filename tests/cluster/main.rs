@@ -262,13 +262,14 @@ fn refused_verification_could_not_run() {
 /// A mission that needs more time than its partition allows is refused when it is created.
 #[test]
 fn mission_over_the_limit_of_its_partition_is_refused() {
-    let settings = "[launchers.cluster]\nkind = \"slurm\"\npartition = \"short\"\n\
+    let settings = "questions = \"ask\"\n[launchers.cluster]\nkind = \"slurm\"\npartition = \"short\"\n\
                     [launchers.free]\nkind = \"slurm\"\n";
     let Some(world) = World::with_settings(&[("NODES", "1")], settings) else { return };
     let mut boss = world.boss();
     let refused = boss.refused("create_worker_mission", on_cluster("Too long", "say never"));
     assert!(refused.contains("its jobs are limited to 10 minutes (partition short)"), "{refused}");
-    assert!(refused.contains("needs 145 (timeout_minutes 120") && refused.contains("[launchers.cluster]"), "{refused}");
+    assert!(refused.contains("needs 145 (timeout_minutes 120, questions 10, reserve 15)"), "{refused}");
+    assert!(refused.contains("[launchers.cluster]"), "{refused}");
     let id = create(&mut boss, with(mission("Elsewhere", "say there"), "run_on", json!("free")));
     world.until(&mut boss, &id, "completed");
     boss.leave();

@@ -26,6 +26,7 @@ use crate::cli::error::CliError;
 use crate::cli::hint;
 use crate::cli::output;
 use crate::cli::places::Places;
+use crate::cli::shell::behind;
 use crate::config::{LauncherSettings, Settings};
 use crate::files::{self, FileError, lease};
 use crate::mission::hint::Hint;
@@ -132,7 +133,7 @@ pub(super) async fn check_all(launcher: &str, places: Places) -> Result<(Vec<Top
     let check = ClusterCheck::new(launcher, &settings);
     let doing = Mutex::new(format!("asking the cluster {launcher}"));
     let show = || doing.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let mut cluster = output::with_progress(show, cluster(&check, launcher, &context.settings)).await;
+    let mut cluster = output::with_progress(show, cluster(&check, launcher, &settings, &context.settings)).await;
     let mut usable = Usable::default();
     let mut node = Vec::new();
     if cluster.iter().all(|finding| !finding.stops_all) {
@@ -174,57 +175,74 @@ fn is_missing(finding: &Finding) -> bool {
 }
 
 /// Checks what the commands of the cluster report.
-async fn cluster(check: &ClusterCheck, launcher: &str, settings: &Settings) -> Vec<Finding> {
+async fn cluster(check: &ClusterCheck, launcher: &str, own: &LauncherSettings, settings: &Settings) -> Vec<Finding> {
     let section = format!("[launchers.{launcher}]");
     let fix = settings.file.as_deref().map(edit);
     let fixed = |finding: Finding| fix.clone().map_or(finding.clone(), |fix| finding.fix(fix));
-    let mut versions: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    let mut findings = Vec::new();
-    for (command, answer) in check.versions().await {
-        match answer {
-            Ok(version) => versions.entry(version).or_default().push(command),
-            Err(why) => findings.push(fixed(
-                Finding::bad(command, format!("{why}; install it here, or set `command` in {section}")).stops_all(),
-            )),
-        }
-    }
-    findings
-        .extend(versions.iter().map(|(version, of)| Finding::ok("commands", format!("{version} ({})", of.join(", ")))));
+    let sinfo = |options: &str| behind(&own.command, format!("sinfo {options}").trim_end());
+    let mut findings = commands(check, &section, fixed).await;
     if findings.iter().any(|finding| finding.stops_all) {
         return findings;
     }
-    findings.push(match check.partition().await {
-        Ok(Some(partition)) => of_partition(&partition),
-        Ok(None) => fixed(
-            Finding::bad(
-                "partition",
-                format!("the cluster has none of this name, or no default: see `partition` in {section}"),
-            )
-            .stops_all()
-            .fix("sinfo"),
-        ),
-        Err(why) => Finding::bad("controller", format!("it does not answer: {why}")).stops_all().fix("sinfo"),
-    });
-    if findings.iter().all(|finding| !finding.stops_all) {
-        findings.push(match check.tracks_by_cgroup().await {
-            Ok(true) => Finding::ok("processes", "the cluster ends all processes of a job with it (proctrack/cgroup)"),
-            Ok(false) => Finding::note(
-                "processes",
-                "the cluster does not track them by cgroup (its ProctrackType): after a node failed, a cancellation is \
-                 proven only as best_effort",
-            ),
-            Err(why) => Finding::warn("processes", why),
-        });
+    let partition = match check.partition().await {
+        Ok(Some(partition)) => partition,
+        Ok(None) => {
+            let message = format!("the cluster has none of this name, or no default: see `partition` in {section}");
+            findings.push(fixed(Finding::bad("partition", message).stops_all().fix(sinfo(""))));
+            return findings;
+        }
+        Err(why) => {
+            let message = format!("it does not answer: {why}");
+            findings.push(Finding::bad("controller", message).stops_all().fix(sinfo("")));
+            return findings;
+        }
+    };
+    let Partition { name, availability, nodes, usable_nodes } = &partition;
+    let message = format!("{name} is {availability}, with {usable_nodes} of {nodes} nodes usable");
+    if availability != "up" || *usable_nodes == 0 {
+        let fix = sinfo(&format!("--partition={name}"));
+        findings.push(Finding::bad("partition", message).stops_all().fix(fix));
+        return findings;
+    }
+    findings.push(Finding::ok("partition", message));
+    findings.push(processes(check).await);
+    if check.takes_all_memory(name).await == Ok(true) {
+        let message = format!(
+            "a job that asks for none gets all memory of its node, so only one worker runs there: set `memory` in {section}"
+        );
+        findings.push(fixed(Finding::note("memory", message)));
     }
     findings
 }
 
-fn of_partition(partition: &Partition) -> Finding {
-    let Partition { name, availability, nodes, usable_nodes } = partition;
-    let message = format!("{name} is {availability}, with {usable_nodes} of {nodes} nodes usable");
-    match availability.as_str() {
-        "up" if *usable_nodes > 0 => Finding::ok("partition", message),
-        _ => Finding::bad("partition", message).stops_all().fix(format!("sinfo --partition={name}")),
+/// Checks the commands. Those that fail for the same reason are one finding.
+async fn commands(check: &ClusterCheck, section: &str, fixed: impl Fn(Finding) -> Finding) -> Vec<Finding> {
+    let (mut versions, mut failed) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
+    for (command, answer) in check.versions().await {
+        match answer {
+            Ok(version) => versions.entry(version).or_default().push(command),
+            Err(why) => failed.entry(why).or_default().push(command),
+        }
+    }
+    let failed = failed.into_iter().map(|(why, commands)| {
+        let message = format!("{why}; install it here, or set `command` in {section}");
+        fixed(Finding::bad(&commands.join(", "), message).stops_all())
+    });
+    let versions =
+        versions.iter().map(|(version, of)| Finding::ok("commands", format!("{version} ({})", of.join(", "))));
+    failed.chain(versions).collect()
+}
+
+async fn processes(check: &ClusterCheck) -> Finding {
+    const NAME: &str = "processes";
+    match check.tracks_by_cgroup().await {
+        Ok(true) => Finding::ok(NAME, "the cluster ends all processes of a job with it (proctrack/cgroup)"),
+        Ok(false) => Finding::note(
+            NAME,
+            "the cluster does not track them by cgroup (its ProctrackType): after a node failed, a cancellation is \
+             proven only as best_effort",
+        ),
+        Err(why) => Finding::warn(NAME, why),
     }
 }
 
@@ -290,7 +308,7 @@ impl Probe<'_> {
             }
             if began.elapsed() > LIMIT {
                 let message = format!("job {job} did not report within {} s; {waits}", LIMIT.as_secs());
-                return Err(Finding::warn("job", message).fix("sinfo"));
+                return Err(Finding::warn("job", message).fix(behind(&self.settings.command, "sinfo")));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

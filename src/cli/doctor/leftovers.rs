@@ -13,8 +13,9 @@ use crate::attempt::state_dir::StateDir;
 use crate::attempt::verification;
 use crate::attempt::verification_dir::VerificationDir;
 use crate::cli::hint;
-use crate::cli::shell::{quoted, word};
+use crate::cli::shell::{behind, quoted, word};
 use crate::cli::terminal::bytes;
+use crate::config::LauncherSettings;
 use crate::files::{disk, lease};
 use crate::git::Git;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
@@ -111,7 +112,7 @@ fn workers(overview: &Overview, observer: &Observer) -> Vec<Finding> {
     checks
 }
 
-/// Returns the jobs on clusters whose attempt has ended, for each launcher that reaches another cluster.
+/// Returns the jobs on clusters whose attempt has ended, for each command that reaches a cluster.
 fn jobs(context: &CheckContext, observer: &Observer) -> Vec<Finding> {
     const NAME: &str = "jobs";
     let launchers = &context.settings.launchers;
@@ -123,17 +124,22 @@ fn jobs(context: &CheckContext, observer: &Observer) -> Vec<Finding> {
         let view = observer.find(job.worker.as_str());
         view.map_or(true, |view| view.worker.attempt > job.attempt || view.worker.status.is_settled())
     };
-    let by_command: BTreeMap<_, _> =
-        launchers.iter().map(|(name, launcher)| (&launcher.command, (name, launcher))).collect();
-    let left = by_command.values().filter_map(|(name, launcher)| match runtime.block_on(jobs_left(launcher, id)) {
+    let mut by_command: BTreeMap<_, (&LauncherSettings, Vec<&str>)> = BTreeMap::new();
+    for (name, launcher) in launchers {
+        by_command.entry(&launcher.command).or_insert_with(|| (launcher, Vec::new())).1.push(name);
+    }
+    let left = by_command.values().filter_map(|(launcher, names)| match runtime.block_on(jobs_left(launcher, id)) {
         Ok(jobs) => {
             let left: Vec<_> = jobs.iter().filter(|job| is_over(job)).collect();
             let words: Vec<String> = left.iter().map(|job| format!("{} of {}", job.job, job.worker)).collect();
             let ids: Vec<String> = left.iter().map(|job| job.job.to_string()).collect();
-            let message = format!("on {name}, their attempts have ended: {}", words::first(&words, NAMED));
-            (!left.is_empty()).then(|| Finding::warn(NAME, message).fix(format!("scancel {}", ids.join(" "))))
+            let cluster = names.join(", ");
+            let message =
+                format!("on the cluster of {cluster}, their attempts have ended: {}", words::first(&words, NAMED));
+            let cancel = behind(&launcher.command, &format!("scancel {}", ids.join(" ")));
+            (!left.is_empty()).then(|| Finding::warn(NAME, message).fix(cancel))
         }
-        Err(why) => Some(Finding::warn(NAME, format!("the cluster of {name} does not answer: {why}"))),
+        Err(why) => Some(Finding::warn(NAME, format!("the cluster of {} does not answer: {why}", names.join(", ")))),
     });
     left.collect()
 }

@@ -79,6 +79,13 @@ impl ClusterCheck {
         partition::tracks_by_cgroup(&self.engine).await
     }
 
+    /// Returns whether a job of this launcher in this partition gets all memory of its node.
+    pub async fn takes_all_memory(&self, partition: &str) -> Result<bool, String> {
+        let asks =
+            self.settings.memory.is_some() || self.settings.args.iter().any(|option| option.starts_with("--mem"));
+        Ok(!asks && partition::gives_all_memory(&self.engine, partition).await?)
+    }
+
     /// Submits the probe: this program, which gets the folder and the settings file.
     pub async fn submit_probe(
         &self,

@@ -79,14 +79,32 @@ fn duration(text: &str) -> Option<Duration> {
 
 /// Returns whether the cluster tracks the processes of a job by cgroup, so that none outlives it.
 pub async fn tracks_by_cgroup(engine: &Engine) -> Result<bool, String> {
-    let printed = engine.ask("scontrol", &["show", "config"].map(OsString::from)).await.output()?;
-    let kind = tracking(&printed).ok_or("scontrol: it reports no ProctrackType")?;
+    let printed = show(engine, &["config"]).await?;
+    let kind = setting(&printed, "ProctrackType").ok_or("scontrol: it reports no ProctrackType")?;
     Ok(kind == "proctrack/cgroup")
 }
 
-fn tracking(printed: &str) -> Option<&str> {
+/// Returns whether a job that asks for no memory gets all of its node's, so that no other job starts there.
+pub async fn gives_all_memory(engine: &Engine, partition: &str) -> Result<bool, String> {
+    let config = show(engine, &["config"]).await?;
+    let shares_memory = setting(&config, "SelectTypeParameters").is_some_and(|parts| parts.contains("MEMORY"));
+    if !shares_memory || setting(&config, "DefMemPerNode") != Some("UNLIMITED") {
+        return Ok(false);
+    }
+    // A partition may have a default of its own.
+    let partition = show(engine, &["partition", partition]).await?;
+    Ok(partition.split_whitespace().any(|part| part == "DefMemPerNode=UNLIMITED"))
+}
+
+async fn show(engine: &Engine, what: &[&str]) -> Result<String, String> {
+    let arguments: Vec<OsString> = ["show"].iter().chain(what).map(OsString::from).collect();
+    engine.ask("scontrol", &arguments).await.output()
+}
+
+/// Returns the value of a setting of the cluster.
+fn setting<'a>(printed: &'a str, name: &str) -> Option<&'a str> {
     let mut settings = printed.lines().filter_map(|line| line.split_once('='));
-    settings.find(|(name, _)| name.trim() == "ProctrackType").map(|(_, value)| value.trim())
+    settings.find(|(it, _)| it.trim() == name).map(|(_, value)| value.trim())
 }
 
 #[cfg(test)]
@@ -135,10 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn tracking_of_processes_is_read() {
+    fn settings_of_the_cluster_are_read() {
         let printed = "Configuration data\nProctrackType           = proctrack/cgroup\nPrologFlags = (null)\n";
-        assert_eq!(tracking(printed), Some("proctrack/cgroup"));
-        assert_eq!(tracking("ProctrackTypes = x\n"), None);
+        assert_eq!(setting(printed, "ProctrackType"), Some("proctrack/cgroup"));
+        assert_eq!(setting("ProctrackTypes = x\n", "ProctrackType"), None);
     }
 
     proptest! {
