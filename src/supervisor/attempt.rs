@@ -7,11 +7,10 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::cleanup::{CleanupTotal, SWEEP_GRACE};
-use super::confinement_decision::Decision;
+use super::confinement_decision::Deciding;
 use super::inbox::{Inbox, QueuedMessage};
 use super::isolation::SocketFolder;
 use super::limits::WorkerLimits;
@@ -22,7 +21,7 @@ use super::refused_writes::RefusedWrites;
 use super::self_edits::SelfEdits;
 use super::startup::SupervisorError;
 use super::status_publisher::StatusPublisher;
-use super::write_rules::{AttemptRules, ConfinementError};
+use super::write_rules::AttemptRules;
 use crate::attempt::assignment::Assignment;
 use crate::attempt::cli_settings::CliSettings;
 use crate::attempt::inbox::{InboxEntry, Instruction};
@@ -60,7 +59,7 @@ pub(super) struct LiveAttempt {
     pub cleanup: CleanupTotal,
     pub sockets: SocketFolder,
     /// See [`LiveAttempt::begin_confinement`].
-    pub deciding: Option<JoinHandle<Result<Decision, ConfinementError>>>,
+    pub deciding: Option<Deciding>,
     pub rules: AttemptRules,
     pub own_clone: OwnClone,
     /// The beginning of the attempt, by the clock of file timestamps.

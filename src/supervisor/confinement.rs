@@ -3,10 +3,9 @@
 
 use super::attempt::{LiveAttempt, TurnEnd};
 use super::blocking::blocking;
-use super::confinement_decision::{DecidedRules, Decision, decide};
+use super::confinement_decision::{DecidedRules, Deciding, Decision, decide};
 use super::signing;
 use super::write_rules::ConfinementError;
-use crate::attempt::sockets;
 use crate::backend::Refusal;
 use crate::config::Confine;
 use crate::git::{self, CloneError, Repository};
@@ -24,8 +23,7 @@ impl LiveAttempt {
             return;
         }
         let (assignment, folders) = (self.assignment.clone(), self.backend.state_folders());
-        let state = self.dir.state_dir();
-        self.deciding = Some(tokio::task::spawn_blocking(move || decide(&assignment, &folders, state.root())));
+        self.deciding = Some(Deciding::begin(assignment, folders, self.dir.state_dir().root().to_owned()));
     }
 
     /// Sets the rules of the attempt. Fails if the settings demand what the kernel cannot do.
@@ -40,15 +38,15 @@ impl LiveAttempt {
     async fn set_rules(&mut self) -> Result<(), ConfinementError> {
         let state = self.dir.state_dir();
         let decision = match self.deciding.take() {
-            Some(deciding) => deciding.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?,
+            Some(deciding) => deciding.end().await?,
             None => decide(&self.assignment, &self.backend.state_folders(), state.root())?,
         };
-        let DecidedRules { mut rules, own_clone, cli_settings } = match decision {
+        let DecidedRules { mut rules, temporary, own_clone, cli_settings } = match decision {
             Decision::Confined(decided) => *decided,
             Decision::Unconfined { why } => return self.leave_unconfined(why),
         };
         cli_settings.record(&state)?;
-        self.sockets.add_temporary(&sockets::folder_beside(&self.assignment.socket));
+        self.sockets.add_temporary(temporary);
         rules.grant_folders(&self.sockets);
         self.sockets.add_signing();
         // Most users do not sign, and the CLI takes longer to start than the agent. If there is a clone, the user's

@@ -1,13 +1,18 @@
 //! The decision whether an attempt is confined, and by which rules. It reads many files, so it is made in a thread while
-//! the attempt waits for the disk. Nothing that belongs to the attempt is written: it may not be claimed yet.
+//! the attempt waits for the disk. Before the attempt is claimed, nothing that belongs to it is written.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::caches;
+use super::isolation::TemporaryFolder;
 use super::own_clone::OwnClone;
 use super::write_rules::{AttemptRules, ConfinementError, why_not, why_without_effect};
 use crate::attempt::assignment::Assignment;
 use crate::attempt::cli_settings::CliSettings;
+use crate::attempt::sockets;
 use crate::backend::StateFolder;
 use crate::mission::spec::Permissions;
 
@@ -17,12 +22,47 @@ pub(super) enum Decision {
     Unconfined { why: String },
 }
 
-/// The rules of an attempt without its own folders, which do not exist yet.
+/// The rules of an attempt, without the folders that it has to itself.
 #[derive(Debug)]
 pub(super) struct DecidedRules {
     pub rules: AttemptRules,
+    pub temporary: TemporaryFolder,
     pub own_clone: OwnClone,
     pub cli_settings: CliSettings,
+}
+
+/// A decision that a thread makes.
+#[derive(Debug)]
+pub(super) struct Deciding {
+    claimed: Option<oneshot::Sender<()>>,
+    thread: JoinHandle<Result<Decision, ConfinementError>>,
+}
+
+impl Deciding {
+    /// Begins to decide: see [`decide`]. Once the attempt is claimed, its folder for temporary files is created.
+    pub fn begin(assignment: Assignment, folders: Vec<StateFolder>, state: PathBuf) -> Self {
+        let (claimed, is_claimed) = oneshot::channel();
+        let thread = tokio::task::spawn_blocking(move || {
+            let mut decision = decide(&assignment, &folders, &state)?;
+            if let Decision::Confined(decided) = &mut decision
+                && is_claimed.blocking_recv().is_ok()
+            {
+                decided.temporary = TemporaryFolder::beside(&sockets::folder_beside(&assignment.socket));
+            }
+            Ok(decision)
+        });
+        Self { claimed: Some(claimed), thread }
+    }
+
+    /// To be called once the attempt is claimed.
+    pub fn set_claimed(&mut self) {
+        self.claimed.take().map(|claimed| claimed.send(()));
+    }
+
+    /// Waits for the decision.
+    pub async fn end(self) -> Result<Decision, ConfinementError> {
+        self.thread.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
 }
 
 /// Decides about an attempt whose CLI keeps its state in these folders. Creates them, and the caches that tools need.
@@ -50,5 +90,10 @@ pub(super) fn decide(
         return Ok(Decision::Unconfined { why });
     }
     let cli_settings = CliSettings::read(&assignment.worker_id, assignment.attempt, cli_state);
-    Ok(Decision::Confined(Box::new(DecidedRules { rules, own_clone, cli_settings })))
+    Ok(Decision::Confined(Box::new(DecidedRules {
+        rules,
+        temporary: TemporaryFolder::default(),
+        own_clone,
+        cli_settings,
+    })))
 }

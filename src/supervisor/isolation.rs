@@ -49,12 +49,8 @@ impl SocketFolder {
         Self { sockets, temporary: TemporaryFolder::default(), signing: None }
     }
 
-    /// Creates the folder for temporary files. Sockets may be in a file system in memory, so it is elsewhere.
-    pub fn add_temporary(&mut self, sockets: &Path) {
-        let warn = |error: &io::Error| {
-            tracing::warn!(%error, "cannot create the worker's folder for temporary files");
-        };
-        self.temporary = TemporaryFolder(make(sockets::temporary_of(sockets)).inspect_err(warn).ok());
+    pub fn add_temporary(&mut self, temporary: TemporaryFolder) {
+        self.temporary = temporary;
     }
 
     /// Writes the program with which git signs in the confinement, if the user has keys of GnuPG.
@@ -101,6 +97,17 @@ impl SocketFolder {
     }
 }
 
+impl TemporaryFolder {
+    /// Creates the folder for temporary files that belongs to a folder for sockets. It is elsewhere, since sockets may be
+    /// in a file system in memory.
+    pub fn beside(sockets: &Path) -> Self {
+        let warn = |error: &io::Error| {
+            tracing::warn!(%error, "cannot create the worker's folder for temporary files");
+        };
+        Self(make(sockets::temporary_of(sockets)).inspect_err(warn).ok())
+    }
+}
+
 fn make(path: PathBuf) -> io::Result<PathBuf> {
     match std::fs::DirBuilder::new().mode(0o700).create(&path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -142,7 +149,7 @@ mod tests {
         let mut sockets = SocketFolder::make(path.clone());
         assert_eq!(sockets.paths().collect::<Vec<_>>(), [path.as_path()]);
         assert_eq!(sockets.variables().get("TMPDIR"), None);
-        sockets.add_temporary(&path);
+        sockets.add_temporary(TemporaryFolder::beside(&path));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         let variables = sockets.variables();
         assert_eq!(variables.get("SCREENDIR"), Some(&path.clone().into_os_string()));

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::attempt::{LiveAttempt, TurnEnd};
 use super::blocking::blocking;
+use super::confinement_decision::Deciding;
 use super::finish::Finished;
 use super::isolation::SocketFolder;
 use super::job;
@@ -98,6 +99,7 @@ async fn supervise(root: &Path, mode: Mode) -> Result<(), SupervisorError> {
     if !attempt.dir.take_claim()? {
         return Err(SupervisorError::Claimed);
     }
+    attempt.deciding.as_mut().map(Deciding::set_claimed);
     attempt.sockets = SocketFolder::make(sockets::folder_beside(&attempt.assignment.socket));
     crash_point::at(Point::Claimed);
     job::forget_environment(attempt.dir.root());

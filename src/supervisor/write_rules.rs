@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::caches;
-use super::isolation::SocketFolder;
+use super::isolation::{SocketFolder, TemporaryFolder};
 use crate::attempt::assignment::Assignment;
 use crate::attempt::verification::VerificationAssignment;
 use crate::attempt::verification_dir::VerificationDir;
@@ -137,7 +137,7 @@ pub(super) fn rules_of_verification(
     let home = Home::of(&run.settings)?;
     caches::create_needed(&home.path, |name| std::env::var_os(name));
     if let Some(path) = &run.sockets {
-        sockets.add_temporary(path);
+        sockets.add_temporary(TemporaryFolder::beside(path));
     }
     sockets.add_signing();
     let mut rules = common_rules(&home);
