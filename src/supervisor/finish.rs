@@ -58,7 +58,7 @@ impl LiveAttempt {
             check.main_checkout_changes = None;
         }
         crash_point::at(Point::Swept);
-        let changes = self.changes(&mut check).await;
+        let mut changes = self.changes(&mut check).await;
         crash_point::at(Point::FactsRead);
         if let Some(input) = self.next_turn(end) {
             return Finished::NextTurn(input);
@@ -79,6 +79,8 @@ impl LiveAttempt {
             }
         }
         crash_point::at(Point::InboxClosed);
+        // Only now: another turn could change the settings too.
+        changes.notes.extend(self.cli_settings_changed().await);
         Finished::Settled(Box::new(self.outcome(end, check, changes)))
     }
 
@@ -240,7 +242,6 @@ impl LiveAttempt {
         }
         let checkout = self.assignment.repository.as_ref().and_then(|repository| repository.main_worktree.as_deref());
         changes.notes.extend(self.refused_writes.notes(&self.assignment.directory, checkout));
-        changes.notes.extend(self.cli_settings_changed().await);
         changes.notes.extend(self.own_clone.notes());
         for port in &self.assignment.ports_in_use {
             changes

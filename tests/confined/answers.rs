@@ -1,11 +1,13 @@
 //! Answers say what the kernel enforces, and the settings decide what happens where it cannot.
 
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::json;
 
 use crate::support::git::git;
-use crate::support::sandbox::{fake_backend, mission, with};
+use crate::support::sandbox::{create, fake_backend, mission, status, with};
+use crate::support::wait::until;
 use crate::world::{World, run};
 
 #[test]
@@ -240,10 +242,9 @@ fn unreadable_paths_that_a_worker_needs_are_refused() {
     }
 }
 
-#[test]
-fn changed_settings_of_the_cli_stop_integration() {
-    let Some(world) = World::new("") else { return };
-    // A backend whose program is named like a CLI with a known folder of state.
+/// Creates a world whose backend is named like a CLI with a known folder of state, and returns its settings file there.
+fn world_with_cli_settings() -> Option<(World, PathBuf)> {
+    let world = World::new("")?;
     let program = world.path("claude");
     std::os::unix::fs::symlink(crate::support::sandbox::fake_cli(), &program).unwrap();
     let settings = fs::read_to_string(world.sandbox.settings_file()).unwrap();
@@ -252,6 +253,12 @@ fn changed_settings_of_the_cli_stop_integration() {
     let file = world.path(".claude/settings.json");
     fs::create_dir(file.parent().unwrap()).unwrap();
     fs::write(&file, "{\"model\": \"a\"}").unwrap();
+    Some((world, file))
+}
+
+#[test]
+fn changed_settings_of_the_cli_stop_integration() {
+    let Some((world, file)) = world_with_cli_settings() else { return };
     let mut boss = world.boss();
     let write =
         |text: &str| format!("run sh -c 'echo \"$0\" > {}' '{text}'\nwrite new.txt x\ncommit new", file.display());
@@ -276,6 +283,31 @@ fn changed_settings_of_the_cli_stop_integration() {
     boss.refused("integrate_worker", json!({"worker_id": "w-3-v"}));
     fs::remove_dir_all(records).unwrap();
     boss.succeed("integrate_worker", json!({"worker_id": "w-3-v"}));
+    boss.leave();
+}
+
+/// A message that arrives during the verification opens another turn, after the settings were compared.
+#[test]
+fn settings_that_a_later_turn_changes_stop_integration() {
+    let Some((world, file)) = world_with_cli_settings() else { return };
+    let mut boss = world.boss();
+    run(&mut boss, mission("t", "write new.txt x\ncommit new"));
+    let go = world.path("proceed");
+    let verify = format!("touch verifying; until [ -e {} ]; do sleep 0.05; done", go.display());
+    let waiting = with(mission("u", "say done"), "verify_command", json!(verify));
+    let id = create(&mut boss, waiting);
+    until("its verification runs", || world.sandbox.worktree(&id).join("verifying").exists());
+    let message =
+        format!("FAKE:\nrun sh -c 'echo \"$0\" > {}' '{{\"hooks\": {{\"Stop\": [1]}}}}'\nhang", file.display());
+    boss.succeed("send_message_to_worker", json!({"worker_id": id, "message": message}));
+    fs::write(go, "").unwrap();
+    until("the settings change", || fs::read_to_string(&file).unwrap().contains("hooks"));
+    let refused = boss.refused("integrate_worker", json!({"worker_id": "w-1-t"}));
+    assert!(refused.contains("settings.json hooks (added)"), "{refused}");
+    boss.succeed("cancel_worker", json!({"worker_id": id}));
+    let notes = status(&mut boss, &id)["outcome"]["changes"]["notes"].to_string();
+    assert!(notes.contains("settings.json hooks (added); this can"), "{notes}");
+    boss.refused("integrate_worker", json!({"worker_id": "w-1-t"}));
     boss.leave();
 }
 
