@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::admission::{self, Admission, retry_automatically};
@@ -72,6 +72,8 @@ pub(super) struct Actor {
     has_created: bool,
     state_file: StateFileTimer,
     user_events: UserEvents,
+    /// Runs of the client's command that wakes a boss. They end with this server.
+    wakes: JoinSet<()>,
     /// The task that removes worktrees of abandoned verifications.
     cleanup: Option<JoinHandle<()>>,
     next_check: Instant,
@@ -136,6 +138,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         has_created: false,
         state_file: StateFileTimer::default(),
         user_events,
+        wakes: JoinSet::new(),
         cleanup: None,
         next_check: Instant::now() + CHECK_EVERY,
         considered: 0,
@@ -469,6 +472,8 @@ impl Actor {
             self.write_state_file();
             self.state.records.remove_lock();
         }
+        // Each ends its program, whose time limit nobody would enforce any more.
+        self.wakes.shutdown().await;
         self.user_events.finish().await;
         let _ = reply.send(());
     }

@@ -87,7 +87,8 @@ pub async fn run_program(
     let mut command = Command::new(program);
     command.args(arguments).current_dir(directory).process_group(0).kill_on_drop(true);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    let root = child.id().and_then(Identity::of);
+    // Dropped before `child`, so that the program is not reaped yet and its process id is not used again.
+    let mut tree = KilledTree(child.id().and_then(Identity::of));
     // Closed only after all processes were found: a closed pipe ends the program, and then nobody knows its descendants.
     let mut stderr = child.stderr.take();
     let mut printed = Vec::new();
@@ -103,21 +104,33 @@ pub async fn run_program(
         }
     });
     let Ok(status) = ended.await else {
-        // The program is not reaped yet, so its process id cannot be reused. A descendant may have left its group.
-        let descendants = root.map(tree::below).unwrap_or_default();
-        for process in &descendants {
-            signal::send(process, signal::Signal::Kill);
-        }
-        let group = root.and_then(|root| Pid::from_raw(i32::try_from(root.pid).ok()?));
-        // A child that a descendant has started meanwhile is in the group, unless it left that too.
-        group.map(|group| kill_process_group(group, Signal::KILL));
+        drop(tree);
         return Err(UserCommandError::TimedOut { seconds: limit.as_secs() });
     };
+    // A program that ends by itself may leave processes behind.
+    tree.0 = None;
     let status = status?;
     if status.success() { Ok(()) } else { Err(failed(status, &printed)) }
 }
 
 /// Reads a stream to its end, and keeps its beginning. The rest is read too, since the program would hang otherwise.
+/// A program that is killed with its descendants when this value is dropped: after its time, or if nobody waits for it
+/// any more. It must not have been reaped.
+struct KilledTree(Option<Identity>);
+
+impl Drop for KilledTree {
+    fn drop(&mut self) {
+        let Some(root) = self.0 else { return };
+        // A descendant may have left the group.
+        for process in tree::below(root) {
+            signal::send(&process, signal::Signal::Kill);
+        }
+        let group = i32::try_from(root.pid).ok().and_then(Pid::from_raw);
+        // A child that a descendant has started meanwhile is in the group, unless it left that too.
+        group.map(|group| kill_process_group(group, Signal::KILL));
+    }
+}
+
 async fn read_beginning(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; 4_096];
@@ -160,6 +173,29 @@ mod tests {
         let limit = Duration::from_secs(5);
         let why = run_program(Path::new("/bin/sh"), &arguments, folder.path(), limit).await.unwrap_err();
         assert_eq!(why.to_string(), "cannot complete the command: it was ended after 5 s");
+        let child: u32 = std::fs::read_to_string(folder.path().join("child")).unwrap().trim().parse().unwrap();
+        let began = Instant::now();
+        while Identity::of(child).is_some_and(|child| child.is_alive()) {
+            assert!(began.elapsed() < Duration::from_secs(60), "{child} still runs");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn program_that_nobody_waits_for_ends_with_its_descendants() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "setsid sleep 600 & echo $! > child.new; mv child.new child; sleep 600";
+        let arguments = ["-c".to_owned(), script.to_owned()];
+        let running = run_program(Path::new("/bin/sh"), &arguments, folder.path(), Duration::from_secs(600));
+        let written = async {
+            while !folder.path().join("child").exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            ended = running => panic!("{ended:?}"),
+            waited = timeout(Duration::from_secs(60), written) => waited.unwrap(),
+        }
         let child: u32 = std::fs::read_to_string(folder.path().join("child")).unwrap().trim().parse().unwrap();
         let began = Instant::now();
         while Identity::of(child).is_some_and(|child| child.is_alive()) {

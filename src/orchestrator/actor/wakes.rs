@@ -75,7 +75,9 @@ impl Actor {
         match recorded {
             Ok(true) => {
                 let (context, mailbox) = (Arc::clone(&self.state.context), self.mailbox.clone());
-                self.apply(vec![Effect::spawn(waking::send(context, mailbox, thread, due.pointer()))]);
+                // Forgets the runs that have ended.
+                while self.wakes.try_join_next().is_some() {}
+                self.wakes.spawn_on(waking::send(context, mailbox, thread, due.pointer()), &self.runtime);
             }
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "cannot save that a boss is woken; retrying"),
