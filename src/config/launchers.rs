@@ -186,6 +186,16 @@ fn check_name(name: &str) -> Result<(), LauncherError> {
 }
 
 impl LauncherSettings {
+    /// Returns the partition that `sbatch` uses: the last one that it is given. `None`: the default one.
+    pub fn partition(&self) -> Option<&str> {
+        let named = self.args.iter().rev().find_map(|argument| match argument.split_once('=') {
+            // `sbatch` accepts every abbreviation that is unique.
+            Some((option, value)) if option.starts_with("--part") && "--partition".starts_with(option) => Some(value),
+            _ => argument.strip_prefix("-p").filter(|_| !argument.starts_with("--")).map(str::trim),
+        });
+        named.or(self.partition.as_deref())
+    }
+
     fn check(&self) -> Result<(), LauncherError> {
         let texts = [
             ("partition", &self.partition),
@@ -387,6 +397,20 @@ mod tests {
         assert!(unknown.contains("unknown variant `pbs`, expected `slurm`"), "{unknown}");
         let missing = Settings::parse("[launchers.a]\ncpus = 4").unwrap_err().to_string();
         assert!(missing.contains("missing field `kind`"), "{missing}");
+    }
+
+    #[test]
+    fn last_partition_counts() {
+        for (text, expected) in [
+            ("", None),
+            ("partition = 'a'", Some("a")),
+            ("partition = 'a'\nargs = ['--exclude=n1', '--partition=b']", Some("b")),
+            ("args = ['--part=b', '-pc', '--power=x']", Some("c")),
+            ("partition = 'a'\nargs = ['--prefer=x']", Some("a")),
+        ] {
+            let settings = Settings::parse(&format!("[launchers.a]\nkind = 'slurm'\n{text}")).unwrap();
+            assert_eq!(settings.launchers["a"].partition(), expected, "{text}");
+        }
     }
 
     #[test]
