@@ -25,7 +25,7 @@ pub use command::{Answer, Engine, LIMIT, NoAnswer};
 pub use minutes::JobMinutes;
 pub use names::JobNames;
 pub use observe::{ObservedJob, job_of, observe};
-pub use partition::{TimeLimit, partition_limit, tracks_by_cgroup};
+pub use partition::{TimeLimit, node_answers, partition_limit, tracks_by_cgroup};
 pub use reasons::{describe, lasting};
 pub use submit::{JobError, JobRequest, Submission, SubmitError, job_with_name, submit};
 pub use verification::{VerificationJob, end_verification, start_verification};

@@ -21,7 +21,7 @@ use crate::attempt::state_dir::StateDir;
 use crate::config::{LauncherKind, LauncherSettings, Settings};
 use crate::launcher::slurm::{self, Engine, JobNames, ObservedJob, TimeLimit};
 use crate::mission::id::WorkerId;
-use crate::mission::life::EngineState;
+use crate::mission::life::{EngineState, JobId};
 
 /// Number of polls without an answer after which the scheduler is polled less often, and the intervals then.
 const FAILURES: u32 = 3;
@@ -37,6 +37,9 @@ const FEW: usize = 10;
 const WITH_MORE: Duration = Duration::from_secs(1);
 /// Number of workers that are prepared at once if the machine has fewer processors than that.
 const PREPARED_AT_ONCE: usize = 4;
+/// Time after which a submission without an answer no longer reaches the scheduler. Behind another command, such as
+/// `ssh`, only that command was ended, and `sbatch` may try for minutes.
+const MAY_BE_SUBMITTED: Duration = Duration::from_secs(10 * 60);
 
 type Attempt = (WorkerId, u32);
 
@@ -92,8 +95,17 @@ struct Activity {
     must_check: bool,
     /// True while the task runs.
     polls: bool,
-    /// Attempts whose jobs are to be cancelled, each with the time at which a cancellation was last sent.
-    to_cancel: BTreeMap<Attempt, Option<Instant>>,
+    /// Attempts whose jobs are to be cancelled.
+    to_cancel: BTreeMap<Attempt, Cancellation>,
+}
+
+/// The cancellation of a job.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cancellation {
+    /// The time at which it was last sent.
+    sent: Option<Instant>,
+    /// The time until which the job may still appear. `None` if it has appeared.
+    until: Option<Instant>,
 }
 
 impl Clusters {
@@ -200,7 +212,10 @@ pub(super) struct Followed(Arc<Cluster>);
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        self.0.activity().followers -= 1;
+        let mut activity = self.0.activity();
+        activity.followers -= 1;
+        // A job that was submitted twice may wait although its attempt has ended.
+        activity.must_check = true;
     }
 }
 
@@ -214,11 +229,13 @@ impl Cluster {
 
     /// Cancels the job of an attempt, again and again until the scheduler no longer has the job. One cancellation is
     /// not enough: a scheduler that stops soon afterwards may forget the cancellation.
-    pub fn cancel(self: &Arc<Self>, worker: &WorkerId, attempt: u32) {
+    /// Without a known job, a submission without an answer may still reach the scheduler.
+    pub fn cancel(self: &Arc<Self>, worker: &WorkerId, attempt: u32, job: Option<JobId>) {
         let key = (worker.clone(), attempt);
         let is_new = !self.activity().to_cancel.contains_key(&key);
         if is_new {
-            self.activity().to_cancel.insert(key, None);
+            let until = job.is_none().then(|| Instant::now() + MAY_BE_SUBMITTED);
+            self.activity().to_cancel.insert(key, Cancellation { sent: None, until });
             self.ask.notify_one();
         }
         self.poll_in_background();
@@ -233,7 +250,7 @@ impl Cluster {
         if self.activity().polls {
             return self.answers.borrow().problem.as_ref().map(|problem| problem.why.clone());
         }
-        slurm::partition_limit(&self.engine, self.settings.partition.as_deref()).await.err()
+        slurm::partition_limit(&self.engine, self.settings.partition()).await.err()
     }
 
     /// Returns what the last check of its nodes found missing.
@@ -251,7 +268,7 @@ impl Cluster {
         {
             return limit;
         }
-        let asked = slurm::partition_limit(&self.engine, self.settings.partition.as_deref()).await;
+        let asked = slurm::partition_limit(&self.engine, self.settings.partition()).await;
         let holds = if asked.is_ok() { LIMIT_HOLDS } else { AFTER_MORE_FAILURES };
         let limit = asked.unwrap_or(TimeLimit::Unknown);
         *known = Some((Instant::now() + holds, limit));
@@ -294,6 +311,11 @@ impl Cluster {
     pub async fn tracks_by_cgroup(&self) -> bool {
         let ask = || async { slurm::tracks_by_cgroup(&self.engine).await };
         self.tracks_by_cgroup.get_or_try_init(ask).await.copied().unwrap_or(false)
+    }
+
+    /// Returns whether the scheduler reaches this node. `false` if the scheduler does not say so.
+    pub async fn answers_on(&self, node: &str) -> bool {
+        slurm::node_answers(&self.engine, node).await.unwrap_or(false)
     }
 
     fn activity(&self) -> MutexGuard<'_, Activity> {
@@ -362,7 +384,7 @@ impl Cluster {
         activity.must_check = false;
         let known = activity.to_cancel.len();
         for attempt in ended.unwrap_or_default() {
-            activity.to_cancel.entry(attempt).or_insert(None);
+            activity.to_cancel.entry(attempt).or_default();
         }
         if activity.to_cancel.len() > known {
             self.ask.notify_one();
@@ -382,7 +404,7 @@ impl Cluster {
 
     fn unsent_cancellations(&self) -> Vec<Attempt> {
         let activity = self.activity();
-        activity.to_cancel.iter().filter(|(_, sent)| sent.is_none()).map(|(attempt, _)| attempt.clone()).collect()
+        activity.to_cancel.iter().filter(|(_, it)| it.sent.is_none()).map(|(attempt, _)| attempt.clone()).collect()
     }
 
     /// Cancels jobs by their names: a scheduler that was restarted with an older state may give a number to another
@@ -397,8 +419,8 @@ impl Cluster {
     }
 
     fn note_sent(&self, attempt: Attempt) {
-        if let Some(sent) = self.activity().to_cancel.get_mut(&attempt) {
-            *sent = Some(Instant::now());
+        if let Some(cancellation) = self.activity().to_cancel.get_mut(&attempt) {
+            cancellation.sent = Some(Instant::now());
         }
     }
 
@@ -408,8 +430,9 @@ impl Cluster {
             slurm::job_of(jobs, worker, *attempt)
                 .is_some_and(|job| matches!(job.state, EngineState::Waits { .. } | EngineState::Runs))
         };
-        let is_sent = |sent: Option<Instant>| sent.is_some_and(|sent| sent < asked);
-        self.activity().to_cancel.retain(|attempt, sent| !is_sent(*sent) || is_there(attempt));
+        let is_done =
+            |it: &Cancellation| it.sent.is_some_and(|sent| sent < asked) && it.until.is_none_or(|until| until < asked);
+        self.activity().to_cancel.retain(|attempt, it| !is_done(it) || is_there(attempt));
     }
 
     fn note(&self, asked: Instant, jobs: Vec<ObservedJob>) {

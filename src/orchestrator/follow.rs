@@ -220,7 +220,7 @@ pub(super) async fn insist(
     if let Ok(Some(launch)) = Launch::read(&attempt) {
         let is_over = LiveStatus::read(&attempt).is_ok_and(|status| status.is_some_and(|status| status.settled));
         let cluster = context.clusters.get(&launch.launcher).filter(|_| !is_over);
-        return cluster.into_iter().for_each(|cluster| cluster.cancel(&id, number));
+        return cluster.into_iter().for_each(|cluster| cluster.cancel(&id, number, launch.job));
     }
     if attempt.outcome_path().exists() {
         return;

@@ -80,7 +80,7 @@ pub(super) async fn refuse_over_limit(
     }
     Err(OrchestratorError::TooLongForPartition {
         launcher: cluster.name.clone(),
-        partition: cluster.settings.partition.clone(),
+        partition: cluster.settings.partition().map(str::to_owned),
         needed,
         allowed: whole_minutes(limit),
     })

@@ -66,7 +66,7 @@ impl ClusterCheck {
 
     /// Returns the partition. `None` if the cluster does not know it, or has no default one.
     pub async fn partition(&self) -> Result<Option<Partition>, String> {
-        let named = self.settings.partition.as_deref();
+        let named = self.settings.partition();
         let option = named.map(|partition| format!("--partition={partition}"));
         let fixed = ["--noheader".to_owned(), "--format=%P|%a|%D|%T".to_owned()];
         let arguments: Vec<OsString> = fixed.into_iter().chain(option).map(OsString::from).collect();

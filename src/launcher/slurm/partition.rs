@@ -96,6 +96,23 @@ pub async fn gives_all_memory(engine: &Engine, partition: &str) -> Result<bool, 
     Ok(partition.split_whitespace().any(|part| part == "DefMemPerNode=UNLIMITED"))
 }
 
+/// Returns whether the cluster reaches this node, so that it knows what runs there.
+pub async fn node_answers(engine: &Engine, node: &str) -> Result<bool, String> {
+    let arguments = ["--noheader".to_owned(), format!("--nodes={node}"), "--format=%T".to_owned()];
+    let printed = engine.ask("sinfo", &arguments.map(OsString::from)).await.output()?;
+    Ok(are_reached(&printed))
+}
+
+/// Returns whether nodes in these states are reached. A `*` marks one that does not answer, and other marks one that is
+/// being started or stopped.
+fn are_reached(states: &str) -> bool {
+    const REACHED: [&str; 10] =
+        ["idle", "mixed", "allocated", "completing", "draining", "drained", "maint", "reserved", "planned", "blocked"];
+    let is_reached = |state: &str| REACHED.contains(&state.trim_end_matches(['$', '-', '+']));
+    let mut states = states.split_whitespace().peekable();
+    states.peek().is_some() && states.all(is_reached)
+}
+
 async fn show(engine: &Engine, what: &[&str]) -> Result<String, String> {
     let arguments: Vec<OsString> = ["show"].iter().chain(what).map(OsString::from).collect();
     engine.ask("scontrol", &arguments).await.output()
@@ -157,6 +174,16 @@ mod tests {
         let printed = "Configuration data\nProctrackType           = proctrack/cgroup\nPrologFlags = (null)\n";
         assert_eq!(setting(printed, "ProctrackType"), Some("proctrack/cgroup"));
         assert_eq!(setting("ProctrackTypes = x\n", "ProctrackType"), None);
+    }
+
+    #[test]
+    fn only_nodes_that_answer_are_reached() {
+        for states in ["idle\n", "mixed\nallocated\n", "drained", "idle$", "completing"] {
+            assert!(are_reached(states), "{states}");
+        }
+        for states in ["", "down", "down*", "idle*", "allocated*", "unknown", "idle~", "idle\ndown*", "fail", "error"] {
+            assert!(!are_reached(states), "{states}");
+        }
     }
 
     proptest! {

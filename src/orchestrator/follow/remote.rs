@@ -17,6 +17,7 @@ use crate::attempt::inbox::InboxEntry;
 use crate::attempt::launch::{Launch, PassedEnvironment};
 use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::AttemptDir;
+use crate::config::LauncherSettings;
 use crate::crash_point::{self, Point};
 use crate::files::{self, FileError};
 use crate::launcher::slurm::{self, JobRequest, ObservedJob, Submission};
@@ -272,8 +273,10 @@ impl Follower<'_> {
     }
 
     fn note_job(&mut self, id: JobId) -> Result<(), FileError> {
-        self.launch.job = Some(id);
-        self.launch.write(&self.attempt)?;
+        // Kept only if it is written. Otherwise the next look finds the job again, and reports it.
+        let launch = Launch { job: Some(id), ..self.launch.clone() };
+        launch.write(&self.attempt)?;
+        self.launch = launch;
         crash_point::at(Point::JobNoted);
         self.reporter.send(Report::Submitted { job: self.job_of(id) });
         Ok(())
@@ -335,7 +338,7 @@ impl Follower<'_> {
     fn report_reason(&mut self) {
         let Some((job, EngineState::Waits { reason })) = self.job.as_ref().map(|job| (job, &job.state)) else { return };
         let settings = self.cluster.as_ref().map(|cluster| &cluster.settings);
-        let partition = settings.and_then(|settings| settings.partition.as_deref());
+        let partition = settings.and_then(LauncherSettings::partition);
         let words = slurm::describe(reason, job.job, partition, job.start, Zoned::now().datetime());
         let hints = slurm::lasting(reason, &self.launch.launcher, job.job);
         let is_lasting = hints.is_some();
@@ -398,7 +401,9 @@ impl Follower<'_> {
         let how = match self.engine.state() {
             EngineState::Ended(state) => format!("its job ended as {state}"),
             _ if !log.trim().is_empty() => "its job ended, and the cluster does not know it any more".to_owned(),
-            _ if self.is_forgotten_again() => format!("the cluster has forgotten {MOST_FORGOTTEN} of its jobs"),
+            _ if self.forgotten() >= MOST_FORGOTTEN => {
+                format!("the cluster has forgotten {MOST_FORGOTTEN} of its jobs")
+            }
             _ => return None,
         };
         let said = match log.trim() {
@@ -412,10 +417,14 @@ impl Follower<'_> {
         Some(format!("cannot start the supervisor on {}: {how}{said}", self.node()))
     }
 
-    /// Returns whether several attempts in a row have not begun.
-    fn is_forgotten_again(&self) -> bool {
+    /// Returns the number of attempts in a row that had a job and did not begin.
+    fn forgotten(&self) -> u32 {
         let settled = self.worker.last().map_or(0, |last| last.attempt);
-        self.worker.attempt.saturating_sub(settled) >= MOST_FORGOTTEN
+        let had_job = |number: u32| {
+            let launch = Launch::read(&self.attempt.worker().attempt(number));
+            launch.ok().flatten().is_some_and(|launch| launch.job.is_some())
+        };
+        (settled + 1..=self.worker.attempt).map(|number| u32::from(had_job(number))).sum()
     }
 
     /// Makes sure that no supervisor begins the attempt, and ends it: with a failure, or back into the queue. Returns
@@ -469,6 +478,7 @@ impl Follower<'_> {
             EngineState::Ended(EndState::Preempted) => format!("its job on {} was preempted", self.node()),
             EngineState::Ended(state) if state.is_of_the_host() => format!("node {} failed ({state})", self.node()),
             EngineState::Ended(state) => format!("its job on {} ended ({state})", self.node()),
+            EngineState::Unknown => self.words_without_answer(),
             _ => format!("the cluster does not know its job on {} any more", self.node()),
         };
         let branch = self.worker.mission.place.branch();
@@ -482,18 +492,33 @@ impl Follower<'_> {
         format!("{state}, and {silence}; {committed}uncommitted changes are in {place}")
     }
 
-    /// Returns how certain it is that nothing of the worker runs. A node that is reported as failed may run on.
+    /// Describes a job of which the cluster said nothing, such as one whose launcher is not in the settings any more.
+    fn words_without_answer(&self) -> String {
+        let launcher = &self.launch.launcher;
+        let why = if self.cluster.is_none() { "is not in the settings any more" } else { "did not answer" };
+        let job = self.launch.job.map_or_else(|| "its job".to_owned(), |job| format!("its job {job}"));
+        format!(
+            "the launcher {launcher} {why}, so {job} on {} was neither checked nor cancelled and may run on",
+            self.node()
+        )
+    }
+
+    /// Returns how certain it is that nothing of the worker runs. A node that does not answer may run on, whatever the
+    /// state of the job: it ends as cancelled too. A job without a node was queued again, and its first run may go on.
     async fn containment(&self) -> Containment {
-        let is_reachable = matches!(self.engine.state(), EngineState::Ended(state) if *state != EndState::NodeFail);
-        match &self.cluster {
-            Some(cluster) if is_reachable && cluster.tracks_by_cgroup().await => Containment::Full,
+        let has_ended = matches!(self.engine.state(), EngineState::Ended(state) if *state != EndState::NodeFail);
+        let node = self.job.as_ref().filter(|_| has_ended).and_then(|job| job.node.as_deref());
+        match (&self.cluster, node) {
+            (Some(cluster), Some(node)) if cluster.tracks_by_cgroup().await && cluster.answers_on(node).await => {
+                Containment::Full
+            }
             _ => Containment::BestEffort,
         }
     }
 
     fn cancel_job(&self) {
         if let Some(cluster) = self.cluster.as_ref().filter(|_| self.may_exist || self.launch.job.is_some()) {
-            cluster.cancel(&self.worker.id, self.worker.attempt);
+            cluster.cancel(&self.worker.id, self.worker.attempt, self.launch.job);
         }
     }
 
