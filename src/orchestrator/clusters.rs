@@ -108,6 +108,13 @@ struct Cancellation {
     until: Option<Instant>,
 }
 
+impl Cancellation {
+    /// Returns whether the job is over if a poll that began at this time did not find it.
+    fn shows_end(&self, asked: Instant) -> bool {
+        self.sent.is_some_and(|sent| sent < asked) && self.until.is_none_or(|until| until < asked)
+    }
+}
+
 impl Clusters {
     pub fn of(settings: &Settings, state_root: &Path) -> Self {
         let preparations = std::thread::available_parallelism().map_or(1, usize::from).max(PREPARED_AT_ONCE);
@@ -430,9 +437,7 @@ impl Cluster {
             slurm::job_of(jobs, worker, *attempt)
                 .is_some_and(|job| matches!(job.state, EngineState::Waits { .. } | EngineState::Runs))
         };
-        let is_done =
-            |it: &Cancellation| it.sent.is_some_and(|sent| sent < asked) && it.until.is_none_or(|until| until < asked);
-        self.activity().to_cancel.retain(|attempt, it| !is_done(it) || is_there(attempt));
+        self.activity().to_cancel.retain(|attempt, it| !it.shows_end(asked) || is_there(attempt));
     }
 
     fn note(&self, asked: Instant, jobs: Vec<ObservedJob>) {
@@ -456,5 +461,28 @@ impl Problem {
     pub fn words(&self) -> String {
         let since = Zoned::new(self.since, jiff::tz::TimeZone::system());
         format!("the cluster, which does not answer ({}, since {})", self.why, since.strftime("%H:%M"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn job_that_may_still_appear_is_not_over() {
+        let now = Instant::now();
+        let at = |seconds: u64| now + Duration::from_secs(seconds);
+        let cancellation =
+            |sent: Option<u64>, until: Option<u64>| Cancellation { sent: sent.map(at), until: until.map(at) };
+        for (sent, until, asked, expected) in [
+            (None, None, 9, false),
+            (Some(5), None, 4, false),
+            (Some(5), None, 6, true),
+            (Some(5), Some(600), 6, false),
+            (Some(5), Some(600), 601, true),
+            (Some(700), Some(600), 650, false),
+        ] {
+            assert_eq!(cancellation(sent, until).shows_end(at(asked)), expected, "{sent:?} {until:?} {asked}");
+        }
     }
 }

@@ -63,7 +63,7 @@ pub struct JobRequest<'a> {
     /// The name of the launcher.
     pub launcher: &'a str,
     pub settings: &'a LauncherSettings,
-    /// The time limit: see [`time_limit`].
+    /// The time limit: see [`JobMinutes`](super::minutes::JobMinutes).
     pub minutes: u64,
 }
 
