@@ -472,7 +472,7 @@ impl Actor {
             self.write_state_file();
             self.state.records.remove_lock();
         }
-        // Each ends its program, whose time limit nobody would enforce any more.
+        // Each ends its program, since only this server enforces the time limit.
         self.wakes.shutdown().await;
         self.user_events.finish().await;
         let _ = reply.send(());

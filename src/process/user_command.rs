@@ -89,7 +89,7 @@ pub async fn run_program(
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     // Dropped before `child`, so that the program is not reaped yet and its process id is not used again.
     let mut tree = KilledTree(child.id().and_then(Identity::of));
-    // Closed only after all processes were found: a closed pipe ends the program, and then nobody knows its descendants.
+    // Closed only after all processes were found: a closed pipe ends the program, and with it the link to its descendants.
     let mut stderr = child.stderr.take();
     let mut printed = Vec::new();
     let ended = timeout(limit, async {
@@ -113,9 +113,8 @@ pub async fn run_program(
     if status.success() { Ok(()) } else { Err(failed(status, &printed)) }
 }
 
-/// Reads a stream to its end, and keeps its beginning. The rest is read too, since the program would hang otherwise.
-/// A program that is killed with its descendants when this value is dropped: after its time, or if nobody waits for it
-/// any more. It must not have been reaped.
+/// A program that is killed with its descendants when this value is dropped: after its time limit, or with its caller.
+/// It must not have been reaped.
 struct KilledTree(Option<Identity>);
 
 impl Drop for KilledTree {
@@ -131,6 +130,7 @@ impl Drop for KilledTree {
     }
 }
 
+/// Reads a stream to its end, and keeps its beginning. The rest is read too, since the program would hang otherwise.
 async fn read_beginning(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; 4_096];

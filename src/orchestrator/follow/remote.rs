@@ -503,8 +503,9 @@ impl Follower<'_> {
         )
     }
 
-    /// Returns how certain it is that nothing of the worker runs. A node that does not answer may run on, whatever the
-    /// state of the job: it ends as cancelled too. A job without a node was queued again, and its first run may go on.
+    /// Returns how certain it is that nothing of the worker runs. On a node that does not answer, processes may run on,
+    /// although the job has ended, for example as cancelled. A job without a node was queued again, and its first run
+    /// may go on.
     async fn containment(&self) -> Containment {
         let has_ended = matches!(self.engine.state(), EngineState::Ended(state) if *state != EndState::NodeFail);
         let node = self.job.as_ref().filter(|_| has_ended).and_then(|job| job.node.as_deref());
