@@ -114,12 +114,12 @@ pub async fn run_program(
 }
 
 /// A program that is killed with its descendants when this value is dropped: after its time limit, or with its caller.
-/// It must not have been reaped.
 struct KilledTree(Option<Identity>);
 
 impl Drop for KilledTree {
     fn drop(&mut self) {
-        let Some(root) = self.0 else { return };
+        // Without a record it was reaped, and its process id may be used again.
+        let Some(root) = self.0.filter(|root| root.record().is_some()) else { return };
         // A descendant may have left the group.
         for process in tree::below(root) {
             signal::send(&process, signal::Signal::Kill);
